@@ -1,0 +1,22 @@
+"""Mezzotint: pictures, sounds, clips and 3D from noise; reproducible, traceable, offline, strict.
+
+    import mezzotint as mz
+    mz.load("icons").generate("a red fox", seed=7).save("fox.png")
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+__all__ = ["load"]
+
+if TYPE_CHECKING:
+    from mezzotint.apps.python import Maker
+
+
+def load(name_or_path: str) -> Maker:
+    """A model by name ("icons") or by the path of its file, ready to make pictures."""
+    from mezzotint.apps.python import Maker  # torch is imported when a model is, not before
+
+    return Maker.load(name_or_path)

@@ -1,0 +1,1 @@
+"""The mathematics: levels, predictions, schedules, samplers, guidance, losses.  Torch only."""

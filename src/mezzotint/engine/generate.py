@@ -1,0 +1,185 @@
+"""From noise to media: one function for every family and every task.
+
+Each seed is sampled on its own, with noise of its own.  So a picture never depends on the batch
+that it was asked for in, nor on the order: the arithmetic is the same to the last bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mezzotint.diffusion import guidance, samplers, spacings
+from mezzotint.diffusion.level import Conditioning, Denoiser, Level, Tokens
+from mezzotint.diffusion.noise import batch, stream
+from mezzotint.engine.request import Guidance, Known, Progress, Request, RequestError, check
+from mezzotint.families.model import Model
+
+Listener = Callable[[Progress], None]
+
+
+class _Plan(NamedTuple):
+    """A request with the model's defaults filled in."""
+
+    size: tuple[int, int]
+    path: Level  # (steps + 1,)
+    sampler: samplers.Sampler
+    denoise: Denoiser
+    conditioning: Conditioning
+
+
+def device(model: Model) -> torch.device:
+    """Where the model's weights are."""
+    return next(model.network.parameters()).device
+
+
+def _conditioning(model: Model, prompt: str) -> Conditioning:
+    """The prompt's conditioning on the model's device."""
+    place = device(model)
+    told = model.conditioner([prompt])
+
+    def move(tokens: Tokens | None) -> Tokens | None:
+        if tokens is None:
+            return None
+        mask = None if tokens.mask is None else tokens.mask.to(place)
+        ids = None if tokens.ids is None else tokens.ids.to(place)
+        return Tokens(tokens.values.to(place), mask, ids)
+
+    return told._replace(
+        vector=None if told.vector is None else told.vector.to(place),
+        context=move(told.context),
+        tokens=move(told.tokens),
+    )
+
+
+def plan(model: Model, request: Request) -> _Plan:
+    """Check a request against a model and fill in the defaults.
+
+    Raises:
+        RequestError: the request is impossible for this model; the message names the remedy.
+        ValueError: an unknown sampler or spacing (with the nearest names), a bad prompt.
+    """
+    defaults = model.defaults
+    size = request.size or defaults.size
+    check(request, model.codec.channels, model.codec.multiple, size)
+    sampler = samplers.find(request.sampler or defaults.sampler)
+    spacing = spacings.find(request.spacing or defaults.spacing)
+    path = spacing.run(model.schedule, request.steps or defaults.steps)
+    if request.start is not None:
+        path = spacings.truncate(path, request.start.strength)
+    return _Plan(
+        size, path, sampler, _guided(model, request), _conditioning(model, request.prompt)
+    )
+
+
+def _guided(model: Model, request: Request) -> Denoiser:
+    """The model under the request's guidance rules."""
+    wish: Guidance = request.guidance
+    plain = model.denoise()
+    scale = model.defaults.guidance if wish.scale is None else wish.scale
+    negative = _conditioning(model, request.negative)
+    guided = guidance.classifier_free(
+        plain,
+        negative,
+        scale,
+        apg=guidance.APG() if wish.apg else None,
+        cfg_zero_star=wish.cfg_zero_star,
+        rescale=wish.rescale,
+    )
+    if wish.interval is not None:
+        guided = guidance.interval(guided, plain, *wish.interval)
+    if wish.perturb:
+        weak = model.denoise(perturb=wish.perturb)
+        guided = guidance.autoguidance(guided, plain, weak, 1 + wish.perturb_scale)
+    if wish.skip:
+        weak = model.denoise(skip=wish.skip)
+        guided = guidance.autoguidance(guided, plain, weak, 1 + wish.skip_scale)
+    return guided
+
+
+def _latent_mask(mask: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """A media mask ``(1, H, W)`` at the resolution of ``x0``: new wherever any of it is new."""
+    return F.adaptive_max_pool2d(mask[None], shape[1:])
+
+
+def _sample(
+    model: Model,
+    request: Request,
+    planned: _Plan,
+    number: int,
+    listener: Listener | None,
+) -> Tensor:
+    """The sample of seed ``number`` of the request: ``(C, H, W)`` in [−1, 1]."""
+    place, seed = device(model), request.seeds[number]
+    shape = model.codec.shape(planned.size)
+    path, denoise = planned.path, planned.denoise
+    x = start(model, request, path, batch([seed], "start", 0, shape).to(place))
+    if request.known is not None:
+        known = model.codec.encode(request.known.image[None].to(place))
+        mask = _latent_mask(request.known.mask, shape).to(place)
+        denoise = guidance.constrained(denoise, guidance.known_region(known, mask))
+    noise = stream([seed], "step", x)
+    for step in planned.sampler.run(denoise, x, path, planned.conditioning, noise):
+        x = step.x
+        if listener is not None:
+            believed = step.estimate.x0
+            listener(
+                Progress(
+                    number,
+                    len(request.seeds),
+                    step.number,
+                    step.total,
+                    lambda believed=believed: model.codec.decode(believed)[0].clamp(-1, 1).cpu(),
+                )
+            )
+    result = model.codec.decode(x)[0].clamp(-1, 1).cpu()
+    return result if request.known is None else _keep(result, request.known)
+
+
+def start(model: Model, request: Request, path: Level, eps: Tensor) -> Tensor:
+    """``x`` at the first level of the path: the start image noised, or noise alone.
+
+    Noise alone has the variance ``alpha^2 + sigma^2`` that data of unit variance would have
+    there: what a model trained on a schedule with alpha > 0 at t = 1 has seen.
+    """
+    alpha, sigma = path.at(0)
+    if request.start is None:
+        return torch.hypot(alpha, sigma) * eps
+    x0 = model.codec.encode(request.start.image[None].to(eps.device))
+    return alpha * x0 + sigma * eps
+
+
+def _keep(result: Tensor, known: Known) -> Tensor:
+    """The known values, exactly, where the mask is 0; a soft mask blends."""
+    blended = torch.lerp(known.image, result, known.mask)
+    return torch.where(known.mask == 0, known.image, blended)
+
+
+def generate(model: Model, request: Request, listener: Listener | None = None) -> list[Tensor]:
+    """Make one sample a seed.
+
+    Args:
+        model: a loaded family.
+        request: what to make; None values take the model's defaults.
+        listener: called after every step; what it raises ends the work (cancelling).
+    Returns:
+        one ``(C, H, W)`` float32 tensor in [−1, 1] on the CPU a seed, in the order of the seeds.
+    Raises:
+        RequestError: the request is impossible for this model.
+    """
+    with torch.inference_mode():
+        planned = plan(model, request)
+        results = []
+        for number in range(len(request.seeds)):
+            result = _sample(model, request, planned, number, listener)
+            if not bool(result.isfinite().all()):
+                raise RequestError(
+                    f"seed {request.seeds[number]} gave numbers that are not finite: lower the "
+                    "guidance, or take another sampler or more steps"
+                )
+            results.append(result)
+        return results

@@ -1,0 +1,133 @@
+"""What a person asks for, as data: one request type for every task."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class RequestError(ValueError):
+    """A request that cannot be carried out; the message is one line with the remedy."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """Image to image: begin at ``image (C, H, W)`` noised, not at pure noise.
+
+    strength: share of the path that is walked, in (0, 1]; 1 keeps nothing but the size.
+    """
+
+    image: Tensor
+    strength: float
+
+
+@dataclass(frozen=True)
+class Known:
+    """Inpainting and outpainting: keep ``image (C, H, W)`` where ``mask (1, H, W)`` is 0.
+
+    The mask is 1 where something new is to be made, and may be soft.  Where it is 0 the result
+    has exactly the known values.
+    """
+
+    image: Tensor
+    mask: Tensor
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """How strongly the prompt steers, and by which rules; they combine freely.
+
+    scale: classifier-free guidance, 1 is off; None takes the model's default
+    interval: ``(low, high)`` in t: guidance only there (Kynkäänniemi et al. 2024)
+    rescale: share of the standard deviation taken back to the conditional's (Lin et al. 2023)
+    apg: adaptive projected guidance instead of the plain rule (Sadat et al. 2024)
+    cfg_zero_star: optimised unconditional scale and a zero first step (Fan et al. 2025)
+    perturb, perturb_scale: blocks whose attention becomes the identity in a weaker self, and how
+        far to move away from that self (perturbed-attention guidance, Ahn et al. 2024)
+    skip, skip_scale: the same with whole blocks left out (skip-layer guidance)
+    """
+
+    scale: float | None = None
+    interval: tuple[float, float] | None = None
+    rescale: float = 0.0
+    apg: bool = False
+    cfg_zero_star: bool = False
+    perturb: frozenset[int] = frozenset()
+    perturb_scale: float = 1.0
+    skip: frozenset[int] = frozenset()
+    skip_scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class Request:
+    """One prompt, one or more seeds: a sample a seed, whatever else is in the request.
+
+    size is ``(height, width)``; None values take the model's defaults.
+    """
+
+    prompt: str
+    seeds: tuple[int, ...]
+    negative: str = ""
+    size: tuple[int, int] | None = None
+    steps: int | None = None
+    guidance: Guidance = Guidance()
+    sampler: str | None = None
+    spacing: str | None = None
+    start: Start | None = None
+    known: Known | None = None
+
+
+class Progress(NamedTuple):
+    """Told to a listener after every step; ``picture()`` decodes what is believed now."""
+
+    sample: int  # 0 … samples − 1
+    samples: int
+    step: int  # 1 … steps
+    steps: int
+    picture: Callable[[], Tensor]  # (C, H, W) in [−1, 1]
+
+
+MAX_STEPS = 10_000
+MAX_PIXELS = 1 << 26
+
+
+def check(request: Request, channels: int, multiple: int, size: tuple[int, int]) -> None:
+    """Raise RequestError for what no model, or not this one, can do."""
+    height, width = size
+    if height < 1 or width < 1 or height * width > MAX_PIXELS:
+        raise RequestError(
+            f"impossible size {width}x{height}: give 1 or more on each side and at most "
+            f"{MAX_PIXELS:,} pixels"
+        )
+    if height % multiple or width % multiple:
+        near = [max(multiple, round(edge / multiple) * multiple) for edge in (width, height)]
+        raise RequestError(
+            f"impossible size {width}x{height}: this model needs multiples of {multiple}; "
+            f"nearest {near[0]}x{near[1]}"
+        )
+    if not request.seeds:
+        raise RequestError("no seed: a request makes one sample a seed")
+    if request.steps is not None and not 1 <= request.steps <= MAX_STEPS:
+        raise RequestError(f"steps must lie in 1…{MAX_STEPS}, not {request.steps}")
+    scale = request.guidance.scale
+    if scale is not None and not (math.isfinite(scale) and scale >= 0):
+        raise RequestError(f"guidance must be a number of 0 or more (1 is off), not {scale}")
+    if request.start is not None:
+        if not 0 < request.start.strength <= 1:
+            raise RequestError(f"strength must lie in (0, 1], not {request.start.strength}")
+        _check_image("the start image", request.start.image, channels, size)
+    if request.known is not None:
+        _check_image("the known image", request.known.image, channels, size)
+        _check_image("the mask", request.known.mask, 1, size)
+
+
+def _check_image(what: str, image: Tensor, channels: int, size: tuple[int, int]) -> None:
+    if tuple(image.shape) != (channels, *size):
+        raise RequestError(
+            f"{what} has shape {tuple(image.shape)}, this request needs {(channels, *size)} "
+            "(channels, height, width)"
+        )

@@ -1,0 +1,88 @@
+"""What a loaded model is to the engine: a network and the data that gives it meaning."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from mezzotint.diffusion.level import Conditioning, Denoiser
+from mezzotint.diffusion.prediction import Parameterization, denoiser
+from mezzotint.diffusion.schedules import Schedule
+
+
+class Codec(Protocol):
+    """Media ↔ what is diffused.  Media are float32 in [−1, 1], ``(B, channels, *spatial)``."""
+
+    @property
+    def channels(self) -> int:
+        """Channels of the media: 1 grey, 3 RGB, 4 RGBA (premultiplied)."""
+        ...
+
+    @property
+    def multiple(self) -> int:
+        """Every media size must be a multiple of this."""
+        ...
+
+    def shape(self, size: Sequence[int]) -> tuple[int, ...]:
+        """The shape (without batch) of ``x0`` for media of a spatial size."""
+        ...
+
+    def encode(self, media: Tensor) -> Tensor: ...
+
+    def decode(self, x0: Tensor) -> Tensor: ...
+
+
+Conditioner = Callable[[Sequence[str]], Conditioning]
+"""Prompts → conditioning, one sample a prompt; ``""`` is the unconditional."""
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What a request takes when it does not say: data of the family."""
+
+    size: tuple[int, int]  # height, width
+    steps: int
+    guidance: float
+    sampler: str
+    spacing: str
+
+
+class NetworkCall(Protocol):
+    """The network behind one signature; ``perturb`` and ``skip`` name blocks (weak guidance)."""
+
+    def __call__(
+        self,
+        x: Tensor,
+        time: Tensor,
+        conditioning: Conditioning,
+        *,
+        perturb: frozenset[int] = ...,
+        skip: frozenset[int] = ...,
+    ) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Model:
+    """A family's network, loaded, with its prediction row, schedule, codec and text side."""
+
+    name: str
+    network: nn.Module
+    call: NetworkCall
+    parameterization: Parameterization
+    schedule: Schedule
+    codec: Codec
+    conditioner: Conditioner
+    defaults: Defaults
+
+    def denoise(
+        self, *, perturb: frozenset[int] = frozenset(), skip: frozenset[int] = frozenset()
+    ) -> Denoiser:
+        """This model as a denoiser; the options weaken it, for guidance by a weaker self."""
+
+        def network(x: Tensor, time: Tensor, conditioning: Conditioning) -> Tensor:
+            return self.call(x, time, conditioning, perturb=perturb, skip=skip)
+
+        return denoiser(network, self.parameterization)

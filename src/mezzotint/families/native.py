@@ -1,0 +1,307 @@
+"""Mezzotint's own models: what `train` makes, each one safetensors file that says what it is.
+
+The file's metadata holds one JSON document, :class:`NativeConfig`; nothing else is needed to
+build the model.  A text-conditioned model reads prompts through the text encoder in the package.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from mezzotint.checkpoints.files import CheckpointError, load, load_into, save
+from mezzotint.diffusion import schedules
+from mezzotint.diffusion.level import Conditioning, Level, Tokens
+from mezzotint.diffusion.prediction import ROWS, Parameterization, unit
+from mezzotint.families.model import Codec, Conditioner, Defaults, Model
+from mezzotint.networks.autoencoder import Autoencoder, AutoencoderConfig
+from mezzotint.networks.dit import DiT, DiTConfig
+from mezzotint.networks.unet import UNet, UNetConfig
+
+FORMAT = 1
+KEY = "mezzotint"
+CHANNELS = {"grey": 1, "rgb": 3, "rgba": 4}
+SCHEDULES: dict[str, schedules.Schedule] = {
+    "flow": schedules.RectifiedFlow(),
+    "cosine": schedules.Cosine(),
+    "linear": schedules.linear_beta(),
+    "edm": schedules.VarianceExploding(),
+}
+
+
+@dataclass(frozen=True)
+class LatentConfig:
+    """The autoencoder of a latent model, and the statistics that scale its latents to unit size."""
+
+    autoencoder: AutoencoderConfig
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class NativeConfig:
+    """All that a native model file says of itself.
+
+    condition: "none", "class" (``classes`` names them) or "text" (MiniLM tokens and pooled).
+    prediction: a row of :data:`mezzotint.diffusion.prediction.ROWS`; schedule: of SCHEDULES.
+    """
+
+    name: str
+    network: DiTConfig | UNetConfig
+    channels: Literal["grey", "rgb", "rgba"]
+    condition: Literal["none", "class", "text"]
+    prediction: str
+    schedule: str
+    defaults: Defaults
+    classes: tuple[str, ...] = ()
+    latent: LatentConfig | None = None
+    notes: dict[str, str] = field(default_factory=dict)  # licence, trained pictures, …
+
+
+# --- the file's JSON document -----------------------------------------------------------------
+
+
+def to_json(config: NativeConfig) -> str:
+    kind = "dit" if isinstance(config.network, DiTConfig) else "unet"
+    return json.dumps({"format": FORMAT, "network": kind, "config": asdict(config)})
+
+
+def _tuples(value: Any) -> Any:
+    """JSON knows lists only; the frozen configurations hold tuples."""
+    if isinstance(value, list):
+        return tuple(_tuples(item) for item in value)
+    if isinstance(value, dict):
+        return {key: _tuples(item) for key, item in value.items()}
+    return value
+
+
+def from_json(text: str) -> NativeConfig:
+    """Raises CheckpointError for a document that this version cannot read."""
+    document = json.loads(text)
+    if document.get("format") != FORMAT:
+        raise CheckpointError(
+            f"the model file has format {document.get('format')}, this version reads {FORMAT}: "
+            "update mezzotint"
+        )
+    kinds = {"dit": DiTConfig, "unet": UNetConfig}
+    try:
+        values = _tuples(document["config"])
+        network = kinds[document["network"]](**values.pop("network"))
+        defaults = Defaults(**values.pop("defaults"))
+        latent = values.pop("latent")
+        if latent is not None:
+            latent["autoencoder"] = AutoencoderConfig(**latent["autoencoder"])
+            latent = LatentConfig(**latent)
+        return NativeConfig(network=network, defaults=defaults, latent=latent, **values)
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"the model file's description is damaged: {error}") from error
+
+
+# --- its parts --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class PixelCodec:
+    """Pictures are diffused as they are."""
+
+    channels: int
+    multiple: int = 1
+
+    def shape(self, size: Sequence[int]) -> tuple[int, ...]:
+        return (self.channels, *size)
+
+    def encode(self, media: Tensor) -> Tensor:
+        return media
+
+    def decode(self, x0: Tensor) -> Tensor:
+        return x0
+
+
+@dataclass(frozen=True)
+class LatentCodec:
+    """Pictures are diffused as the scaled latent means of an autoencoder."""
+
+    autoencoder: Autoencoder
+    mean: Tensor  # (C, 1, 1)
+    std: Tensor
+    channels: int
+    multiple: int
+
+    def shape(self, size: Sequence[int]) -> tuple[int, ...]:
+        return (len(self.mean), *[edge // self.multiple for edge in size])
+
+    def encode(self, media: Tensor) -> Tensor:
+        mean, _ = self.autoencoder.encode(media)
+        return (mean - self.mean.to(mean)) / self.std.to(mean)
+
+    def decode(self, x0: Tensor) -> Tensor:
+        return self.autoencoder.decode(x0 * self.std.to(x0) + self.mean.to(x0))
+
+
+def _parameterization(config: NativeConfig) -> Parameterization:
+    schedule = SCHEDULES[config.schedule]
+    if config.schedule != "edm":
+        return Parameterization(ROWS[config.prediction], unit, schedule.time)
+
+    def c_in(level: Level) -> Tensor:  # Karras et al. 2022, table 1, sigma_data = 0.5
+        return 1 / (level.sigma**2 + 0.25).sqrt()
+
+    def c_noise(level: Level) -> Tensor:
+        return level.sigma.log() / 4
+
+    return Parameterization(ROWS[config.prediction], c_in, c_noise)
+
+
+class _Call:
+    """The network behind the engine's one signature; picks the slots that this network reads."""
+
+    def __init__(self, network: DiT | UNet) -> None:
+        self.network = network
+
+    def __call__(
+        self,
+        x: Tensor,
+        time: Tensor,
+        conditioning: Conditioning,
+        *,
+        perturb: frozenset[int] = frozenset(),
+        skip: frozenset[int] = frozenset(),
+    ) -> Tensor:
+        tokens = conditioning.tokens or Tokens(None)  # type: ignore[arg-type]
+        weak = {"perturb": perturb, "skip": skip}
+        if isinstance(self.network, DiT):
+            return self.network(
+                x, time, conditioning.vector, tokens.values, tokens.mask, tokens.ids, **weak
+            )
+        return self.network(
+            x, time, conditioning.vector, tokens.values, tokens.mask,
+            residuals=conditioning.residuals, **weak,
+        )
+
+
+def class_conditioner(classes: Sequence[str]) -> Conditioner:
+    """A prompt is a class's name; its one-hot is the pooled vector, zeros the unconditional."""
+    rows = {name: number for number, name in enumerate(classes)}
+
+    def condition(prompts: Sequence[str]) -> Conditioning:
+        vector = torch.zeros(len(prompts), len(classes))
+        for number, prompt in enumerate(prompts):
+            if prompt == "":
+                continue
+            if prompt not in rows:
+                near = difflib.get_close_matches(prompt, rows, n=3) or list(rows)[:5]
+                raise ValueError(
+                    f"this model knows classes, and {prompt!r} is none of them; nearest: "
+                    + ", ".join(near)
+                )
+            vector[number, rows[prompt]] = 1
+        return Conditioning(vector=vector)
+
+    return condition
+
+
+def _no_conditioner(prompts: Sequence[str]) -> Conditioning:
+    if any(prompts):
+        raise ValueError('this model is unconditional: leave the prompt empty ("")')
+    return Conditioning()
+
+
+def _text_conditioner() -> Conditioner:
+    from mezzotint.families.text import load_text_encoder  # its weights load only when used
+
+    encoder = load_text_encoder()
+
+    def condition(prompts: Sequence[str]) -> Conditioning:
+        values, mask = encoder.tokens(prompts)
+        return Conditioning(vector=encoder.pooled(prompts), tokens=Tokens(values, mask))
+
+    return condition
+
+
+def _conditioner(config: NativeConfig) -> Conditioner:
+    if config.condition == "text":
+        return _text_conditioner()
+    if config.condition == "class":
+        return class_conditioner(config.classes)
+    return _no_conditioner
+
+
+# --- build, load, save ------------------------------------------------------------------------
+
+
+def build(config: NativeConfig) -> Model:
+    """A model with fresh weights.
+
+    Raises:
+        ValueError: an unknown prediction or schedule, or a network that cannot be built.
+    """
+    for name, known in ((config.prediction, ROWS), (config.schedule, SCHEDULES)):
+        if name not in known:
+            raise ValueError(f"unknown {name!r}: choose one of {', '.join(known)}")
+    network: DiT | UNet = (
+        DiT(config.network) if isinstance(config.network, DiTConfig) else UNet(config.network)
+    )
+    codec: Codec = PixelCodec(CHANNELS[config.channels])
+    if config.latent is not None:
+        codec = _latent_codec(config.latent, CHANNELS[config.channels])
+    return Model(
+        name=config.name,
+        network=network,
+        call=_Call(network),
+        parameterization=_parameterization(config),
+        schedule=SCHEDULES[config.schedule],
+        codec=codec,
+        conditioner=_conditioner(config),
+        defaults=config.defaults,
+    )
+
+
+def _latent_codec(config: LatentConfig, channels: int) -> LatentCodec:
+    autoencoder = Autoencoder(config.autoencoder).eval().requires_grad_(False)
+    shape = (-1,) + (1,) * config.autoencoder.dims
+    return LatentCodec(
+        autoencoder,
+        torch.tensor(config.mean).view(shape),
+        torch.tensor(config.std).view(shape),
+        channels,
+        config.autoencoder.stride,
+    )
+
+
+def modules(model: Model) -> dict[str, nn.Module]:
+    """The model's modules by their name in the file."""
+    parts: dict[str, nn.Module] = {"network": model.network}
+    if isinstance(model.codec, LatentCodec):
+        parts["autoencoder"] = model.codec.autoencoder
+    return parts
+
+
+def save_model(path: Path, config: NativeConfig, tensors: dict[str, Tensor]) -> None:
+    """Write a model file, atomically; ``tensors`` named ``network.…`` and ``autoencoder.…``."""
+    save(path, tensors, {KEY: to_json(config)})
+
+
+def load_model(path: Path, dtype: torch.dtype = torch.float32) -> tuple[Model, NativeConfig]:
+    """A native model from its file, on the CPU, in evaluation mode.
+
+    Raises:
+        CheckpointError: the file is damaged, is not ours, or does not fit its own description.
+    """
+    state, metadata = load(path)
+    if KEY not in metadata:
+        raise CheckpointError(
+            f"{path}: a safetensors file, but not a Mezzotint model: `mezzotint inspect` says what"
+        )
+    config = from_json(metadata[KEY])
+    model = build(config)
+    parts = nn.ModuleDict(modules(model))
+    load_into(parts, {name: tensor.to(dtype) for name, tensor in state.items()}, str(path))
+    parts.eval().requires_grad_(False)
+    return model, config

@@ -1,0 +1,113 @@
+"""Writing files so that a reader sees the old one or the new one, never half of one.
+
+Below all rooms: the standard library only.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+_SUFFIX = ".mezzotint-part"
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
+"""What writing itself can fail with; other errors in the body belong to the caller."""
+
+
+class WriteError(OSError):
+    """A file could not be written; the message is one line and names file, cause and remedy."""
+
+
+def _reason(error: OSError) -> str:
+    if error.errno == errno.ENOSPC:
+        return "no space left on the disk: free some, or choose another folder"
+    if error.errno == errno.EDQUOT:
+        return "the disk quota is used up: free some space, or choose another folder"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "the folder may not be written to: change its permissions, or choose another"
+    return (error.strerror or str(error)).lower()
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make the folder's entry durable; a file system that cannot is left as it is."""
+    if os.name == "nt":  # Windows has no handle on folders; its rename is journalled
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _create(target: Path) -> tuple[BinaryIO, Path]:
+    """A new temporary file in the folder of ``target``, open for writing."""
+    if target.exists() and not target.is_file():
+        kind = "a folder" if target.is_dir() else "not a regular file"
+        raise WriteError(f"cannot write {target}: it is {kind}: choose another name")
+    if not target.parent.is_dir():
+        raise WriteError(
+            f"cannot write {target}: {target.parent} is not a folder: create it, or choose another"
+        )
+    temporary = target.with_name(f".{target.name[:40]}.{secrets.token_hex(4)}{_SUFFIX}")
+    try:
+        # Not tempfile: its mode 0600 would outlive the rename.
+        return open(temporary, "xb"), temporary
+    except OSError as error:
+        raise WriteError(f"cannot write {target}: {_reason(error)}") from error
+
+
+def _rename(temporary: Path, target: Path) -> None:
+    try:
+        os.replace(temporary, target)
+    except OSError as error:
+        raise WriteError(f"cannot write {target}: {_reason(error)}") from error
+
+
+@contextmanager
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """A binary file that takes the name ``path`` only once it is whole and on the disk.
+
+    Bytes go to a hidden temporary file in the same folder; at the end it is flushed
+    (``fsync``), renamed over ``path``, and the folder is flushed.  If the body raises, or the
+    program is interrupted, the temporary file is removed and ``path`` is as before.  After a
+    kill that cannot be caught, ``path`` is as before and the temporary file stays behind
+    (:func:`remove_leftovers`).
+
+        with atomic_write("out/fox.png") as file:
+            image.save(file, "PNG")
+
+    Raises:
+        WriteError: ``path`` cannot be written: no such folder, no permission, a full disk.
+    """
+    target = Path(os.path.realpath(path))  # through a link: the file behind it is replaced
+    file, temporary = _create(target)
+    try:
+        with file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        _rename(temporary, target)
+    except OSError as error:
+        if error.errno in _DISK:
+            raise WriteError(f"cannot write {target}: {_reason(error)}") from error
+        raise
+    finally:
+        with suppress(FileNotFoundError):  # it is gone when all went well
+            temporary.unlink()
+    _flush_folder(target.parent)
+
+
+def remove_leftovers(folder: str | os.PathLike[str]) -> list[Path]:
+    """Remove what killed :func:`atomic_write` calls left in ``folder``; the paths removed.
+
+    Only for a folder with one writer, at its start: a write in progress would be removed too.
+    """
+    found = sorted(path for path in Path(folder).glob(f".*{_SUFFIX}") if path.is_file())
+    for path in found:
+        path.unlink()
+    return found
