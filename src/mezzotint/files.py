@@ -46,24 +46,27 @@ def _flush_folder(folder: Path) -> None:
 
 def _create(target: Path) -> tuple[BinaryIO, Path]:
     """A new temporary file in the folder of ``target``, open for writing."""
-    if target.exists() and not target.is_file():
-        kind = "a folder" if target.is_dir() else "not a regular file"
-        raise WriteError(f"cannot write {target}: it is {kind}: choose another name")
-    if not target.parent.is_dir():
-        raise WriteError(
-            f"cannot write {target}: {target.parent} is not a folder: create it, or choose another"
-        )
-    temporary = target.with_name(f".{target.name[:40]}.{secrets.token_hex(4)}{_SUFFIX}")
     try:
+        if target.exists() and not target.is_file():
+            kind = "a folder" if target.is_dir() else "not a regular file"
+            raise WriteError(f"cannot write {target}: it is {kind}: choose another name")
+        if not target.parent.is_dir():
+            raise WriteError(
+                f"cannot write {target}: {target.parent} is not a folder: create it, or choose "
+                "another"
+            )
+        temporary = target.with_name(f".{target.name[:40]}.{secrets.token_hex(4)}{_SUFFIX}")
         # Not tempfile: its mode 0600 would outlive the rename.
-        return open(temporary, "xb"), temporary
+        return temporary.open("xb"), temporary
+    except WriteError:
+        raise
     except OSError as error:
         raise WriteError(f"cannot write {target}: {_reason(error)}") from error
 
 
 def _rename(temporary: Path, target: Path) -> None:
     try:
-        os.replace(temporary, target)
+        temporary.replace(target)
     except OSError as error:
         raise WriteError(f"cannot write {target}: {_reason(error)}") from error
 

@@ -75,7 +75,7 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"<html", "a web page: the download was an error page or needs a login"),
 )
 
-_FILLS = {Tensor.normal_, Tensor.uniform_, Tensor.fill_, Tensor.zero_}  # what torch.nn.init calls
+_FILLS = {Tensor.normal_, Tensor.uniform_, Tensor.fill_, Tensor.zero_}
 
 
 class CheckpointError(ValueError):
@@ -140,7 +140,7 @@ def nearest(name: str, names: Iterable[str]) -> str:
 
 def _open(path: Path) -> BinaryIO:
     try:
-        return open(path, "rb")
+        return path.open("rb")
     except FileNotFoundError:
         siblings = [p.name for p in path.parent.glob("*")] if path.parent.is_dir() else []
         raise CheckpointError(f"{path}: no such file{nearest(path.name, siblings)}") from None
@@ -148,6 +148,14 @@ def _open(path: Path) -> BinaryIO:
         raise CheckpointError(f"{path}: is a folder, not a file of weights") from None
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {(error.strerror or '').lower()}") from None
+
+
+def read_start(path: Path) -> bytes:
+    """The first 32 bytes, enough for :func:`looks_like`; CheckpointError where there are none."""
+    with _open(path) as file:
+        if not (start := file.read(32)):
+            raise CheckpointError(f"{path}: is empty (0 bytes): fetch or write it again")
+        return start
 
 
 def read_header(path: str | os.PathLike[str]) -> Header:
@@ -158,11 +166,9 @@ def read_header(path: str | os.PathLike[str]) -> Header:
             of another kind (the message says which), or its header is malformed.
     """
     path = Path(path)
+    start = read_start(path)
     with _open(path) as file:
         size = os.fstat(file.fileno()).st_size
-        start = file.read(32)
-        if size == 0:
-            raise CheckpointError(f"{path}: is empty (0 bytes): fetch or write it again")
         if (kind := looks_like(start)) is not None:
             raise CheckpointError(f"{path}: looks like {kind}, not like safetensors")
         if size < 8:
@@ -218,6 +224,8 @@ def _natural(value: object) -> bool:
 
 def _entry(path: Path, name: str, value: object) -> Entry:
     """One tensor's description, checked: known dtype, and a byte range that fits its shape."""
+    if not name.isprintable():  # it will stand in messages
+        raise CheckpointError(f"{path}: the tensor name {name!r} has control characters")
     if not isinstance(value, dict) or set(value) != {"dtype", "shape", "data_offsets"}:
         raise CheckpointError(
             f"{path}: tensor {name!r} needs exactly dtype, shape and data_offsets in the header"
@@ -301,6 +309,8 @@ def save(
         mezzotint.files.WriteError: the file cannot be written: a full disk, no permission …
     """
     for name, tensor in tensors.items():
+        if name == "__metadata__":
+            raise CheckpointError(f"{path}: the tensor name {name!r} is reserved by the format")
         if tensor.dtype not in _NAMES:
             raise CheckpointError(
                 f"{path}: tensor {name!r} of type {tensor.dtype} cannot be stored"
@@ -351,9 +361,12 @@ class _SkipFilling(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        if func in _FILLS and isinstance(args[0], nn.Parameter):
-            return args[0]
-        return func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        if func in _FILLS or getattr(func, "__module__", "") == nn.init.__name__:
+            tensor = args[0] if args else kwargs["tensor"]
+            if isinstance(tensor, nn.Parameter):
+                return tensor
+        return func(*args, **kwargs)
 
 
 def build_unfilled(build: Callable[[], M]) -> M:
@@ -362,7 +375,7 @@ def build_unfilled(build: Callable[[], M]) -> M:
     It costs no time for random weights, and the global generator is left as it was.  Buffers are
     made as always.
     """
-    with _SkipFilling():
+    with torch.random.fork_rng(devices=[]), _SkipFilling():
         return build()
 
 

@@ -32,7 +32,7 @@ BERT: Table = {
     "encoder.layer.{n}.output.LayerNorm.{p}": "layers.{n}.mlp_norm.{p}",
     "pooler.dense.{p}": None,  # of next-sentence prediction; sentence encoders pool by the mean
 }
-"""``transformers``' and ``sentence-transformers``' BERT to :class:`mezzotint.networks.bert.Bert`."""
+"""BERT as ``transformers`` and ``sentence-transformers`` name it, to ``networks.bert.Bert``."""
 
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
@@ -80,7 +80,8 @@ def rename(state: Mapping[str, T], table: Table, wanted: Iterable[str]) -> dict[
         renamed[ours], origin[ours] = value, name
     if missing := sorted(wanted - renamed.keys()):
         raise CheckpointError(
-            f"{len(missing)} keys are missing, the first for {missing[0]!r}"
+            f"{len(missing)} {'key is' if len(missing) == 1 else 'keys are'} missing, the first for "
+            f"{missing[0]!r}"
             f"{nearest(missing[0], renamed)}"
         )
     return renamed

@@ -24,6 +24,14 @@ LevelSampler = Callable[[Tensor], Level]
 """``u (B,)`` uniform in (0, 1) -> a level a sample."""
 
 
+def _normal_quantile(u: Tensor) -> Tensor:
+    return torch.special.ndtri(u)  # pyright: ignore - torch has no types for it
+
+
+def _log_normal_cdf(z: Tensor) -> Tensor:
+    return torch.special.log_ndtr(z)  # pyright: ignore - nor for this
+
+
 def uniform(schedule: Schedule) -> LevelSampler:
     """Times uniform in (0, 1)."""
     return schedule.level
@@ -50,14 +58,14 @@ def logit_normal(schedule: Schedule, mean: float = 0.0, std: float = 1.0) -> Lev
     Time runs from data to noise, so a positive mean favours noise.  Papers whose time runs the
     other way have −mean here ("Back to Basics", 2025, has −0.8 and 0.8: mean = 0.8, std = 0.8).
     """
-    return lambda u: schedule.level((mean + std * torch.special.ndtri(u)).sigmoid())
+    return lambda u: schedule.level((mean + std * _normal_quantile(u)).sigmoid())
 
 
-def edm_lognormal(schedule: Schedule, P_mean: float = -1.2, P_std: float = 1.2) -> LevelSampler:
-    """Noise ratios with ``log(sigma / alpha) ~ N(P_mean, P_std^2)`` (Karras et al. 2022, table 1)."""
+def edm_lognormal(schedule: Schedule, mean: float = -1.2, std: float = 1.2) -> LevelSampler:
+    """Noise ratios with ``log(sigma / alpha) ~ N(mean, std^2)`` (Karras et al. 2022, table 1)."""
 
     def sample(u: Tensor) -> Level:
-        ratio = (P_mean + P_std * torch.special.ndtri(u)).exp()
+        ratio = (mean + std * _normal_quantile(u)).exp()
         return schedule.normalize(Level(torch.ones_like(ratio), ratio))
 
     return sample
@@ -125,9 +133,7 @@ def edm(sigma_data: float = 0.5) -> Weight:
 
 def sigmoid(bias: float = 0.0) -> Weight:
     """``sigmoid(bias − log SNR)`` on the error of eps (Kingma & Gao 2023, §D; Hoogeboom 2024)."""
-    return _of_eps(
-        lambda level: torch.sigmoid(bias - 2 * (level.alpha.log() - level.sigma.log()))
-    )
+    return _of_eps(lambda level: torch.sigmoid(bias - 2 * (level.alpha.log() - level.sigma.log())))
 
 
 def flow_space(clip: float = 0.05) -> Weight:
@@ -199,7 +205,7 @@ def discretized_gaussian_log_likelihood(x0: Tensor, mean: Tensor, log_var: Tenso
     edge = x0 * side
     low = torch.where(edge < -0.999, torch.full_like(low, -math.inf), low)
     high = torch.where(edge > 0.999, torch.full_like(high, math.inf), high)
-    log_high, log_low = torch.special.log_ndtr(high), torch.special.log_ndtr(low)
+    log_high, log_low = _log_normal_cdf(high), _log_normal_cdf(low)
     return log_high + torch.log1p(-(log_low - log_high).exp().clamp(max=1 - 1e-7))
 
 
@@ -286,16 +292,16 @@ def hybrid(
 class LevelReport(NamedTuple):
     """Losses by bins of a coordinate (log-SNR or t): sums that add up over batches and processes.
 
-    edges: ``(K + 1,)`` rising; total, count: ``(K,)`` float64.
+    edges: ``(K + 1,)`` rising; total (of the losses), samples (their number): ``(K,)`` float64.
     """
 
     edges: Tensor
     total: Tensor
-    count: Tensor
+    samples: Tensor
 
     def mean(self) -> Tensor:
         """Mean loss of each bin, nan where a bin is empty."""
-        return self.total / self.count
+        return self.total / self.samples
 
     def add(self, other: LevelReport) -> LevelReport:
         """Both reports' samples together.
@@ -305,7 +311,7 @@ class LevelReport(NamedTuple):
         """
         if not torch.equal(self.edges, other.edges):
             raise ValueError("level reports with different bins cannot be added")
-        return LevelReport(self.edges, self.total + other.total, self.count + other.count)
+        return LevelReport(self.edges, self.total + other.total, self.samples + other.samples)
 
 
 def level_report(coordinate: Tensor, losses: Tensor, edges: Tensor) -> LevelReport:

@@ -1,6 +1,6 @@
 """Noise schedules: how ``alpha`` and ``sigma`` go from data (t = 0) to noise (t = 1).
 
-A schedule is data with three functions.  ``level`` gives the noise level at a time, ``time`` is
+A schedule is data with a few functions.  ``level`` gives the noise level at a time, ``time`` is
 its inverse, and ``normalize`` brings a level of any scaling onto the schedule's own curve at the
 same log-SNR.  The curve is ``alpha^2 + sigma^2 = 1`` (variance preserving), ``alpha = 1``
 (variance exploding) or ``alpha + sigma = 1`` (rectified flow); ``r = sigma / alpha`` is the noise
@@ -43,6 +43,10 @@ class Schedule(Protocol):
         """The level with the same log-SNR on this schedule's curve."""
         ...
 
+    def snap(self, t: Tensor) -> Tensor:
+        """The nearest time that was trained: a knot of a table, ``t`` itself elsewhere."""
+        ...
+
 
 def _preserve_variance(level: Level) -> Level:
     norm = torch.hypot(level.alpha, level.sigma)
@@ -75,6 +79,9 @@ class RectifiedFlow:
     def normalize(self, level: Level) -> Level:
         total = level.alpha + level.sigma
         return Level(level.alpha / total, level.sigma / total)
+
+    def snap(self, t: Tensor) -> Tensor:
+        return t
 
 
 def resolution_shift(
@@ -113,6 +120,9 @@ class Cosine:
 
     def normalize(self, level: Level) -> Level:
         return _preserve_variance(level)
+
+    def snap(self, t: Tensor) -> Tensor:
+        return t
 
 
 @dataclass(frozen=True)
@@ -165,6 +175,9 @@ class VarianceExploding:
         if not bool((level.alpha != 0).all()):
             raise ValueError("a variance-exploding schedule has no level of pure noise (alpha = 0)")
         return Level(torch.ones_like(level.alpha), level.sigma / level.alpha)
+
+    def snap(self, t: Tensor) -> Tensor:
+        return t
 
 
 @dataclass(frozen=True, eq=False)
@@ -255,6 +268,9 @@ class Table:
 
     def normalize(self, level: Level) -> Level:
         return _preserve_variance(level)
+
+    def snap(self, t: Tensor) -> Tensor:
+        return (t * self.knots).round() / self.knots
 
 
 def _float64(values: Tensor | Sequence[float]) -> Tensor:

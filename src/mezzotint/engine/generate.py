@@ -28,8 +28,9 @@ class _Plan(NamedTuple):
     size: tuple[int, int]
     path: Level  # (steps + 1,)
     sampler: samplers.Sampler
-    denoise: Denoiser
+    scale: float
     conditioning: Conditioning
+    negative: Conditioning
 
 
 def device(model: Model) -> torch.device:
@@ -63,42 +64,46 @@ def plan(model: Model, request: Request) -> _Plan:
         RequestError: the request is impossible for this model; the message names the remedy.
         ValueError: an unknown sampler or spacing (with the nearest names), a bad prompt.
     """
-    defaults = model.defaults
+    defaults, wish = model.defaults, request.guidance
     size = request.size or defaults.size
     check(request, model.codec.channels, model.codec.multiple, size)
-    sampler = samplers.find(request.sampler or defaults.sampler)
     spacing = spacings.find(request.spacing or defaults.spacing)
-    path = spacing.run(model.schedule, request.steps or defaults.steps)
+    path = spacing(model.schedule, request.steps or defaults.steps)
     if request.start is not None:
         path = spacings.truncate(path, request.start.strength)
     return _Plan(
-        size, path, sampler, _guided(model, request), _conditioning(model, request.prompt)
+        size,
+        path,
+        samplers.find(request.sampler or defaults.sampler),
+        defaults.guidance if wish.scale is None else wish.scale,
+        _conditioning(model, request.prompt),
+        _conditioning(model, request.negative),
     )
 
 
-def _guided(model: Model, request: Request) -> Denoiser:
-    """The model under the request's guidance rules."""
-    wish: Guidance = request.guidance
+def _rule(wish: Guidance, path: Level) -> guidance.Rule:
+    """The rule that makes one estimate of the conditional and the unconditional one."""
+    if wish.apg and wish.cfg_zero_star:
+        raise RequestError("apg and cfg_zero_star replace the same rule: choose one of them")
+    rule = guidance.linear
+    if wish.apg:
+        rule = guidance.apg(momentum=-0.5)
+    if wish.cfg_zero_star:
+        rule = guidance.cfg_zero_star(path.at(0))
+    return guidance.rescale(wish.rescale, rule) if wish.rescale else rule
+
+
+def _guided(model: Model, wish: Guidance, planned: _Plan) -> Denoiser:
+    """The model under the request's guidance; made fresh for a sample: rules may remember."""
     plain = model.denoise()
-    scale = model.defaults.guidance if wish.scale is None else wish.scale
-    negative = _conditioning(model, request.negative)
-    guided = guidance.classifier_free(
-        plain,
-        negative,
-        scale,
-        apg=guidance.APG() if wish.apg else None,
-        cfg_zero_star=wish.cfg_zero_star,
-        rescale=wish.rescale,
-    )
-    if wish.interval is not None:
-        guided = guidance.interval(guided, plain, *wish.interval)
-    if wish.perturb:
-        weak = model.denoise(perturb=wish.perturb)
-        guided = guidance.autoguidance(guided, plain, weak, 1 + wish.perturb_scale)
-    if wish.skip:
-        weak = model.denoise(skip=wish.skip)
-        guided = guidance.autoguidance(guided, plain, weak, 1 + wish.skip_scale)
-    return guided
+    weaker = [
+        guidance.Contrast(model.denoise(perturb=wish.perturb), 1 + wish.perturb_scale),
+        guidance.Contrast(model.denoise(skip=wish.skip), 1 + wish.skip_scale),
+    ]
+    contrasts = [c for c, blocks in zip(weaker, (wish.perturb, wish.skip), strict=True) if blocks]
+    rule = _rule(wish, planned.path)
+    guided = guidance.classifier_free(plain, planned.negative, planned.scale, rule, contrasts)
+    return guided if wish.interval is None else guidance.interval(guided, plain, *wish.interval)
 
 
 def _latent_mask(mask: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -116,7 +121,7 @@ def _sample(
     """The sample of seed ``number`` of the request: ``(C, H, W)`` in [−1, 1]."""
     place, seed = device(model), request.seeds[number]
     shape = model.codec.shape(planned.size)
-    path, denoise = planned.path, planned.denoise
+    path, denoise = planned.path, _guided(model, request.guidance, planned)
     x = start(model, request, path, batch([seed], "start", 0, shape).to(place))
     if request.known is not None:
         known = model.codec.encode(request.known.image[None].to(place))

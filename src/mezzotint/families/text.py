@@ -126,18 +126,26 @@ class TextEncoder:
         )
 
 
+def _tokenizer(path: Path) -> Tokenizer:
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file: install the package again")
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises nothing narrower
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"{path}: is not a tokenizer: {reason}") from None
+
+
 def load_text_encoder(folder: Path = DATA, memo: int = 1024) -> TextEncoder:
     """The encoder from ``folder``, by default the one that lies in the package.
 
     Raises:
         CheckpointError: a file is missing, damaged or of another network.
     """
-    tokenizer = folder / TOKENIZER
-    if not tokenizer.is_file():
-        raise CheckpointError(f"{tokenizer}: no such file: install the package again")
+    tokenizer = _tokenizer(folder / TOKENIZER)
     shipped, _ = load(folder / WEIGHTS)
     if lacking := [name for name in (_ROWS, _SCALE) if name not in shipped]:
         raise CheckpointError(f"{folder / WEIGHTS}: is no text encoder: {lacking[0]!r} is missing")
     network = build_unfilled(lambda: Bert(BertConfig()))
     load_into(network, dequantize(shipped), str(folder / WEIGHTS), assign=True)
-    return TextEncoder(network, Tokenizer.from_file(str(tokenizer)), memo)
+    return TextEncoder(network, tokenizer, memo)

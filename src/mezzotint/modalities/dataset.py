@@ -20,6 +20,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
@@ -31,7 +32,7 @@ from mezzotint.modalities.image import (
     Channels,
     ImageError,
     decode,
-    square,
+    fit,
     to_tensor,
 )
 
@@ -123,7 +124,7 @@ class _Archive:
         offset, count, crc = self.entries[name]
         try:
             # Opened anew each time (microseconds): no file position is shared by forked workers.
-            with open(self.path, "rb", buffering=0) as file:
+            with self.path.open("rb", buffering=0) as file:
                 file.seek(offset)
                 data = file.read(count)
         except OSError as error:
@@ -140,7 +141,7 @@ class _Archive:
 def _archive(path: Path) -> _Archive:
     entries: dict[str, tuple[int, int, int]] = {}
     try:
-        with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
+        with path.open("rb") as file, zipfile.ZipFile(file) as archive:
             for info in archive.infolist():
                 if info.is_dir():
                     continue
@@ -220,12 +221,13 @@ def _from_metadata(files: _Files) -> tuple[list[_Row], list[str]]:
     rows: list[_Row] = []
     bad: list[str] = []
     seen: set[str] = set()
+    names = files.names
     lines = files.read(METADATA).decode("utf-8", "replace").splitlines()
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
-            row = _row(line, files.names)
+            row = _row(line, names)
             if row.item.name in seen:
                 raise ValueError(f"{row.item.name} was named before")
         except ValueError as error:
@@ -239,12 +241,13 @@ def _from_metadata(files: _Files) -> tuple[list[_Row], list[str]]:
 def _from_names(files: _Files) -> tuple[list[_Row], list[str]]:
     rows: list[_Row] = []
     bad: list[str] = []
-    pictures = sorted(n for n in files.names if PurePosixPath(n).suffix.lower() in READABLE)
+    names = files.names
+    pictures = sorted(n for n in names if PurePosixPath(n).suffix.lower() in READABLE)
     classes = all("/" in name for name in pictures)
     for name in pictures:
         captions: tuple[str, ...] = ()
         beside = str(PurePosixPath(name).with_suffix(".txt"))
-        if beside in files.names:
+        if beside in names:
             lines = files.read(beside).decode("utf-8", "replace").splitlines()
             captions = tuple(line.strip() for line in lines if line.strip())
             if not captions:
@@ -281,7 +284,7 @@ def _select(
 
 
 def _flaw(files: _Files, name: str, channels: Channels) -> str | None:
-    """What is wrong with a picture, as "name: reason"."""
+    """What is wrong with a picture."""
     try:
         image = decode(files.read(name))
         if min(image.size) < MIN_EDGE:
@@ -292,7 +295,7 @@ def _flaw(files: _Files, name: str, channels: Channels) -> str | None:
         if alpha is not None and alpha.getextrema() == (0, 0):
             raise ImageError("is wholly transparent")
     except ImageError as error:
-        return f"{name}: {error}"
+        return str(error)
     return None
 
 
@@ -304,21 +307,20 @@ def _cache_folder() -> Path:
     return Path(base) / "mezzotint" / "checked"
 
 
-def _flaws(files: _Files, names: Sequence[str], channels: Channels) -> list[str]:
-    """All that is wrong.  That nothing was is remembered, until a size or a time changes."""
+def _flaws(files: _Files, names: Sequence[str], channels: Channels) -> dict[str, str]:
+    """Name → what is wrong.  That nothing was is remembered, until a size or a time changes."""
     stamp = f"1 {channels}\n{files.stamp(names)}"
     remembered = _cache_folder() / hashlib.sha256(stamp.encode()).hexdigest()
     if remembered.exists():
-        return []
+        return {}
     workers = max(1, min(8, os.cpu_count() or 1))
     with ThreadPoolExecutor(workers) as pool:
-        found = [flaw for flaw in pool.map(lambda n: _flaw(files, n, channels), names) if flaw]
+        flaws = pool.map(lambda name: _flaw(files, name, channels), names)
+        found = {name: flaw for name, flaw in zip(names, flaws, strict=True) if flaw}
     if not found:
-        try:
+        with suppress(OSError):  # no place to remember: the next run looks again
             remembered.parent.mkdir(parents=True, exist_ok=True)
             remembered.touch()
-        except OSError:
-            pass  # no place to remember: the next run looks again
     return found
 
 
@@ -368,7 +370,7 @@ class Dataset:
             image = decode(self._files.read(name))
             if size is None:
                 return to_tensor(image, self.channels)
-            return square(image, self.channels, size)
+            return fit(image, self.channels, (size, size))
         except ImageError as error:
             raise ImageError(f"{name}: {error}") from error
 
@@ -406,11 +408,10 @@ def open_dataset(
     if rows:
         rows = _select(path, rows, split, sets)
     flaws = _flaws(files, [row.item.name for row in rows], channels)
-    bad += flaws
+    bad += [f"{name}: {flaw}" for name, flaw in flaws.items()]
     if bad and not skip_bad:
         raise _complaint(path, bad)
-    broken = {flaw.split(": ", 1)[0] for flaw in flaws}
-    rows = [row for row in rows if row.item.name not in broken]
+    rows = [row for row in rows if row.item.name not in flaws]
     if not rows:
         raise _complaint(path, bad)
     licences = sorted({row.licence for row in rows if row.licence})

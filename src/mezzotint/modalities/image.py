@@ -12,11 +12,19 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL import (
+    ExifTags,
+    Image,
+    ImageDraw,
+    ImageFont,
+    ImageOps,
+    PngImagePlugin,
+    UnidentifiedImageError,
+)
 from torch import Tensor
 
 from mezzotint.files import atomic_write
@@ -59,12 +67,10 @@ def decode(data: bytes) -> Image.Image:
         raise ImageError("is no picture of a known format") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(f"is of more than {MAX_PIXELS // 2**20} megapixels") from error
-    except (OSError, SyntaxError, EOFError, IndexError, TypeError) as error:
-        # Pillow's plugins raise any of these, and struct.error below, on damaged files.
-        raise ImageError(f"is damaged: {_one_line(error)}") from error
     except ImageError:
         raise
-    except Exception as error:  # struct.error, zlib.error, ValueError: no file may end the program
+    except Exception as error:  # Pillow's plugins raise anything on damaged files: OSError,
+        # SyntaxError, struct.error, IndexError …
         raise ImageError(f"is damaged: {_one_line(error)}") from error
 
 
@@ -83,10 +89,7 @@ def _as_mode(image: Image.Image, channels: Channels) -> Image.Image:
         raise ImageError("floating-point pictures have no fixed range: save it with 8 or 16 bits")
     if channels == "rgba":
         return image.convert("RGBA")
-    if image.has_transparency_data:
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
-    return image.convert(_MODES[channels])
+    return on_white(image).convert(_MODES[channels])
 
 
 def to_tensor(image: Image.Image, channels: Channels) -> Tensor:
@@ -104,20 +107,26 @@ def to_tensor(image: Image.Image, channels: Channels) -> Tensor:
     return (values / 127.5 - 1).contiguous()
 
 
-def square(image: Image.Image, channels: Channels, size: int) -> Tensor:
-    """The middle square of a picture in ``size`` × ``size``: ``(C, size, size)`` in [−1, 1].
+def fit(image: Image.Image, channels: Channels, size: tuple[int, int]) -> Tensor:
+    """The middle of a picture, as large as the ratio allows, in ``size`` (height, width).
 
     Lanczos with its support scaled to the ratio (no aliasing), on premultiplied bytes, so that
     the colour of transparent pixels never bleeds in.
+
+    Returns:
+        ``(C, height, width)`` float32 in [−1, 1].
     """
     image = _as_mode(image, channels)
     if channels == "rgba":
         image = image.convert("RGBa")  # premultiplied
-    edge = min(image.size)
-    left, top = (image.width - edge) // 2, (image.height - edge) // 2
-    if image.size != (size, size):
-        box = (left, top, left + edge, top + edge)
-        image = image.resize((size, size), Image.Resampling.LANCZOS, box=box)
+    height, width = size
+    if image.size != (width, height):
+        ratio = min(image.width / width, image.height / height)
+        crop = (width * ratio, height * ratio)
+        left, top = (image.width - crop[0]) / 2, (image.height - crop[1]) / 2
+        right, bottom = min(left + crop[0], image.width), min(top + crop[1], image.height)
+        box = (left, top, right, bottom)  # the float sums may exceed the edge by a rounding
+        image = image.resize((width, height), Image.Resampling.LANCZOS, box=box)
     pixels = np.asarray(image)
     if channels == "grey":
         pixels = pixels[..., None]
@@ -163,3 +172,158 @@ def read_mask(path: str | os.PathLike[str]) -> Tensor:
     else:
         grey = _as_mode(image, "grey")
     return torch.from_numpy(np.asarray(grey).astype(np.float32) / 255)[None]
+
+
+# --- writing ----------------------------------------------------------------------------------
+
+
+def _bytes(values: Tensor) -> Tensor:
+    """[0, 255] to the nearest integer, halves up (torch.round would take halves to even)."""
+    return (values + 0.5).floor().clamp(0, 255)
+
+
+def to_image(picture: Tensor) -> Image.Image:
+    """``(C, H, W)`` in [−1, 1] as a Pillow image of mode L, RGB or RGBA, 8 bits a channel.
+
+    Values outside [−1, 1] are clamped.  RGBA: premultiplied colour above its alpha is clamped to
+    it, then divided by the alpha *as stored*, so what is seen on any background is nearest to
+    what was asked for.
+
+    Raises:
+        ValueError: another shape, or values that are not finite.
+    """
+    if picture.ndim != 3 or picture.shape[0] not in (1, 3, 4):
+        raise ValueError(f"a picture is (1, 3 or 4, H, W), not {tuple(picture.shape)}")
+    if not bool(picture.isfinite().all()):
+        raise ValueError("the picture has values that are not finite")
+    values = (picture.detach().cpu().float() + 1) * 127.5  # (C, H, W)
+    if len(values) == 4:
+        alpha = _bytes(values[3:])
+        colour = torch.minimum(values[:3], values[3:]) * 255 / alpha.clamp_min(1)
+        values = torch.cat([torch.where(alpha > 0, colour, 0), alpha])
+    pixels = _bytes(values).to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+    return Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+
+
+def writable_format(path: str | os.PathLike[str]) -> str:
+    """Pillow's name of the format that a file name's extension asks for.
+
+    Raises:
+        ImageError: an extension that is not in WRITABLE.
+    """
+    suffix = Path(path).suffix
+    if suffix.lower() not in WRITABLE:
+        raise ImageError(
+            f"{path}: cannot write {suffix or 'a file without extension'}: "
+            f"choose one of {', '.join(WRITABLE)}"
+        )
+    return WRITABLE[suffix.lower()]
+
+
+def on_white(image: Image.Image) -> Image.Image:
+    """The picture without transparency, as it looks on white."""
+    if not image.has_transparency_data:
+        return image
+    white = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+
+
+def write(
+    image: Image.Image, path: str | os.PathLike[str], text: Mapping[str, str] | None = None
+) -> None:
+    """Write a picture, atomically: PNG and WebP exactly, JPEG on white at quality 95.
+
+    text: keys and values that go into the file: PNG text chunks; else one line a key in the
+    EXIF image description.
+
+    Raises:
+        ImageError: an unknown extension.
+        mezzotint.files.WriteError: the file cannot be written.
+    """
+    kind = writable_format(path)
+    exif = Image.Exif()
+    if text:
+        lines = [f"{key}: {value}" for key, value in text.items()]
+        exif[ExifTags.Base.ImageDescription] = "\n".join(lines)
+    chunks = PngImagePlugin.PngInfo()
+    for key, value in (text or {}).items():
+        chunks.add_itxt(key, value) if not value.isascii() else chunks.add_text(key, value)
+    encoded = io.BytesIO()
+    if kind == "PNG":
+        image.save(encoded, kind, pnginfo=chunks)
+    elif kind == "WEBP":
+        image.save(encoded, kind, lossless=True, exif=exif)
+    else:
+        on_white(image).save(encoded, kind, quality=95, subsampling=0, exif=exif)
+    with atomic_write(path) as file:
+        file.write(encoded.getbuffer())
+
+
+# --- contact sheets ---------------------------------------------------------------------------
+
+
+def checkerboard(width: int, height: int, square: int = 8) -> Image.Image:
+    """Light grey squares, ``square`` pixels wide: what shows where a picture is transparent."""
+    row, column = np.arange(height)[:, None] // square, np.arange(width) // square
+    tone = np.where((row + column) % 2 == 0, 255, 229).astype(np.uint8)
+    return Image.fromarray(np.repeat(tone[..., None], 3, axis=2))
+
+
+def on_checkerboard(image: Image.Image) -> Image.Image:
+    """The picture with squares where it is transparent; an opaque one as it is, in RGB."""
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    board = checkerboard(image.width, image.height, max(2, min(image.size) // 16))
+    board.paste(image, (0, 0), image.convert("RGBA").getchannel("A"))
+    return board
+
+
+def _shortened(text: str, width: float, font: ImageFont.FreeTypeFont) -> str:
+    """The text, cut with an ellipsis where it is wider than ``width`` pixels."""
+    text = " ".join(text.split())
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "…") > width:
+        text = text[:-1]
+    return text.rstrip() + "…"
+
+
+def contact_sheet(
+    images: Sequence[Image.Image],
+    columns: int | None = None,
+    captions: Sequence[str] | None = None,
+) -> Image.Image:
+    """Pictures in rows on white, a caption under each; transparency shows as a checkerboard.
+
+    columns: None makes the sheet about square.  Cells are as large as the largest picture.
+
+    Raises:
+        ValueError: no pictures, no columns, or another number of captions than of pictures.
+    """
+    if not images:
+        raise ValueError("a contact sheet needs at least one picture")
+    if captions is not None and len(captions) != len(images):
+        raise ValueError(f"{len(captions)} captions for {len(images)} pictures")
+    columns = math.ceil(math.sqrt(len(images))) if columns is None else columns
+    if columns < 1:
+        raise ValueError(f"a contact sheet needs at least one column, not {columns}")
+    columns = min(columns, len(images))
+    width = max(image.width for image in images)
+    height = max(image.height for image in images)
+    gap = max(4, width // 16)
+    font = ImageFont.load_default(max(10, min(24, width // 11)))
+    assert isinstance(font, ImageFont.FreeTypeFont)
+    line = math.ceil(font.size * 1.4) if captions else 0
+    rows = math.ceil(len(images) / columns)
+    size = (gap + columns * (width + gap), gap + rows * (height + line + gap))
+    sheet = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(sheet)
+    for number, image in enumerate(images):
+        row, column = divmod(number, columns)
+        left, top = gap + column * (width + gap), gap + row * (height + line + gap)
+        offset = (left + (width - image.width) // 2, top + (height - image.height) // 2)
+        sheet.paste(on_checkerboard(image), offset)
+        if captions:
+            text = _shortened(captions[number], width, font)
+            draw.text((left + width / 2, top + height + line / 2), text, "black", font, "mm")
+    return sheet

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -30,6 +29,9 @@ CONVOLUTIONS: dict[int, type[nn.Conv1d] | type[nn.Conv2d] | type[nn.Conv3d]] = {
 }
 
 Layer = TypeVar("Layer", bound=nn.Module)
+
+WRITTEN_OUT = 1024**2
+"""Up to so many pairs of query and key a head, attention on a CPU is written out."""
 
 
 @dataclass(frozen=True)
@@ -159,10 +161,10 @@ def normalize_heads(x: Tensor, gain: Tensor) -> Tensor:
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
     """``softmax(q k^T / sqrt(d)) v`` over ``(B, heads, N, d)``, rejoined to ``(B, N, C)``.
 
-    Training on a CPU writes it out: the backward of the fused kernel is three to five times
-    slower there than that of the plain products.
+    Short sequences on a CPU are written out: the plain products are up to 1.6 times faster there
+    than the fused kernel, and their backward three to five times.
     """
-    if q.device.type == "cpu" and q.requires_grad:
+    if q.device.type == "cpu" and q.shape[-2] * k.shape[-2] <= WRITTEN_OUT:
         scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)  # (B, heads, N, M)
         if mask is not None:
             scores = scores.masked_fill(~mask, -math.inf)
@@ -273,22 +275,21 @@ class Block(nn.Module):
         return x
 
 
-class Level(nn.Module):
-    """The modules of one resolution; :meth:`UNet.forward` says how they are wired."""
-
-    def __init__(self, blocks: Iterable[nn.Module], merge: Iterable[nn.Module]) -> None:
-        super().__init__()
-        self.blocks = nn.ModuleList(blocks)
-        self.merge = nn.ModuleList(merge)
+def add(ports: list[Tensor], residuals: tuple[Tensor, ...]) -> list[Tensor]:
+    """Each port's tensor with its residual added."""
+    given, wanted = ([tuple(x.shape) for x in tensors] for tensors in (residuals, ports))
+    if given != wanted:
+        raise ValueError(f"the residuals have shapes {given}, the ports take {wanted}")
+    return [port + residual for port, residual in zip(ports, residuals, strict=True)]
 
 
 class UNet(nn.Module):
     """The network; see the module's docstring for its line of descent.
 
-    Blocks are numbered in the order they run: down from the finest level, the middle's two, up.
-    Attention layers are numbered likewise among the blocks that attend.  The residual ports are
-    the outputs of the blocks on the way down, in that order, and of the middle:
-    ``ports`` holds the channels of each.
+    Blocks are numbered in the order they run: those of ``down`` from the finest level, the two of
+    ``middle``, those of ``up`` from the coarsest; attention layers likewise, among the blocks
+    that attend (``attending`` has the block of each).  The residual ports are the outputs of the
+    blocks of ``down``, in that order, and of the middle; ``ports`` has the channels of each.
     """
 
     def __init__(self, config: UNetConfig) -> None:
@@ -296,39 +297,37 @@ class UNet(nn.Module):
         self.config = config
         conv = CONVOLUTIONS[config.dims]
         widths = [config.width * m for m in config.multipliers]
-        levels = list(zip(widths, config.attention, strict=True))
         area = config.patch**config.dims
         embedding = 4 * config.width
-
-        def stack(width: int, attends: bool, count: int) -> Iterator[Block]:
-            return (Block(config, width, embedding, attends) for _ in range(count))
+        down = [
+            level
+            for level in zip(widths, config.attention, strict=True)
+            for _ in range(config.blocks)
+        ]
+        middle = [(widths[-1], config.attention[-1]), (widths[-1], False)]
+        up = down[::-1]
 
         self.time = nn.Sequential(
             nn.Linear(2 * config.width, embedding), nn.SiLU(), nn.Linear(embedding, embedding)
         )
         self.vector = nn.Linear(config.vector_width, embedding) if config.vector_width else None
         self.stem = conv(config.in_channels * area, widths[0], 3, padding=1)
-        self.down = nn.ModuleList(Level(stack(w, a, config.blocks), ()) for w, a in levels)
+        self.down = nn.ModuleList(Block(config, w, embedding, a) for w, a in down)
         self.downsample = nn.ModuleList(
-            conv(fine, coarse, 2, stride=2) for fine, coarse in zip(widths, widths[1:])
+            conv(fine, coarse, 2, stride=2) for fine, coarse in itertools.pairwise(widths)
         )
-        self.middle = nn.ModuleList(
-            (*stack(*levels[-1], count=1), *stack(widths[-1], attends=False, count=1))
-        )
-        self.up = nn.ModuleList(
-            Level(stack(w, a, config.blocks), (conv(2 * w, w, 1) for _ in range(config.blocks)))
-            for w, a in levels
-        )
+        self.middle = nn.ModuleList(Block(config, w, embedding, a) for w, a in middle)
+        self.merge = nn.ModuleList(conv(2 * w, w, 1) for w, _ in up)
+        self.up = nn.ModuleList(Block(config, w, embedding, a) for w, a in up)
         self.upsample = nn.ModuleList(
-            conv(coarse, fine, 1) for fine, coarse in zip(widths, widths[1:])
+            conv(coarse, fine, 1) for coarse, fine in itertools.pairwise(widths[::-1])
         )
         self.norm = nn.GroupNorm(widths[0] // config.group_width, widths[0])
         self.head = zero(conv(widths[0], config.out_channels * area, 3, padding=1))
-        self.ports = (*(w for w in widths for _ in range(config.blocks)), widths[-1])
-        down = [attends for attends in config.attention for _ in range(config.blocks)]
-        attends = (*down, config.attention[-1], False, *reversed(down))
-        self.block_count = len(attends)
-        self.attending = tuple(n for n, a in enumerate(attends) if a)
+        blocks = [*down, *middle, *up]
+        self.block_count = len(blocks)
+        self.attending = tuple(n for n, (_, attends) in enumerate(blocks) if attends)
+        self.ports = (*(w for w, _ in down), widths[-1])
 
     def forward(
         self,
@@ -351,17 +350,18 @@ class UNet(nn.Module):
             vector: ``(B, vector_width)``, needed where the network has a ``vector_width``.
             context: ``(B, M, context_width)``; None is the same as no token.
             context_mask: ``(B, M)`` bool, True at real tokens; None takes all as real.
-            residuals: one tensor a port, of the port's channels and (padded) size, added to the
+            residuals: one tensor a port, of the port's shape (at the padded size), added to the
                 skip connections and to the middle's output (Zhang et al. 2023, §3.2).
             perturb: numbers of attention layers in which every pixel attends to itself alone
-                (perturbed-attention guidance, Ahn et al. 2024, eq. 16).
+                (perturbed-attention guidance, Ahn et al. 2024, §4.2).
             skip: numbers of blocks to leave out (skip-layer guidance).
 
         Raises:
             ValueError: an argument does not fit the configuration, or a number has no layer.
         """
-        self._check(x, time, vector, context, context_mask, residuals, perturb, skip)
-        config, size = self.config, x.shape[2:]
+        self._check(x, time, vector, context, context_mask, perturb, skip)
+        size, blocks = x.shape[2:], self.config.blocks
+        embedding = self._embed(time, vector)
         identity = {self.attending[n] for n in perturb}
         numbers = itertools.count()
 
@@ -369,36 +369,36 @@ class UNet(nn.Module):
             n = next(numbers)
             return x if n in skip else block(x, embedding, context, context_mask, n in identity)
 
-        embedding = embed_time(time, 2 * config.width, config.time_frequencies)
-        embedding = self.time(embedding.to(self.stem.weight.dtype))
-        if self.vector is not None:
-            embedding = embedding + self.vector(vector)
-        embedding = F.silu(embedding)
-
-        x = space_to_depth(pad_to(x, config.stride), config.patch)
-        if config.dims == 2:
+        x = space_to_depth(pad_to(x, self.config.stride), self.config.patch)
+        if self.config.dims == 2:
             x = x.contiguous(memory_format=torch.channels_last)
         x = self.stem(x)
         ports: list[Tensor] = []
-        for i, level in enumerate(self.down):
-            if i > 0:
-                x = self.downsample[i - 1](x)
-            for block in level.blocks:
-                x = run(block, x)
-                ports.append(x)
+        for n, block in enumerate(self.down):
+            if n > 0 and n % blocks == 0:
+                x = self.downsample[n // blocks - 1](x)
+            x = run(block, x)
+            ports.append(x)
         for block in self.middle:
             x = run(block, x)
         ports.append(x)
         if residuals is not None:
-            ports = [port + residual for port, residual in zip(ports, residuals, strict=True)]
+            ports = add(ports, residuals)
         x = ports.pop()
-        for i, level in reversed(list(enumerate(self.up))):
-            if i < len(self.upsample):
-                x = F.interpolate(self.upsample[i](x), scale_factor=2, mode="nearest")
-            for merge, block in zip(level.merge, level.blocks, strict=True):
-                x = run(block, merge(torch.cat((x, ports.pop()), dim=1)))
-        x = depth_to_space(self.head(F.silu(self.norm(x))), config.patch)
+        for n, (merge, block) in enumerate(zip(self.merge, self.up, strict=True)):
+            if n > 0 and n % blocks == 0:
+                x = F.interpolate(self.upsample[n // blocks - 1](x), scale_factor=2.0)
+            x = run(block, merge(torch.cat((x, ports.pop()), dim=1)))
+        x = depth_to_space(self.head(F.silu(self.norm(x))), self.config.patch)
         return x[(..., *(slice(n) for n in size))]
+
+    def _embed(self, time: Tensor, vector: Tensor | None) -> Tensor:
+        """The embedding that modulates every block, ``(B, 4 * width)``."""
+        embedding = embed_time(time, 2 * self.config.width, self.config.time_frequencies)
+        embedding = self.time(embedding.to(self.stem.weight.dtype))
+        if self.vector is not None:
+            embedding = embedding + self.vector(vector)
+        return F.silu(embedding)
 
     def _check(
         self,
@@ -407,7 +407,6 @@ class UNet(nn.Module):
         vector: Tensor | None,
         context: Tensor | None,
         context_mask: Tensor | None,
-        residuals: tuple[Tensor, ...] | None,
         perturb: frozenset[int],
         skip: frozenset[int],
     ) -> None:
@@ -440,15 +439,11 @@ class UNet(nn.Module):
             or context_mask.dtype != torch.bool
         ):
             raise ValueError("context_mask must be bool, with one entry a token of the context")
-        if residuals is not None and len(residuals) != len(self.ports):
-            raise ValueError(
-                f"{len(residuals)} residuals were given: this U-Net has {len(self.ports)} ports"
-            )
         for name, numbers, count in (
             ("perturb", perturb, len(self.attending)),
             ("skip", skip, self.block_count),
         ):
             if not numbers <= frozenset(range(count)):
                 raise ValueError(
-                    f"{name} is {sorted(numbers)}: the numbers go from 0 below {count}"
+                    f"{name} {sorted(numbers)} is out of range: there are {count}, from 0"
                 )

@@ -1,0 +1,1 @@
+"""What the quality benchmark of `icons` is made of: features, judge, measures, report."""

@@ -1,0 +1,275 @@
+"""The exam room: prepared once from the corpus, then any set of pictures is scored in seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from quality.features import Extractor, Features, QualityError, canonical
+from quality.measures import (
+    Kid,
+    Recall,
+    blurred,
+    clean,
+    gaussian_pictures,
+    kid,
+    nearest_cosine,
+    nearest_pixels,
+    recall,
+)
+from quality.probe import EPOCHS, Judge, train
+from quality.reference import (
+    VERSION,
+    Corpus,
+    Entry,
+    Exam,
+    Questions,
+    Real,
+    choose,
+    load_tensors,
+    read_corpus,
+    real,
+    save_tensors,
+    tiny,
+    units,
+)
+from torch import Tensor
+
+from mezzotint.families.text import load_text_encoder
+
+Tell = Callable[[str], None]
+_NEAR = 0.01  # the quantile of real drawings' distances below which a picture counts as near
+_BLURS = (1.0, 3.0)  # of 64 px: a little soft, very soft
+
+
+@dataclass(frozen=True)
+class Baselines:
+    """What real drawings and trivial generators reach."""
+
+    recall_seen: Recall
+    recall_heldout: Recall
+    kid_real: Kid
+    kid_gaussian: Kid
+    kid_others: dict[str, Kid]
+    clean_real: float
+    clean_gaussian: float
+    near_features: Tensor  # sorted distances of held-out drawings to their nearest training one
+    near_pixels: Tensor
+
+
+@dataclass(frozen=True)
+class Bench:
+    """All that is needed to score pictures."""
+
+    corpus: Corpus
+    exam: Exam
+    extractor: Extractor
+    real: Real
+    training: Tensor  # rows the drawing model learns from
+    judge: Judge
+    sentences: dict[str, Tensor]
+    baselines: Baselines
+
+
+@dataclass(frozen=True)
+class Score:
+    """The measures of one set of pictures."""
+
+    seen: Recall
+    heldout: Recall
+    kid: Kid
+    clean: float
+    near_features: Tensor  # (N,) distance to the nearest training drawing
+    near_pixels: Tensor
+    nearest: Tensor  # (N,) its row in the corpus, by features
+    count: tuple[int, int]  # pictures of seen and of held-out concepts
+
+
+def sentences(corpus: Corpus, exam: Exam, cache: Path, tell: Tell) -> dict[str, Tensor]:
+    """MiniLM embeddings of every label of the corpus, from the cache or computed now."""
+    labels = sorted({entry.label for entry in corpus.entries})
+    path = cache / f"labels-{corpus.digest}-{VERSION}.safetensors"
+    if not path.is_file():
+        tell(f"reading {len(labels)} labels (a minute or two)")
+        save_tensors(path, {"pooled": load_text_encoder().pooled(labels)})
+    return dict(zip(labels, load_tensors(path)["pooled"], strict=True))
+
+
+def _stack(told: dict[str, Tensor], texts: tuple[str, ...]) -> Tensor:
+    return torch.stack([told[text] for text in texts])
+
+
+def judge_of(
+    corpus: Corpus,
+    exam: Exam,
+    drawings: Real,
+    told: dict[str, Tensor],
+    cache: Path,
+    tell: Tell,
+) -> Judge:
+    """The judge from the cache, or trained now on all drawings but the ones that are asked."""
+    path = cache / f"judge-{corpus.digest}-{VERSION}.safetensors"
+    if path.is_file():
+        judge = Judge(drawings.features.sight.shape[1])
+        judge.load_state_dict(load_tensors(path))
+        return judge.eval().requires_grad_(False)
+    asked = {*exam.seen.rows, *exam.heldout.rows}
+    rows = [row for row in range(len(corpus.entries)) if row not in asked]
+    numbers = {c: n for n, c in enumerate(sorted({e.concept for e in corpus.entries}))}
+    judge = train(
+        [drawings.features.sight[rows]],
+        [_stack(told, tuple(corpus.entries[row].label for row in rows))],
+        torch.tensor([numbers[corpus.entries[row].concept] for row in rows]),
+        EPOCHS,
+        tell=tell,
+    )
+    save_tensors(path, judge.state_dict())
+    return judge
+
+
+def asked_recall(
+    judge: Judge, sight: Tensor, questions: Questions, told: dict[str, Tensor]
+) -> Recall:
+    """R@10 of pictures that answer the first ``len(sight)`` questions."""
+    texts = judge.text(_stack(told, questions.texts))
+    return recall(judge.picture(sight), texts, torch.arange(len(sight)))
+
+
+def _both(exam: Exam) -> list[int]:
+    return [*exam.seen.rows, *exam.heldout.rows]
+
+
+def _baselines(
+    corpus: Corpus,
+    exam: Exam,
+    extractor: Extractor,
+    drawings: Real,
+    judge: Judge,
+    told: dict[str, Tensor],
+    tell: Tell,
+) -> Baselines:
+    tell("ceilings and floors")
+    found = drawings.features
+    reference = found.pooled[list(exam.reference)]
+    real_unit = units(corpus, _both(exam))
+    made = gaussian_pictures(units(corpus, exam.reference), len(real_unit))
+    others = {f"real drawings blurred by {b:g} px": blurred(real_unit, b) for b in _BLURS}
+    noise = torch.rand(real_unit.shape, generator=torch.Generator().manual_seed(1))
+    others["uniform noise"] = torch.cat([noise[:, :3] * noise[:, 3:], noise[:, 3:]], dim=1)
+    split = [entry.split == "train" for entry in corpus.entries]
+    training = torch.tensor(split).nonzero()[:, 0]
+    unseen = torch.tensor(split).logical_not().nonzero()[:, 0]
+    return Baselines(
+        asked_recall(judge, found.sight[list(exam.seen.rows)], exam.seen, told),
+        asked_recall(judge, found.sight[list(exam.heldout.rows)], exam.heldout, told),
+        kid(found.pooled[_both(exam)], reference),
+        kid(extractor(made).pooled, reference),
+        {name: kid(extractor(unit).pooled, reference) for name, unit in others.items()},
+        float(clean(real_unit).float().mean()),
+        float(clean(made).float().mean()),
+        nearest_cosine(found.pooled[unseen], found.pooled[training])[0].sort()[0],
+        nearest_pixels(drawings.tiny[unseen], drawings.tiny[training])[0].sort()[0],
+    )
+
+
+def _kept_baselines(path: Path, make: Callable[[], Baselines]) -> Baselines:
+    """Baselines from the cache, or made now."""
+    if not path.is_file():
+        made = make()
+        numbers: dict[str, list[float]] = {
+            "recall": [
+                made.recall_seen.value,
+                made.recall_seen.shuffled,
+                made.recall_heldout.value,
+                made.recall_heldout.shuffled,
+            ],
+            "kid": [made.kid_real.value, made.kid_real.error]
+            + [made.kid_gaussian.value, made.kid_gaussian.error],
+            "clean": [made.clean_real, made.clean_gaussian],
+        }
+        for name, value in made.kid_others.items():
+            numbers[f"other:{name}"] = [value.value, value.error]
+        stored = {name: torch.tensor(row, dtype=torch.float64) for name, row in numbers.items()}
+        stored |= {"near_features": made.near_features, "near_pixels": made.near_pixels}
+        save_tensors(path, stored)
+    kept = load_tensors(path)
+    seen, seen_floor, heldout, heldout_floor = kept["recall"].tolist()
+    real_kid, real_error, floor_kid, floor_error = kept["kid"].tolist()
+    return Baselines(
+        Recall(seen, seen_floor),
+        Recall(heldout, heldout_floor),
+        Kid(real_kid, real_error),
+        Kid(floor_kid, floor_error),
+        {k[6:]: Kid(*v.tolist()) for k, v in sorted(kept.items()) if k.startswith("other:")},
+        *kept["clean"].tolist(),
+        kept["near_features"],
+        kept["near_pixels"],
+    )
+
+
+def prepare(path: Path, cache: Path, site: Path | None = None, tell: Tell = print) -> Bench:
+    """Everything from the corpus; the first time takes some minutes, then it is read back.
+
+    Args:
+        path: the archive that `recipes/icons/corpus.py` wrote.
+        cache: a folder for features, judge and baselines.
+        site: where the feature network's packages are, if not in the environment.
+
+    Raises:
+        QualityError: the corpus or the packages are missing.
+    """
+    corpus = read_corpus(path)
+    exam = choose(corpus.entries)
+    extractor = Extractor(site)
+    drawings = real(corpus, cache, extractor, tell)
+    told = sentences(corpus, exam, cache, tell)
+    judge = judge_of(corpus, exam, drawings, told, cache, tell)
+    baselines = _kept_baselines(
+        cache / f"baselines-{corpus.digest}-{VERSION}.safetensors",
+        lambda: _baselines(corpus, exam, extractor, drawings, judge, told, tell),
+    )
+    training = torch.tensor([_trained_on(entry) for entry in corpus.entries]).nonzero()[:, 0]
+    return Bench(corpus, exam, extractor, drawings, training, judge, told, baselines)
+
+
+def _trained_on(entry: Entry) -> bool:
+    return entry.split == "train"
+
+
+def score(bench: Bench, seen: Tensor, heldout: Tensor) -> Score:
+    """Score pictures made from the first prompts of each list.
+
+    Args:
+        seen: premultiplied RGBA ``(n, 4, H, H)`` in [−1, 1], picture i made from
+            ``bench.exam.seen.prompts[i]``; n may be smaller than the list.
+        heldout: the same for ``bench.exam.heldout.prompts``.
+    """
+    exam = bench.exam
+    for pictures, questions in ((seen, exam.seen), (heldout, exam.heldout)):
+        if not 1 <= len(pictures) <= len(questions.prompts):
+            raise QualityError(
+                f"{len(pictures)} pictures for the {questions.name} prompts: give 1 to "
+                f"{len(questions.prompts)}"
+            )
+    units_seen, units_heldout = canonical(seen), canonical(heldout)
+    unit = torch.cat([units_seen, units_heldout])
+    found: Features = bench.extractor(unit)
+    known = bench.real.features.pooled
+    near, where = nearest_cosine(found.pooled, known[bench.training])
+    return Score(
+        asked_recall(bench.judge, found.sight[: len(seen)], exam.seen, bench.sentences),
+        asked_recall(bench.judge, found.sight[len(seen) :], exam.heldout, bench.sentences),
+        kid(found.pooled, known[list(exam.reference)]),
+        float(clean(unit).float().mean()),
+        near,
+        nearest_pixels(tiny(unit), bench.real.tiny[bench.training])[0],
+        bench.training[where],
+        (len(seen), len(heldout)),
+    )
+
+
+def nearer_than_real(distances: Tensor, real_distances: Tensor) -> float:
+    """Share of distances below the first percentile of the real ones."""
+    return float((distances < real_distances.double().quantile(_NEAR)).float().mean())

@@ -1,0 +1,206 @@
+"""What a file of weights is, as far as its header tells; no weight is read, no pickle opened."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Literal
+
+from mezzotint.checkpoints.files import CheckpointError, Header, looks_like, read_header, read_start
+from mezzotint.checkpoints.signatures import PARTS, RANKS, SIGNATURES, Signature
+
+Confidence = Literal["certain", "likely", "unknown"]
+OWN = "mezzotint"  # the metadata field in which our own files describe themselves
+_WIDTH = 200  # characters of a metadata value that are shown
+
+_SHOWN = (
+    "modelspec.",
+    "ss_base_model_version",
+    "ss_sd_model_name",
+    "ss_network_module",
+    "ss_network_dim",
+    "ss_network_alpha",
+    "ss_output_name",
+)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a file is.
+
+    format: "safetensors", or what the first bytes look like
+    kind: the model in it, None if not known; ``confidence`` and ``reason`` say how that is known
+    parts: parameters of each network in a file that holds several
+    dtypes: parameters of each type
+    details: what the file says of itself, name -> text
+    """
+
+    path: Path
+    size: int
+    format: str
+    kind: str | None = None
+    confidence: Confidence = "unknown"
+    reason: str = ""
+    tensors: int = 0
+    parameters: int = 0
+    parts: tuple[tuple[str, int], ...] = ()
+    dtypes: tuple[tuple[str, int], ...] = ()
+    details: tuple[tuple[str, str], ...] = ()
+
+    def lines(self) -> list[str]:
+        """The report as plain lines, safe to print whatever the file's author wrote into it."""
+        rows = [("file", str(self.path)), ("format", f"{self.format}, {_bytes(self.size)}")]
+        what = self.kind or "not recognised"
+        rows.append(("model", what if self.kind is None else f"{what} ({self.confidence})"))
+        if self.reason:
+            rows.append(("because", self.reason))
+        if self.tensors:
+            rows.append(("weights", f"{_count(self.parameters)} in {self.tensors} tensors"))
+        if len(self.parts) > 1:
+            rows.append(("parts", ", ".join(f"{name} {_count(n)}" for name, n in self.parts)))
+        if self.dtypes:
+            rows.append(("types", ", ".join(f"{name} {_count(n)}" for name, n in self.dtypes)))
+        rows += self.details
+        width = min(24, max(len(name) for name, _ in rows))
+        return [f"{_printable(name):<{width}}  {_printable(text)}" for name, text in rows]
+
+
+def _bytes(size: int) -> str:
+    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if size >= unit:
+            return f"{size / unit:.2f} {name}"
+    return f"{size} bytes"
+
+
+def _count(number: int) -> str:
+    for unit, name in ((10**9, " B"), (10**6, " M"), (10**3, " k")):
+        if number >= unit:
+            return f"{number / unit:.2f}{name}"
+    return str(number)
+
+
+def _printable(text: str) -> str:
+    """One line without control characters, which could rewrite a terminal."""
+    clean = "".join(c if c.isprintable() else " " for c in text)
+    return clean if len(clean) <= _WIDTH else clean[: _WIDTH - 1] + "…"
+
+
+def inspect(path: str | os.PathLike[str]) -> Report:
+    """Say what a file of weights is.
+
+    A pickle, a GGUF file or a picture is named from its first bytes and not opened.
+
+    Raises:
+        CheckpointError: the file is missing, empty or damaged, or of no format known here.
+    """
+    path = Path(path)
+    start = read_start(path)
+    if (kind := looks_like(start)) is not None:
+        size = path.stat().st_size
+        if "pickle" in kind:
+            reason = "not opened: a pickle may run code of its author when it is loaded"
+            return Report(path, size, kind, reason=reason)
+        return Report(path, size, kind, reason="named from its first bytes, not opened")
+    header = read_header(path)
+    if OWN in header.metadata:
+        return _own(path, header)
+    for signature in SIGNATURES:
+        if (evidence := _fits(signature, header)) is not None:
+            return _report(path, header, signature.kind, "likely", _reason(signature, evidence))
+    reason = "none of the known characteristic tensors is in it"
+    if first := next(iter(header.tensors), None):
+        reason += f"; its first is {first!r}"
+    return _report(path, header, None, "unknown", reason)
+
+
+def _matching(pattern: str, header: Header) -> list[str]:
+    if "*" not in pattern:
+        return [pattern] if pattern in header.tensors else []
+    return [name for name in header.tensors if fnmatchcase(name, pattern)]
+
+
+def _fits(signature: Signature, header: Header) -> list[str] | None:
+    """The evidence for a signature, or None if something is lacking."""
+    evidence: list[str] = []
+    for pattern in signature.keys:
+        if not (names := _matching(pattern, header)):
+            return None
+        evidence.append(f"it has {names[0]}")
+    for pattern, axis, size in signature.sizes:
+        for name in _matching(pattern, header):
+            shape = header.tensors[name].shape
+            if axis < len(shape) and shape[axis] == size:
+                evidence.append(f"{name} is {list(shape)}")
+                break
+        else:
+            return None
+    return evidence
+
+
+def _reason(signature: Signature, evidence: list[str]) -> str:
+    return "; ".join([*evidence, *([signature.note] if signature.note else [])])
+
+
+def _report(
+    path: Path, header: Header, kind: str | None, confidence: Confidence, reason: str
+) -> Report:
+    dtypes: Counter[str] = Counter()
+    parts: Counter[str] = Counter()
+    for name, entry in header.tensors.items():
+        dtypes[entry.dtype] += entry.count
+        parts[next((what for start, what in PARTS if name.startswith(start)), "other")] += (
+            entry.count
+        )
+    ranks = {
+        header.tensors[name].shape[0]
+        for pattern in RANKS
+        for name in _matching(pattern, header)
+        if header.tensors[name].shape
+    }
+    details = [("rank", ", ".join(map(str, sorted(ranks))))] if ranks else []
+    details += [(k, v) for k, v in header.metadata.items() if k.startswith(_SHOWN)]
+    return Report(
+        path=path,
+        size=header.size,
+        format="safetensors",
+        kind=kind,
+        confidence=confidence,
+        reason=reason,
+        tensors=len(header.tensors),
+        parameters=header.parameters,
+        parts=tuple(parts.most_common()),
+        dtypes=tuple(dtypes.most_common()),
+        details=tuple(details),
+    )
+
+
+def _own(path: Path, header: Header) -> Report:
+    """A file of ours: its metadata describes it."""
+    try:
+        document = json.loads(header.metadata[OWN])
+    except (ValueError, RecursionError):
+        document = None
+    if not isinstance(document, dict):
+        raise CheckpointError(
+            f"{path}: its {OWN!r} metadata is not a JSON object: the file is damaged"
+        )
+    what = document.get("kind", document.get("network", "model"))
+    report = _report(path, header, f"Mezzotint {what}", "certain", "its metadata says so")
+    return Report(**{**vars(report), "details": report.details + tuple(_flat(document))})
+
+
+def _flat(document: dict[str, object], prefix: str = "") -> list[tuple[str, str]]:
+    """Nested fields as ``a.b`` -> text; empty ones are left out."""
+    rows: list[tuple[str, str]] = []
+    for key, value in document.items():
+        if isinstance(value, dict):
+            rows += _flat(value, f"{prefix}{key}.")
+        elif isinstance(value, list):
+            rows += [(prefix + key, ", ".join(map(str, value)))] if value else []
+        elif value is not None and value != "":
+            rows.append((prefix + key, str(value)))
+    return rows

@@ -1,0 +1,157 @@
+"""What the files of known families look like: characteristic tensor names and sizes, as a table.
+
+The first row that fits wins, so special cases stand before general ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Signature:
+    """A kind of file: every pattern must be met by a tensor.
+
+    keys: a name, or a pattern with ``*``
+    sizes: ``(name or pattern, axis, size)``: a tensor whose shape has that size there
+    note: what the names and sizes cannot tell
+    """
+
+    kind: str
+    keys: tuple[str, ...] = ()
+    sizes: tuple[tuple[str, int, int], ...] = ()
+    note: str = ""
+
+
+_LDM = "model.diffusion_model."
+_IN = f"{_LDM}input_blocks.0.0.weight"
+_TEXT_1 = f"{_LDM}input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
+_TEXT_XL = f"{_LDM}input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight"
+_UNET_1 = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight"
+_UNET_XL = "down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k.weight"
+_UP = "up_blocks.1.resnets.0.conv1.weight"  # a control network has no way up
+_HINT = "controlnet_cond_embedding.conv_in.weight"
+_CLIP = "embeddings.token_embedding.weight"
+_T5 = "encoder.block.0.layer.0.SelfAttention.q.weight"
+_EPS_OR_V = "the weights do not say whether it predicts eps or v"
+
+SIGNATURES: tuple[Signature, ...] = (
+    # --- adapters -------------------------------------------------------------------------
+    Signature("LoRA for FLUX (kohya)", ("lora_unet_double_blocks_*.lora_down.weight",)),
+    Signature("LoRA for SD3 (kohya)", ("lora_unet_joint_blocks_*.lora_down.weight",)),
+    Signature("LoRA for SDXL (kohya)", ("lora_te2_*.lora_down.weight",)),
+    Signature(
+        "LoRA for SDXL (kohya)",
+        sizes=(("lora_unet_*_attn2_to_k.lora_down.weight", 1, 2048),),
+    ),
+    Signature("LoRA for SD1 (kohya)", sizes=(("lora_unet_*_attn2_to_k.lora_down.weight", 1, 768),)),
+    Signature(
+        "LoRA for SD2 (kohya)", sizes=(("lora_unet_*_attn2_to_k.lora_down.weight", 1, 1024),)
+    ),
+    Signature("LoHa (LyCORIS)", ("*.hada_w1_a",), note="the names do not tell the base model"),
+    Signature("LoKr (LyCORIS)", ("*.lokr_w1*",), note="the names do not tell the base model"),
+    Signature("LoRA (kohya)", ("*.lora_down.weight",), note="the names do not tell the base model"),
+    Signature("LoRA for FLUX (PEFT)", ("*single_transformer_blocks.*.lora_A*weight",)),
+    Signature("LoRA for SDXL (PEFT)", sizes=(("*attn2.to_k.lora_A*weight", 1, 2048),)),
+    Signature("LoRA for SD1 (PEFT)", sizes=(("*attn2.to_k.lora_A*weight", 1, 768),)),
+    Signature("LoRA for SD2 (PEFT)", sizes=(("*attn2.to_k.lora_A*weight", 1, 1024),)),
+    Signature("LoRA (PEFT)", ("*.lora_A*weight",), note="the names do not tell the base model"),
+    Signature("IP-Adapter", ("*ip_adapter.*.to_k_ip.weight",)),
+    Signature("T2I-Adapter", ("*body.0.block1.weight", "*body.0.block2.weight")),
+    Signature("textual inversion (SDXL)", ("clip_l", "clip_g")),
+    Signature("textual inversion", ("emb_params",)),
+    # --- control networks -----------------------------------------------------------------
+    Signature("ControlNet", ("control_model.zero_convs.0.0.weight",)),
+    Signature("ControlNet", ("zero_convs.0.0.weight", "input_hint_block.0.weight")),
+    Signature("ControlNet for SDXL (diffusers)", (_HINT,), ((_UNET_XL, 1, 2048),)),
+    Signature("ControlNet for SD1 (diffusers)", (_HINT,), ((_UNET_1, 1, 768),)),
+    Signature("ControlNet for SD2 (diffusers)", (_HINT,), ((_UNET_1, 1, 1024),)),
+    Signature("ControlNet (diffusers)", (_HINT,)),
+    Signature("ControlNet for a transformer", ("controlnet_blocks.0.weight",)),
+    # --- whole checkpoints in the original layout -----------------------------------------
+    Signature("SD1 inpainting checkpoint", (), ((_IN, 1, 9), (_TEXT_1, 1, 768))),
+    Signature("SD1 InstructPix2Pix checkpoint", (), ((_IN, 1, 8), (_TEXT_1, 1, 768))),
+    Signature("SD1 checkpoint", (), ((_TEXT_1, 1, 768),)),
+    Signature("SD2 inpainting checkpoint", (), ((_IN, 1, 9), (_TEXT_1, 1, 1024))),
+    Signature("SD2 depth checkpoint", (), ((_IN, 1, 5), (_TEXT_1, 1, 1024))),
+    Signature("SD2 checkpoint", (), ((_TEXT_1, 1, 1024),), note=_EPS_OR_V),
+    Signature("SDXL inpainting checkpoint", (), ((_IN, 1, 9), (_TEXT_XL, 1, 2048))),
+    Signature("SDXL checkpoint, v prediction", ("v_pred",), ((_TEXT_XL, 1, 2048),)),
+    Signature("SDXL checkpoint, EDM prediction", ("edm_mean",), ((_TEXT_XL, 1, 2048),)),
+    Signature("SDXL checkpoint", (), ((_TEXT_XL, 1, 2048),)),
+    Signature("SDXL refiner checkpoint", (), ((_TEXT_XL, 1, 1280),)),
+    Signature("SD3 checkpoint", ("*joint_blocks.0.context_block.adaLN_modulation.1.weight",)),
+    Signature("FLUX.2 model", ("*single_stream_modulation.lin.weight",)),
+    Signature(
+        "FLUX.1 model with guidance (dev)",
+        ("*double_blocks.0.img_attn.qkv.weight", "*guidance_in.in_layer.weight"),
+    ),
+    Signature(
+        "FLUX.1 model without guidance (schnell)",
+        ("*double_blocks.0.img_attn.qkv.weight", "*single_blocks.0.linear1.weight"),
+    ),
+    # --- single parts as diffusers stores them --------------------------------------------
+    Signature("FLUX transformer (diffusers)", ("single_transformer_blocks.0.attn.to_q.weight",)),
+    Signature(
+        "SD3 transformer (diffusers)",
+        ("transformer_blocks.0.attn.add_q_proj.weight", "pos_embed.proj.weight"),
+    ),
+    Signature("SDXL U-Net (diffusers)", (_UP,), ((_UNET_XL, 1, 2048),)),
+    Signature("SD1 U-Net (diffusers)", (_UP,), ((_UNET_1, 1, 768),)),
+    Signature("SD2 U-Net (diffusers)", (_UP,), ((_UNET_1, 1, 1024),), note=_EPS_OR_V),
+    # --- autoencoders ---------------------------------------------------------------------
+    Signature(
+        "VAE with 4 latent channels, as of SD1 and SDXL",
+        ("encoder.down.0.block.0.norm1.weight",),
+        (("decoder.conv_in.weight", 1, 4),),
+        note="the weights do not tell SD's scale of latents from SDXL's",
+    ),
+    Signature(
+        "VAE with 16 latent channels, as of SD3 and FLUX",
+        ("encoder.down.0.block.0.norm1.weight",),
+        (("decoder.conv_in.weight", 1, 16),),
+        note="the weights do not tell SD3's scale of latents from FLUX's",
+    ),
+    Signature(
+        "VAE with 4 latent channels, as of SD1 and SDXL (diffusers)",
+        ("encoder.down_blocks.0.resnets.0.norm1.weight",),
+        (("decoder.conv_in.weight", 1, 4),),
+        note="the weights do not tell SD's scale of latents from SDXL's",
+    ),
+    Signature(
+        "VAE with 16 latent channels, as of SD3 and FLUX (diffusers)",
+        ("encoder.down_blocks.0.resnets.0.norm1.weight",),
+        (("decoder.conv_in.weight", 1, 16),),
+        note="the weights do not tell SD3's scale of latents from FLUX's",
+    ),
+    # --- text encoders --------------------------------------------------------------------
+    *(
+        Signature(f"text encoder {name}", (), ((f"{prefix}{_CLIP}", 1, width),))
+        for prefix in ("text_model.", "")
+        for name, width in (("CLIP-L", 768), ("OpenCLIP-H", 1024), ("OpenCLIP-bigG", 1280))
+    ),
+    Signature("text encoder T5-XXL", (_T5,), (("shared.weight", 1, 4096),)),
+    Signature("text encoder T5", (_T5,)),
+    *(
+        Signature(
+            "text encoder BERT",
+            (f"{prefix}word_embeddings.weight", f"{prefix}token_type_embeddings.weight"),
+        )
+        for prefix in ("embeddings.", "bert.embeddings.")
+    ),
+)
+
+PARTS: tuple[tuple[str, str], ...] = (
+    (_LDM, "denoiser"),
+    ("first_stage_model.", "VAE"),
+    ("vae.", "VAE"),
+    ("cond_stage_model.", "text encoder"),
+    ("conditioner.", "text encoders"),
+    ("text_encoders.", "text encoders"),
+    ("model_ema.", "EMA copy"),
+    ("control_model.", "control network"),
+)
+"""What the tensors under a prefix are in a checkpoint that holds several networks."""
+
+RANKS = ("*.lora_down.weight", "*.lora_A*weight", "*.lora_down")
+"""Tensors whose first size is the rank of a LoRA."""

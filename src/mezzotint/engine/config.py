@@ -1,0 +1,413 @@
+"""What a training run is: a small TOML file, read strictly into frozen dataclasses.
+
+Every key is checked before anything is opened: an unknown one, a missing one, or a value of the
+wrong type is an error that names it.  What the data decide (the network's channels and the widths
+of its conditioning) is not written down at all.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import tomllib
+import types
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from mezzotint.families.model import Defaults
+from mezzotint.networks.autoencoder import AutoencoderConfig
+from mezzotint.networks.dit import DiTConfig
+from mezzotint.networks.unet import UNetConfig
+
+T = TypeVar("T")
+
+
+class ConfigError(ValueError):
+    """A training configuration cannot be used; one line that names the key."""
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """source: folder or prepared archive, relative to the configuration file.
+    size: edge of the square pictures, in pixels; channels: "grey", "rgb" or "rgba".
+    split, sets: train on these only; none takes all.
+    flip: mirror every other picture; crop: learn random squares of this edge (autoencoders).
+    skip_bad: leave damaged files out instead of stopping.
+    cache: keep the decoded (or encoded) data set in one file, under the run or in cache_folder.
+    """
+
+    source: str
+    size: int
+    channels: Literal["grey", "rgb", "rgba"] = "rgb"
+    split: str | None = None
+    sets: tuple[str, ...] | None = None
+    flip: bool = False
+    crop: int = 0
+    skip_bad: bool = False
+    cache: bool = True
+    cache_folder: str | None = None
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """prediction: "x0", "eps", "v", "flow" or "edm"; schedule: "flow", "cosine", "linear", "edm".
+    condition: what the model is told: "none", "class" (folder names) or "text" (captions).
+    latent: a trained autoencoder's model file; none diffuses pixels.
+    steps, guidance, sampler, spacing: what `generate` takes when it is not told.
+    """
+
+    prediction: Literal["x0", "eps", "v", "flow", "edm"]
+    schedule: Literal["flow", "cosine", "linear", "edm"]
+    condition: Literal["none", "class", "text"] = "none"
+    latent: str | None = None
+    steps: int = 20
+    guidance: float = 3.0
+    sampler: str = "dpmpp_2m"
+    spacing: str = "linspace"
+
+    def defaults(self, size: int) -> Defaults:
+        """These defaults at a size, as the model file carries them."""
+        return Defaults((size, size), self.steps, self.guidance, self.sampler, self.spacing)
+
+
+@dataclass(frozen=True)
+class StepsConfig:
+    """How long, how fast, and what is reported.  Amounts are counted in pictures.
+
+    pictures: of the whole run; batch: of one step over all processes; micro_batch: of one pass
+        through the network (0: a process's whole share).
+    learning_rate: its peak, after warmup_pictures; decay: "constant", "cosine" or "linear" (both
+        reach 0 at the end), or "inverse_sqrt" (falls as 1 / sqrt after decay_pictures, EDM2).
+    betas, weight_decay: of AdamW; clip: the largest norm of the gradient (0: any).
+    precision: "bf16" (autocast; weights stay float32) or "fp32".
+    loss: the weight of the levels: "plain", "min_snr", "p2", "edm", or "flow" (the error of the
+        velocity, for x0 predictions: Li & He 2025).
+    levels: which are learnt: "uniform", "logit_normal", "edm_lognormal", with level_mean and
+        level_std of the latter two.
+    drop_condition: share of samples trained without their condition, for guidance.
+    kl_weight, edge_weight: of an autoencoder's loss.
+    ema: relative widths of the tracked averages of the weights (EDM2, §3.1); final_ema: the one
+        that the final model takes, tracked or not (none: the first tracked).
+    checkpoint_minutes: between checkpoints; snapshot_pictures: between snapshots of the averages
+        (0: none); sample_pictures: between sample pictures of sample_prompts (0: none).
+    log_steps: between lines of log.jsonl; tensorboard: write its events too.
+    compile: use torch.compile.
+    """
+
+    pictures: int
+    batch: int
+    learning_rate: float
+    micro_batch: int = 0
+    warmup_pictures: int = 0
+    decay: Literal["constant", "cosine", "linear", "inverse_sqrt"] = "constant"
+    decay_pictures: int = 0
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = 0.0
+    clip: float = 1.0
+    precision: Literal["bf16", "fp32"] = "bf16"
+    loss: Literal["plain", "min_snr", "p2", "edm", "flow"] = "plain"
+    levels: Literal["uniform", "logit_normal", "edm_lognormal"] = "uniform"
+    level_mean: float = 0.0
+    level_std: float = 1.0
+    drop_condition: float = 0.1
+    kl_weight: float = 1e-5
+    edge_weight: float = 1.0
+    ema: tuple[float, ...] = (0.05, 0.10)
+    final_ema: float | None = None
+    checkpoint_minutes: float = 10.0
+    snapshot_pictures: int = 0
+    sample_pictures: int = 0
+    sample_prompts: tuple[str, ...] = ()
+    log_steps: int = 10
+    tensorboard: bool = False
+    compile: bool = False
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One run: a diffusion model (``network`` and ``model``) or an ``autoencoder``.
+
+    The network's channels and conditioning widths are placeholders here: the data decide them.
+    """
+
+    name: str
+    data: DataConfig
+    train: StepsConfig
+    network: DiTConfig | UNetConfig | None = None
+    model: ModelConfig | None = None
+    autoencoder: AutoencoderConfig | None = None
+    seed: int = 0
+
+
+DERIVED = {"in_channels", "out_channels", "channels", "vector_width", "token_width"} | {
+    "context_width"
+}
+"""Fields of a network that follow from the data and the conditioning."""
+_NETWORKS: dict[str, type[DiTConfig] | type[UNetConfig]] = {"dit": DiTConfig, "unet": UNetConfig}
+MAY_CHANGE = {
+    *(f"data.{name}" for name in ("source", "cache", "cache_folder")),
+    *(f"train.{name}" for name in ("pictures", "checkpoint_minutes", "snapshot_pictures")),
+    *(f"train.{name}" for name in ("sample_pictures", "sample_prompts", "log_steps")),
+    *(f"train.{name}" for name in ("tensorboard", "final_ema")),
+}
+"""Keys that a run may change when it goes on; of the data, the fingerprint decides."""
+
+
+# --- reading ----------------------------------------------------------------------------------
+
+
+def _near(key: str, known: list[str]) -> str:
+    found = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
+    return f"; the nearest known is {found[0]!r}" if found else ""
+
+
+def _names(hint: Any) -> str:
+    """A type as an error message calls it."""
+    if get_origin(hint) is Literal:
+        return "one of " + ", ".join(repr(choice) for choice in get_args(hint))
+    if get_origin(hint) in (Union, types.UnionType):
+        return _names(next(part for part in get_args(hint) if part is not type(None)))
+    if get_origin(hint) is tuple:
+        parts = get_args(hint)
+        count = "a list" if parts[1:] == (...,) else f"a list of {len(parts)}"
+        return f"{count}, each {_names(parts[0])}"
+    plain = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+    return plain[hint]
+
+
+def _value(hint: Any, value: Any, key: str) -> Any:
+    """``value`` as the type ``hint``: bool, int, float, str, Literal, optional or tuple."""
+    wrong = ConfigError(f"{key} = {value!r}: it must be {_names(hint)}")
+    if get_origin(hint) in (Union, types.UnionType):
+        part = next(part for part in get_args(hint) if part is not type(None))
+        return _value(part, value, key)
+    if get_origin(hint) is Literal:
+        if value in get_args(hint) and isinstance(value, str):
+            return value
+        raise wrong
+    if get_origin(hint) is tuple:
+        parts = get_args(hint)
+        if not isinstance(value, list) or (parts[1:] != (...,) and len(value) != len(parts)):
+            raise wrong
+        kinds = [parts[0]] * len(value) if parts[1:] == (...,) else parts
+        return tuple(
+            _value(kind, entry, f"{key}[{number}]")
+            for number, (kind, entry) in enumerate(zip(kinds, value, strict=True))
+        )
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not hint or (hint is float and not math.isfinite(value)):
+        raise wrong
+    return value
+
+
+def _fill(kind: type[T], table: Any, where: str, given: Mapping[str, Any]) -> T:
+    """A flat dataclass from a TOML table; ``given`` are fields that the file may not name."""
+    if not isinstance(table, dict):
+        raise ConfigError(f"{where} must be a table, [{where}]")
+    hints = get_type_hints(kind)
+    known = [entry.name for entry in fields(kind) if entry.name not in given]  # type: ignore[arg-type]
+    values = dict(given)
+    for key, value in table.items():
+        if key in given:
+            raise ConfigError(f"{where}.{key} follows from the data and the condition: leave it out")
+        if key not in known:
+            raise ConfigError(f"unknown key {where}.{key}{_near(key, known)}")
+        values[key] = _value(hints[key], value, f"{where}.{key}")
+    for entry in fields(kind):  # type: ignore[arg-type]
+        if entry.name not in values and entry.default is MISSING:
+            raise ConfigError(f"missing key {where}.{entry.name}: {_names(hints[entry.name])}")
+    try:
+        return kind(**values)
+    except ValueError as error:  # a network's own check
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def _network(table: Any, channels: int) -> DiTConfig | UNetConfig:
+    if not isinstance(table, dict):
+        raise ConfigError("network must be a table, [network]")
+    table = dict(table)
+    kind = table.pop("kind", None)
+    if kind not in _NETWORKS:
+        raise ConfigError(f"network.kind = {kind!r}: it must be one of 'dit', 'unet'")
+    derived = {
+        entry.name: channels if entry.name.endswith("channels") else 0
+        for entry in fields(_NETWORKS[kind])
+        if entry.name in DERIVED
+    }
+    return _fill(_NETWORKS[kind], table, "network", derived)
+
+
+def parse_config(text: str, folder: Path) -> TrainConfig:
+    """A configuration from TOML; its paths are relative to ``folder``.
+
+    Raises:
+        ConfigError: it is no TOML, or a key is unknown, missing, or holds what it cannot.
+    """
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"not readable as TOML: {error}") from error
+    known = [entry.name for entry in fields(TrainConfig)]
+    for key in document:
+        if key not in known:
+            raise ConfigError(f"unknown key {key}{_near(key, known)}")
+    for key in ("name", "data", "train"):
+        if key not in document:
+            raise ConfigError(f"missing {'key' if key == 'name' else 'table'} {key}")
+    data = _fill(DataConfig, document["data"], "data", {})
+    channels = {"grey": 1, "rgb": 3, "rgba": 4}[data.channels]
+    network = model = autoencoder = None
+    if "network" in document:
+        network = _network(document["network"], channels)
+    if "model" in document:
+        model = _fill(ModelConfig, document["model"], "model", {})
+    if "autoencoder" in document:
+        given = {"channels": channels}
+        autoencoder = _fill(AutoencoderConfig, document["autoencoder"], "autoencoder", given)
+    config = TrainConfig(
+        name=_value(str, document["name"], "name"),
+        seed=_value(int, document.get("seed", 0), "seed"),
+        data=_located(data, folder),
+        train=_fill(StepsConfig, document["train"], "train", {}),
+        network=network,
+        model=model if model is None or model.latent is None else _relatent(model, folder),
+        autoencoder=autoencoder,
+    )
+    check(config)
+    return config
+
+
+def _located(data: DataConfig, folder: Path) -> DataConfig:
+    places = asdict(data) | {"source": str((folder / data.source).absolute())}
+    if data.cache_folder is not None:
+        places["cache_folder"] = str((folder / data.cache_folder).absolute())
+    return DataConfig(**places)
+
+
+def _relatent(model: ModelConfig, folder: Path) -> ModelConfig:
+    return ModelConfig(**asdict(model) | {"latent": str((folder / (model.latent or "")).absolute())})
+
+
+def read_config(path: Path) -> TrainConfig:
+    """A configuration file; its paths are relative to its folder.  Raises ConfigError."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: {(error.strerror or str(error)).lower()}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not a text file: {error.reason}") from error
+    try:
+        return parse_config(text, path.parent)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+# --- checking what a type cannot say ----------------------------------------------------------
+
+
+def _positive(config: TrainConfig) -> None:
+    data, train = config.data, config.train
+    above = {"data.size": data.size, "train.pictures": train.pictures, "train.batch": train.batch}
+    above |= {"train.learning_rate": train.learning_rate, "train.log_steps": train.log_steps}
+    above |= {"train.level_std": train.level_std}
+    for key, value in above.items():
+        if value <= 0:
+            raise ConfigError(f"{key} = {value}: it must be above 0")
+    least = {"data.crop": data.crop} | {
+        f"train.{name}": getattr(train, name)
+        for name in ("micro_batch", "warmup_pictures", "weight_decay", "clip", "kl_weight")
+        + ("edge_weight", "checkpoint_minutes", "snapshot_pictures", "sample_pictures")
+        + ("decay_pictures",)
+    }
+    for key, value in least.items():
+        if value < 0:
+            raise ConfigError(f"{key} = {value}: it must not be below 0")
+    if not all(0 <= beta < 1 for beta in train.betas):
+        raise ConfigError(f"train.betas = {list(train.betas)}: both must lie in [0, 1)")
+    if not 0 <= train.drop_condition <= 1:
+        raise ConfigError(f"train.drop_condition = {train.drop_condition}: a share of 0 to 1")
+    for width in (*train.ema, *(() if train.final_ema is None else (train.final_ema,))):
+        if not 0 < width < 0.28:  # gamma >= 0 keeps every average a falling tail into the past
+            raise ConfigError(f"train.ema: {width} is no width of an average: 0 < width < 0.28")
+
+
+def check(config: TrainConfig) -> None:
+    """Raises ConfigError where keys contradict each other."""
+    _positive(config)
+    data, train, model = config.data, config.train, config.model
+    if (config.network is None) == (config.autoencoder is None):
+        raise ConfigError("a run trains one thing: give either [network] or [autoencoder]")
+    if (config.network is None) != (model is None):
+        raise ConfigError("[network] and [model] go together; an [autoencoder] has neither")
+    if data.crop and (config.autoencoder is None or data.crop > data.size):
+        raise ConfigError(
+            f"data.crop = {data.crop}: random squares are for autoencoders and at most data.size"
+        )
+    if not train.ema:
+        raise ConfigError("train.ema is empty: name at least one width, such as 0.1")
+    if len(set(train.ema)) != len(train.ema):
+        raise ConfigError("train.ema names a width twice")
+    if train.final_ema not in (None, *train.ema) and not train.snapshot_pictures:
+        raise ConfigError(
+            f"train.final_ema = {train.final_ema} is none of train.ema: making it afterwards needs "
+            "snapshots: set train.snapshot_pictures"
+        )
+    if model is not None and model.latent is not None and not data.cache:
+        raise ConfigError("a latent model learns from cached latents: leave data.cache = true")
+    if train.decay == "inverse_sqrt" and not train.decay_pictures:
+        raise ConfigError("train.decay = 'inverse_sqrt' needs train.decay_pictures above 0")
+    if model is not None and (model.schedule == "edm") != (model.prediction == "edm"):
+        raise ConfigError("the edm prediction and the edm schedule go together (sigma_data = 0.5)")
+    edge = data.crop or data.size
+    if config.autoencoder is not None and edge % config.autoencoder.stride:
+        raise ConfigError(
+            f"pictures of {edge} pixels do not divide by the autoencoder's stride "
+            f"{config.autoencoder.stride}: change data.{'crop' if data.crop else 'size'}"
+        )
+
+
+# --- writing and comparing --------------------------------------------------------------------
+
+
+def flat(config: TrainConfig) -> dict[str, Any]:
+    """Every key of the file with its value, ``table.key`` by dotted name."""
+    found: dict[str, Any] = {"name": config.name, "seed": config.seed}
+    for table in ("data", "network", "model", "autoencoder", "train"):
+        part = getattr(config, table)
+        if not is_dataclass(part):
+            continue
+        if table == "network":
+            found["network.kind"] = "dit" if isinstance(part, DiTConfig) else "unet"
+        for entry in fields(part):
+            value = getattr(part, entry.name)
+            derived = table in ("network", "autoencoder") and entry.name in DERIVED
+            if value is not None and not derived:
+                found[f"{table}.{entry.name}"] = value
+    return found
+
+
+def to_toml(config: TrainConfig) -> str:
+    """The configuration as a file that :func:`read_config` reads again, every key named."""
+    lines: list[str] = []
+    table = ""
+    for key, value in flat(config).items():
+        if "." in key and key.split(".")[0] != table:
+            table = key.split(".")[0]
+            lines += ["", f"[{table}]"]
+        listed = list(value) if isinstance(value, tuple) else value
+        lines.append(f"{key.split('.')[-1]} = {json.dumps(listed, ensure_ascii=False)}")
+    return "\n".join(lines) + "\n"
+
+
+def differences(old: TrainConfig, new: TrainConfig) -> list[str]:
+    """Keys that differ and may not, as ``key (old, now new)``."""
+    before, after = flat(old), flat(new)
+    return [
+        f"{key} ({before.get(key)!r}, now {after.get(key)!r})"
+        for key in dict.fromkeys((*before, *after))
+        if before.get(key) != after.get(key) and key not in MAY_CHANGE
+    ]

@@ -1,0 +1,248 @@
+"""What is learnt: the samples of a step, and the loss of each.
+
+A sample is a pure function of the run's seed and the sample's number over the whole run: which
+picture, caption, level and noise.  So a batch may be split over micro-batches, processes and
+restarts, and stays the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from mezzotint.diffusion import losses
+from mezzotint.diffusion.level import Conditioning, Level, Tokens, mix
+from mezzotint.diffusion.noise import noise
+from mezzotint.diffusion.schedules import Schedule
+from mezzotint.engine.config import StepsConfig, TrainConfig
+from mezzotint.engine.data_order import DataOrder, Streams
+from mezzotint.engine.pictures import Reader, to_float
+from mezzotint.families.model import Conditioner, Model
+from mezzotint.modalities.dataset import Dataset, Item
+from mezzotint.networks.autoencoder import Autoencoder, kl_divergence
+
+_MEMO_BYTES = 1 << 30
+
+
+class Batch(NamedTuple):
+    """Samples of a step.
+
+    x0: ``(B, C, *spatial)`` what is learnt; eps: its noise (an autoencoder's: of the code).
+    level: ``(B,)`` float64 on the CPU, None for an autoencoder; time: the schedule's, ``(B,)``.
+    """
+
+    x0: Tensor
+    eps: Tensor
+    level: Level | None
+    time: Tensor
+    conditioning: Conditioning
+
+    def to(self, device: torch.device) -> Batch:
+        """The tensors that the network reads, on its device; levels stay on the CPU."""
+        vector, _, tokens, _, _ = self.conditioning
+        return self._replace(
+            x0=self.x0.to(device, non_blocking=True),
+            eps=self.eps.to(device, non_blocking=True),
+            conditioning=Conditioning(
+                vector=None if vector is None else vector.to(device),
+                tokens=None
+                if tokens is None
+                else Tokens(*(None if part is None else part.to(device) for part in tokens)),  # type: ignore[arg-type]
+            ),
+        )
+
+
+@dataclass(frozen=True)
+class Objective:
+    """network: what learns; draw: sample numbers → their batch, a pure function, on the CPU;
+    losses: a batch on the network's device → ``(B,)`` float32."""
+
+    network: nn.Module
+    draw: Callable[[Sequence[int]], Batch]
+    losses: Callable[[Batch], Tensor]
+
+
+# --- conditions -------------------------------------------------------------------------------
+
+
+def remembered(conditioner: Conditioner, most: int = _MEMO_BYTES) -> Conditioner:
+    """A conditioner that keeps each prompt's features, as float16, up to ``most`` bytes.
+
+    Features are rounded to float16 whether they are kept or not, and each prompt is encoded
+    alone, so what a sample sees depends on its prompt only.
+    """
+    memo: dict[str, tuple[Tensor | None, Tensor | None]] = {}
+    used = 0
+
+    def features(prompt: str) -> tuple[Tensor | None, Tensor | None]:
+        nonlocal used
+        if prompt in memo:
+            return memo[prompt]
+        found = conditioner([prompt])
+        vector = None if found.vector is None else found.vector[0].half()
+        values = None if found.tokens is None else found.tokens.values[0].half()  # (N, C)
+        size = sum(part.numel() * 2 for part in (vector, values) if part is not None)
+        if used + size <= most:
+            used += size
+            memo[prompt] = (vector, values)
+        return vector, values
+
+    def condition(prompts: Sequence[str]) -> Conditioning:
+        rows = [features(prompt) for prompt in prompts]
+        vectors = [vector for vector, _ in rows if vector is not None]
+        values = [value for _, value in rows if value is not None]
+        tokens = None
+        if values:
+            padded = torch.nn.utils.rnn.pad_sequence(values, batch_first=True).float()
+            lengths = torch.tensor([len(value) for value in values])
+            tokens = Tokens(padded, torch.arange(padded.shape[1]) < lengths[:, None])
+        return Conditioning(torch.stack(vectors).float() if vectors else None, tokens=tokens)
+
+    return condition
+
+
+def prompt_of(item: Item, condition: str, choice: float) -> str:
+    """What the model is told of an item; ``choice`` in (0, 1) picks one of its captions."""
+    if condition == "class":
+        return item.label or ""
+    if condition == "text":
+        return item.captions[int(choice * len(item.captions))]
+    return ""
+
+
+# --- diffusion --------------------------------------------------------------------------------
+
+
+def level_sampler(train: StepsConfig, schedule: Schedule) -> losses.LevelSampler:
+    """Uniform numbers → levels, as the configuration names them."""
+    if train.levels == "logit_normal":
+        return losses.logit_normal(schedule, train.level_mean, train.level_std)
+    if train.levels == "edm_lognormal":
+        return losses.edm_lognormal(schedule, train.level_mean, train.level_std)
+    return losses.uniform(schedule)
+
+
+def level_weight(train: StepsConfig) -> losses.Weight:
+    """The weight of the levels, as the configuration names it."""
+    weights: dict[str, losses.Weight] = {
+        "plain": losses.unweighted,
+        "min_snr": losses.min_snr(),
+        "p2": losses.p2(),
+        "edm": losses.edm(),
+        "flow": losses.flow_space(),
+    }
+    return weights[train.loss]
+
+
+def diffusion(config: TrainConfig, dataset: Dataset, model: Model, x0_of: Reader) -> Objective:
+    """A denoiser's objective: ``w(level) |F − (p x0 + q eps)|^2`` (see ``diffusion.losses``).
+
+    Args:
+        x0_of: item numbers, those of mirrored items shifted by ``len(dataset)``, → ``x0``.
+    """
+    assert config.model is not None
+    train, condition = config.train, config.model.condition
+    order = DataOrder([item.weight for item in dataset.items], config.seed)
+    streams, count = Streams(config.seed), len(dataset.items)
+    levels = level_sampler(train, model.schedule)
+    weight = level_weight(train)
+    conditioner = remembered(model.conditioner)
+    row = model.parameterization.row
+
+    def draw(numbers: Sequence[int]) -> Batch:
+        items = [order.item(n) for n in numbers]
+        mirrored = streams("flip", numbers) < 0.5 if config.data.flip else [False] * len(items)
+        x0 = x0_of([i + count * bool(m) for i, m in zip(items, mirrored, strict=True)])
+        # Each step sees the levels evenly: one sample a stratum.
+        u = losses.stratified(streams("level", numbers), torch.tensor(numbers), train.batch)
+        level = levels(u)
+        dropped = streams("drop", numbers) < train.drop_condition
+        prompts = [
+            "" if drop else prompt_of(dataset.items[item], condition, float(choice))
+            for item, choice, drop in zip(
+                items, streams("caption", numbers), dropped, strict=True
+            )
+        ]
+        eps = torch.stack([noise(config.seed, "train/noise", n, x0.shape[1:]) for n in numbers])
+        return Batch(x0, eps, level, model.schedule.time(level), conditioner(prompts))
+
+    def per_sample(batch: Batch) -> Tensor:
+        level = batch.level
+        assert level is not None
+        x = mix(batch.x0, batch.eps, level)
+        scale = Level(model.parameterization.c_in(level), level.sigma).to(x).alpha
+        time = model.parameterization.c_noise(level).to(x)
+        output = model.call(x * scale, time, batch.conditioning)
+        return losses.loss(row, level, output, batch.x0, batch.eps, weight)
+
+    return Objective(model.network, draw, per_sample)
+
+
+# --- autoencoder ------------------------------------------------------------------------------
+
+
+def slopes(x: Tensor) -> list[Tensor]:
+    """Differences of neighbouring pixels along each spatial dimension."""
+    return [x.diff(dim=dim) for dim in range(2, x.ndim)]
+
+
+def autoencoder_loss(
+    reconstruction: Tensor,
+    x: Tensor,
+    mean: Tensor,
+    log_variance: Tensor,
+    kl_weight: float,
+    edge_weight: float,
+) -> Tensor:
+    """``|y − x| + edge_weight |grad y − grad x| + kl_weight KL / dim(x)`` for each sample, ``(B,)``.
+
+    L1 errors are means over elements; the gradients' term keeps edges sharp, where an icon is.
+    KL is the code's from N(0, I), in nats, for each element of the data (Rombach et al. 2022,
+    appendix G).
+    """
+    error = (reconstruction - x).abs().flatten(1).mean(1)
+    pairs = zip(slopes(reconstruction), slopes(x), strict=True)
+    edges = torch.stack([(a - b).abs().flatten(1).mean(1) for a, b in pairs]).mean(0)
+    kl = kl_divergence(mean.float(), log_variance.float()) / x[0].numel()
+    return error + edge_weight * edges + kl_weight * kl
+
+
+def autoencoder(
+    config: TrainConfig, dataset: Dataset, network: Autoencoder, read: Reader
+) -> Objective:
+    """An autoencoder's objective, on whole pictures or on random squares of ``data.crop``."""
+    data, train = config.data, config.train
+    order = DataOrder([item.weight for item in dataset.items], config.seed)
+    streams, edge = Streams(config.seed), data.crop or data.size
+    side = edge // network.config.stride
+    code = (network.config.latent_channels, side, side)
+
+    def draw(numbers: Sequence[int]) -> Batch:
+        whole = read([order.item(n) for n in numbers])
+        places = data.size - edge + 1
+        tops = (streams("top", numbers) * places).long().tolist()
+        lefts = (streams("left", numbers) * places).long().tolist()
+        flips = (streams("flip", numbers) < 0.5).tolist()
+        squares = [
+            picture[:, top : top + edge, left : left + edge]
+            for picture, top, left in zip(whole, tops, lefts, strict=True)
+        ]
+        turned = [
+            square.flip(-1) if flip and data.flip else square
+            for square, flip in zip(squares, flips, strict=True)
+        ]
+        eps = torch.stack([noise(config.seed, "train/code", n, code) for n in numbers])
+        none = torch.zeros(len(numbers), dtype=torch.float64)
+        return Batch(to_float(torch.stack(turned)), eps, None, none, Conditioning())
+
+    def per_sample(batch: Batch) -> Tensor:
+        y, mean, log_variance = network(batch.x0, batch.eps)
+        return autoencoder_loss(
+            y.float(), batch.x0, mean, log_variance, train.kl_weight, train.edge_weight
+        )
+
+    return Objective(network, draw, per_sample)
