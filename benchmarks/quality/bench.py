@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
+
+from mezzotint.families.text import load_text_encoder
 from quality.features import Extractor, Features, QualityError, canonical
 from quality.measures import (
     Kid,
@@ -23,7 +26,6 @@ from quality.probe import EPOCHS, Judge, train
 from quality.reference import (
     VERSION,
     Corpus,
-    Entry,
     Exam,
     Questions,
     Real,
@@ -35,9 +37,6 @@ from quality.reference import (
     tiny,
     units,
 )
-from torch import Tensor
-
-from mezzotint.families.text import load_text_encoder
 
 Tell = Callable[[str], None]
 _NEAR = 0.01  # the quantile of real drawings' distances below which a picture counts as near
@@ -137,6 +136,11 @@ def asked_recall(
     return recall(judge.picture(sight), texts, torch.arange(len(sight)))
 
 
+def _rows(corpus: Corpus, split: str) -> Tensor:
+    """Numbers of the drawings of a split."""
+    return torch.tensor([row for row, e in enumerate(corpus.entries) if e.split == split])
+
+
 def _both(exam: Exam) -> list[int]:
     return [*exam.seen.rows, *exam.heldout.rows]
 
@@ -158,9 +162,7 @@ def _baselines(
     others = {f"real drawings blurred by {b:g} px": blurred(real_unit, b) for b in _BLURS}
     noise = torch.rand(real_unit.shape, generator=torch.Generator().manual_seed(1))
     others["uniform noise"] = torch.cat([noise[:, :3] * noise[:, 3:], noise[:, 3:]], dim=1)
-    split = [entry.split == "train" for entry in corpus.entries]
-    training = torch.tensor(split).nonzero()[:, 0]
-    unseen = torch.tensor(split).logical_not().nonzero()[:, 0]
+    training, unseen = _rows(corpus, "train"), _rows(corpus, "heldout")
     return Baselines(
         asked_recall(judge, found.sight[list(exam.seen.rows)], exam.seen, told),
         asked_recall(judge, found.sight[list(exam.heldout.rows)], exam.heldout, told),
@@ -185,8 +187,12 @@ def _kept_baselines(path: Path, make: Callable[[], Baselines]) -> Baselines:
                 made.recall_heldout.value,
                 made.recall_heldout.shuffled,
             ],
-            "kid": [made.kid_real.value, made.kid_real.error]
-            + [made.kid_gaussian.value, made.kid_gaussian.error],
+            "kid": [
+                made.kid_real.value,
+                made.kid_real.error,
+                made.kid_gaussian.value,
+                made.kid_gaussian.error,
+            ],
             "clean": [made.clean_real, made.clean_gaussian],
         }
         for name, value in made.kid_others.items():
@@ -230,12 +236,8 @@ def prepare(path: Path, cache: Path, site: Path | None = None, tell: Tell = prin
         cache / f"baselines-{corpus.digest}-{VERSION}.safetensors",
         lambda: _baselines(corpus, exam, extractor, drawings, judge, told, tell),
     )
-    training = torch.tensor([_trained_on(entry) for entry in corpus.entries]).nonzero()[:, 0]
+    training = _rows(corpus, "train")
     return Bench(corpus, exam, extractor, drawings, training, judge, told, baselines)
-
-
-def _trained_on(entry: Entry) -> bool:
-    return entry.split == "train"
 
 
 def score(bench: Bench, seen: Tensor, heldout: Tensor) -> Score:

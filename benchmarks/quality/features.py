@@ -21,7 +21,7 @@ INSTALL = (
 )
 CANONICAL = 64
 INPUT = 128
-BACKGROUNDS = (1.0, 0.5)
+BACKGROUNDS = (1.0,)
 POOLED = 1280
 THUMBNAIL = 8
 _STAGES = (4, 10)  # the last blocks at strides 8 and 16: textures and parts

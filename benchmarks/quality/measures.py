@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from quality.features import QualityError
 from torch import Tensor
+
+from quality.features import QualityError
 
 TOP = 10
 _BORDER_CLEAR = 0.95

@@ -111,9 +111,7 @@ def _fit(
             rows = order[step * batch : (step + 1) * batch]
             sight = _one_each(views, rows, generator).float()
             words = _one_each(texts, rows, generator)
-            loss = contrastive(
-                judge.picture(sight), judge.text(words), judge.scale, concept[rows]
-            )
+            loss = contrastive(judge.picture(sight), judge.text(words), judge.scale, concept[rows])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import secrets
 import zipfile
 from collections import defaultdict
@@ -20,10 +19,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from quality.features import POOLED, Extractor, Features, QualityError, canonical, join
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from quality.features import POOLED, Extractor, Features, QualityError, canonical, join
 
 ASKED = 500
 REFERENCE = 4000
@@ -183,7 +183,7 @@ def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         save_file({name: value.contiguous() for name, value in tensors.items()}, part)
-        os.replace(part, path)
+        part.replace(path)
     finally:
         part.unlink(missing_ok=True)
 

@@ -26,7 +26,8 @@ from corpus_archive import Credit, Record, write_archive
 from corpus_fetch import CorpusError
 from corpus_merge import duplicates, embed_sentences, merge_concepts
 from corpus_render import RenderError, encode, fit_picture, render_svg, thumbnail
-from corpus_sets import Drawing, Shelf, prepare
+from corpus_sets import prepare, read_set
+from corpus_shelf import Drawing, Shelf
 from corpus_words import captions, held_out
 from numpy.typing import NDArray
 
@@ -102,7 +103,7 @@ def build(cache: Path, out: Path, size: int, jobs: int) -> str:
     if not out.parent.is_dir():
         raise CorpusError(f"--out: no folder {out.parent}")
     shelf = Shelf(Path(__file__).with_name("sources.toml"), cache, size)
-    drawings = [drawing for source in shelf.sources for drawing in shelf.drawings(source)]
+    drawings = [drawing for source in shelf.sources for drawing in read_set(shelf, source)]
     print(f"{len(drawings)} drawings to render", flush=True)
     stages = {name: Counter[str]() for name in _COLUMNS[2:]}
     good: list[Drawing] = []

@@ -138,7 +138,7 @@ def test_truncated_anywhere(tmp_path: Path) -> None:
     path, cut = tmp_path / "a.safetensors", tmp_path / "cut.safetensors"
     save(path, tensors(), {})
     whole = path.read_bytes()
-    for length in range(1, len(whole)):
+    for length in [*range(1, 40), *range(40, len(whole), 7), len(whole) - 1]:
         cut.write_bytes(whole[:length])
         message = error(cut)
         assert "cut short" in message or "too few" in message, (length, message)
@@ -223,7 +223,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_what_cannot_be_stored_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
-    with pytest.raises(CheckpointError, match="'a' of type torch.complex128 cannot be stored"):
+    with pytest.raises(CheckpointError, match=r"'a' of type torch\.complex128 cannot be stored"):
         save(path, {"a": torch.zeros(1, dtype=torch.complex128)}, {})
     with pytest.raises(CheckpointError, match="metadata 'steps' must be text, not int"):
         save(path, {}, {"steps": 3})  # type: ignore[dict-item]
@@ -265,7 +265,7 @@ def test_load_into_names_all_that_differs_and_copies_nothing() -> None:
 
 
 def test_long_lists_are_counted() -> None:
-    with pytest.raises(CheckpointError, match="4 missing: .* and 1 more; 9 unexpected: .* 6 more"):
+    with pytest.raises(CheckpointError, match=r"4 missing: .* and 1 more; 9 unexpected: .* 6 more"):
         load_into(network(), {f"other.{i}": torch.zeros(1) for i in range(9)}, "a")
 
 

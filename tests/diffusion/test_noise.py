@@ -5,7 +5,7 @@ import torch
 
 from mezzotint.diffusion.noise import batch, noise, philox, stream, uniform
 
-# Known answers of Philox-4x32-10 from the Random123 distribution (kat_vectors): counter, key, words.
+# Known answers of Philox-4x32-10 (kat_vectors of Random123): counter, key, words.
 KNOWN = [
     ((0, 0, 0, 0), (0, 0), (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
     (

@@ -128,9 +128,6 @@ def test_knots_are_the_table(name: str) -> None:
     exact = table.knot(index)
     assert torch.equal(exact.alpha, table.alphas_cumprod.sqrt())
     torch.testing.assert_close(table.index(exact), index.double(), rtol=0, atol=1e-9)
-    torch.testing.assert_close(
-        table.snap((index + 1.3) / table.knots)[:-1] * table.knots, (index + 1.0)[:-1].double()
-    )
     assert table.knot(torch.tensor(-1)) == (1, 0)
     assert table.index(table.level(torch.zeros((), dtype=torch.float64))).item() == -1
 

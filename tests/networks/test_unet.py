@@ -246,6 +246,24 @@ def test_cross_attention_against_the_formula() -> None:
     assert torch.equal(layer(x, context, mask)[1], x[1])
 
 
+def group_norm(x: Tensor, width: int) -> Tensor:
+    """Zero mean and unit variance over each group of channels and the picture."""
+    groups = x.unflatten(1, (-1, width))
+    mean = groups.mean((2, 3, 4), keepdim=True)
+    variance = groups.var((2, 3, 4), keepdim=True, correction=0)
+    return ((groups - mean) / (variance + 1e-5).sqrt()).flatten(1, 2)
+
+
+def test_residual_block_against_the_formula() -> None:
+    block = build().down[0]
+    x, embedding = normal(3, 16, 8, 8), normal(3, 64, seed=2)
+    gain, bias = (p[:, None, None] for p in (block.norm1.weight, block.norm1.bias))
+    y = block.conv1(nn.functional.silu(group_norm(x, 4) * gain + bias))
+    scale, shift = block.modulation(embedding)[:, :, None, None].chunk(2, dim=1)
+    y = block.conv2(nn.functional.silu(group_norm(y, 4) * (1 + scale) + shift))
+    assert close(block(x, embedding, None, None, False), x + y, 1e-12)
+
+
 def recorded(network: UNet, **given: object) -> tuple[Tensor, list[Tensor]]:
     """The output, and the output of every block that ran, in order."""
     seen: list[Tensor] = []

@@ -79,9 +79,8 @@ def rename(state: Mapping[str, T], table: Table, wanted: Iterable[str]) -> dict[
             )
         renamed[ours], origin[ours] = value, name
     if missing := sorted(wanted - renamed.keys()):
+        number = "1 key is" if len(missing) == 1 else f"{len(missing)} keys are"
         raise CheckpointError(
-            f"{len(missing)} {'key is' if len(missing) == 1 else 'keys are'} missing, the first for "
-            f"{missing[0]!r}"
-            f"{nearest(missing[0], renamed)}"
+            f"{number} missing, the first for {missing[0]!r}{nearest(missing[0], renamed)}"
         )
     return renamed

@@ -105,9 +105,10 @@ def dpmpp_sde(
 ) -> Iterator[Step]:
     """DPM-Solver++ on the reverse SDE, single-step, r = 1/2 (k-diffusion's DPM++ SDE).
 
-    The noise of the half step is part of the noise of the whole step, as the reverse SDE has it:
-    over steps of decay q1 and q2, ``z = (q2 sqrt(1 − q1^2) z1 + sqrt(1 − q2^2) z2) /
-    sqrt(1 − q1^2 q2^2)``, z1 = ``noise(2 i)``, z2 = ``noise(2 i + 1)``.
+    The noise z1 = ``noise(2 i)`` of the half step is part of that of the whole step, as in one
+    Brownian motion over r = sigma / alpha: ``z = (sqrt(r − r_m) z1 + sqrt(r_m − r') z2) /
+    sqrt(r − r')`` with z2 = ``noise(2 i + 1)``.  Independent draws would cost the variance of the
+    result an order of accuracy.
     """
     curve = between(levels)
     for span in spans(levels):
@@ -118,12 +119,12 @@ def dpmpp_sde(
             yield span.done(x, estimate)
             continue
         middle = curve((span.begin + span.finish) / 2)
-        q = decay(span.start, middle)  # of either half
+        q = decay(span.start, middle)  # of either half step
         first = Span(span.index, span.total, span.start, middle, q)
         z1 = z = None
         if eta:
-            z1 = noise(2 * span.index)
-            z = torch.add(q * z1, noise(2 * span.index + 1)) / math.sqrt(1 + q**2)
+            z1, z2 = noise(2 * span.index), noise(2 * span.index + 1)
+            z = torch.add(z1, z2, alpha=math.sqrt(q)) / math.sqrt(1 + q)  # r_m = q r, r' = q r_m
         second = denoise(take(estimate, middle, ancestral(first, eta), z1), middle, conditioning)
         x = take(hold("x0", x, second.x0, span.start), span.end, ancestral(span, eta), z)
         yield span.done(x, estimate)

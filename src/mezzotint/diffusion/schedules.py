@@ -15,7 +15,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -25,6 +25,9 @@ from mezzotint.diffusion.level import Level
 
 class Schedule(Protocol):
     """A map between time and noise level.  Times lie in [0, 1] and may have any shape."""
+
+    discrete: ClassVar[bool]
+    """Whether the knots alone were trained, so that discrete spacings round to them."""
 
     @property
     def knots(self) -> int:
@@ -43,10 +46,6 @@ class Schedule(Protocol):
         """The level with the same log-SNR on this schedule's curve."""
         ...
 
-    def snap(self, t: Tensor) -> Tensor:
-        """The nearest time that was trained: a knot of a table, ``t`` itself elsewhere."""
-        ...
-
 
 def _preserve_variance(level: Level) -> Level:
     norm = torch.hypot(level.alpha, level.sigma)
@@ -63,6 +62,7 @@ class RectifiedFlow:
 
     shift: float = 1.0
     knots: int = 1000
+    discrete: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.shift) and self.shift > 0):
@@ -79,9 +79,6 @@ class RectifiedFlow:
     def normalize(self, level: Level) -> Level:
         total = level.alpha + level.sigma
         return Level(level.alpha / total, level.sigma / total)
-
-    def snap(self, t: Tensor) -> Tensor:
-        return t
 
 
 def resolution_shift(
@@ -110,6 +107,7 @@ class Cosine:
     """
 
     knots: int = 1000
+    discrete: ClassVar[bool] = False
 
     def level(self, t: Tensor) -> Level:
         # sin(pi (1 − t) / 2) is exactly 0 at t = 1; the cosine is not.
@@ -120,9 +118,6 @@ class Cosine:
 
     def normalize(self, level: Level) -> Level:
         return _preserve_variance(level)
-
-    def snap(self, t: Tensor) -> Tensor:
-        return t
 
 
 @dataclass(frozen=True)
@@ -138,6 +133,7 @@ class VarianceExploding:
     sigma_max: float = 80.0
     rho: float = 7.0
     knots: int = 1000
+    discrete: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if not 0 < self.sigma_min < self.sigma_max < math.inf:
@@ -176,9 +172,6 @@ class VarianceExploding:
             raise ValueError("a variance-exploding schedule has no level of pure noise (alpha = 0)")
         return Level(torch.ones_like(level.alpha), level.sigma / level.alpha)
 
-    def snap(self, t: Tensor) -> Tensor:
-        return t
-
 
 @dataclass(frozen=True, eq=False)
 class Table:
@@ -194,6 +187,7 @@ class Table:
     """
 
     alphas_cumprod: Tensor  # (N,) float64
+    discrete: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         table = self.alphas_cumprod.detach().to("cpu", torch.float64)
@@ -268,9 +262,6 @@ class Table:
 
     def normalize(self, level: Level) -> Level:
         return _preserve_variance(level)
-
-    def snap(self, t: Tensor) -> Tensor:
-        return (t * self.knots).round() / self.knots
 
 
 def _float64(values: Tensor | Sequence[float]) -> Tensor:

@@ -41,7 +41,12 @@ def _to_data(level: Level) -> Level:
 
 def _discrete(schedule: Schedule, index: Tensor) -> Level:
     """The path over the steps ``index`` of the schedule (0 … knots − 1), then data."""
-    return _to_data(schedule.level(schedule.snap((index + 1) / schedule.knots)))
+    return _to_data(schedule.level((index + 1) / schedule.knots))
+
+
+def _whole(schedule: Schedule, number: Tensor) -> Tensor:
+    """Rounded to whole steps (ties to even, as diffusers does) where only those were trained."""
+    return number.round() if schedule.discrete else number
 
 
 def _check_discrete(schedule: Schedule, steps: int) -> None:
@@ -79,13 +84,14 @@ def trailing(schedule: Schedule, steps: int) -> Level:
     On a continuous schedule that is ``t = 1, 1 − 1 / steps, …, 0``.
     """
     _check_discrete(schedule, steps)
-    return _discrete(schedule, (steps - _float_range(steps)) * (schedule.knots / steps) - 1)
+    number = (steps - _float_range(steps)) * (schedule.knots / steps)  # counted from 1
+    return _discrete(schedule, _whole(schedule, number) - 1)
 
 
 def linspace(schedule: Schedule, steps: int) -> Level:
     """Steps spread evenly over the training steps, both ends visited (Nichol & Dhariwal 2021)."""
     _check_discrete(schedule, steps)
-    index = torch.linspace(0, schedule.knots - 1, steps, dtype=torch.float64)
+    index = _whole(schedule, torch.linspace(0, schedule.knots - 1, steps, dtype=torch.float64))
     # One step starts at noise, not at data.
     return _discrete(schedule, index.flip(0) if steps > 1 else index + (schedule.knots - 1))
 
@@ -237,7 +243,7 @@ def beta_quantile(a: float, b: float, p: Tensor) -> Tensor:
         inside = (newton > low) & (newton < high)
         step = torch.where(inside, newton, (low + high) / 2)
         step = torch.where(error == 0, angle, step)
-        done = bool(((step - angle).abs() <= 4e-16).all())
+        done = bool(((step - angle).abs() <= 1e-15).all())
         angle = step
         if done:
             break

@@ -213,7 +213,9 @@ def _fill(kind: type[T], table: Any, where: str, given: Mapping[str, Any]) -> T:
     values = dict(given)
     for key, value in table.items():
         if key in given:
-            raise ConfigError(f"{where}.{key} follows from the data and the condition: leave it out")
+            raise ConfigError(
+                f"{where}.{key} follows from the data and the condition: leave it out"
+            )
         if key not in known:
             raise ConfigError(f"unknown key {where}.{key}{_near(key, known)}")
         values[key] = _value(hints[key], value, f"{where}.{key}")
@@ -289,7 +291,9 @@ def _located(data: DataConfig, folder: Path) -> DataConfig:
 
 
 def _relatent(model: ModelConfig, folder: Path) -> ModelConfig:
-    return ModelConfig(**asdict(model) | {"latent": str((folder / (model.latent or "")).absolute())})
+    return ModelConfig(
+        **asdict(model) | {"latent": str((folder / (model.latent or "")).absolute())}
+    )
 
 
 def read_config(path: Path) -> TrainConfig:
@@ -319,9 +323,10 @@ def _positive(config: TrainConfig) -> None:
             raise ConfigError(f"{key} = {value}: it must be above 0")
     least = {"data.crop": data.crop} | {
         f"train.{name}": getattr(train, name)
-        for name in ("micro_batch", "warmup_pictures", "weight_decay", "clip", "kl_weight")
-        + ("edge_weight", "checkpoint_minutes", "snapshot_pictures", "sample_pictures")
-        + ("decay_pictures",)
+        for name in (
+            "micro_batch warmup_pictures decay_pictures weight_decay clip kl_weight edge_weight "
+            "checkpoint_minutes snapshot_pictures sample_pictures"
+        ).split()
     }
     for key, value in least.items():
         if value < 0:

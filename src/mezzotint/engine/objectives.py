@@ -163,9 +163,7 @@ def diffusion(config: TrainConfig, dataset: Dataset, model: Model, x0_of: Reader
         dropped = streams("drop", numbers) < train.drop_condition
         prompts = [
             "" if drop else prompt_of(dataset.items[item], condition, float(choice))
-            for item, choice, drop in zip(
-                items, streams("caption", numbers), dropped, strict=True
-            )
+            for item, choice, drop in zip(items, streams("caption", numbers), dropped, strict=True)
         ]
         eps = torch.stack([noise(config.seed, "train/noise", n, x0.shape[1:]) for n in numbers])
         return Batch(x0, eps, level, model.schedule.time(level), conditioner(prompts))
@@ -198,7 +196,7 @@ def autoencoder_loss(
     kl_weight: float,
     edge_weight: float,
 ) -> Tensor:
-    """``|y − x| + edge_weight |grad y − grad x| + kl_weight KL / dim(x)`` for each sample, ``(B,)``.
+    """``|y − x| + edge_weight |grad y − grad x| + kl_weight KL / dim(x)``, one a sample: ``(B,)``.
 
     L1 errors are means over elements; the gradients' term keeps edges sharp, where an icon is.
     KL is the code's from N(0, I), in nats, for each element of the data (Rombach et al. 2022,

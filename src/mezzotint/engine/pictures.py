@@ -42,7 +42,7 @@ def fingerprint(dataset: Dataset) -> str:
 
 
 def _cache_key(data: DataConfig, dataset: Dataset, kind: str) -> str:
-    """A hash of what a cache is made from: the files (by size and time) and what is done to them."""
+    """A hash of what a cache is made from: the files, by size and time, and what is done."""
     lines = [kind, str(data.size), data.channels, data.source]
     source = Path(data.source)
     whole = source.stat()
@@ -87,7 +87,7 @@ def _write(
         del array
         with part.open("rb") as file:
             os.fsync(file.fileno())
-        os.replace(part, path)
+        part.replace(path)
     finally:
         with suppress(FileNotFoundError):
             part.unlink()

@@ -1,0 +1,236 @@
+"""The command line.  Nothing heavy is imported here: `mezzotint --help` answers at once.
+
+Files that were made are named on standard output, one a line; all else goes to standard error.
+Exit codes: 0 done, 1 a fault of the program or of the installation, 2 a request that cannot be
+carried out (one line says why), 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import re
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import NoReturn
+
+import mezzotint
+from mezzotint.apps.errors import UsageError, one_line, suggestion
+
+_EXAMPLES = """examples:
+  mezzotint generate "a red fox, flat style"
+  mezzotint generate "a red fox" -n 4 --seed 7 -o foxes/
+  mezzotint generate "a blue fox" --image fox.png --strength 0.6
+  mezzotint train recipe.toml --out runs/first
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Complains by an exception, in one line, and names the nearest option."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} (see {self.prog} --help)")
+
+    def unknown(self, arguments: Sequence[str]) -> NoReturn:
+        first = arguments[0]
+        if first.startswith("-"):
+            options = sorted(set(re.findall(r"--[a-z][\w-]*", self.format_help())))
+            name = first.split("=")[0]
+            raise UsageError(f"unknown option {name}{suggestion(name, options)}")
+        raise UsageError(
+            f"unexpected {' '.join(arguments)!r}: put a prompt of several words in quotes"
+        )
+
+
+# --- values -----------------------------------------------------------------------------------
+
+
+def _size(text: str) -> tuple[int, int]:
+    """``N`` or ``WxH`` as (height, width)."""
+    match = re.fullmatch(r"(-?\d+)(?:[x×](-?\d+))?", text.strip().lower())
+    if match is None:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no size: give N or WxH, such as 128 or 96x64"
+        )
+    width = int(match[1])
+    return (width if match[2] is None else int(match[2]), width)
+
+
+def _count(text: str) -> int:
+    """A whole number of 1 or more."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: give a whole number of 1 or more")
+    return int(text)
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: give a whole number of 0 or more, or leave it out for a random one"
+        )
+    return int(text)
+
+
+def _number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number")
+    return value
+
+
+def _interval(text: str) -> tuple[float, float]:
+    low, _, high = text.partition(",")
+    pair = (_number(low), _number(high))
+    if not 0 <= pair[0] < pair[1] <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: give LOW,HIGH with 0 <= LOW < HIGH <= 1")
+    return pair
+
+
+_SIDES = ("left", "top", "right", "bottom")
+
+
+def _sides(text: str) -> tuple[int, int, int, int]:
+    """``N`` or ``left=N,right=N,…`` as pixels to the left, top, right, bottom."""
+    if text.isdecimal():
+        each = int(text)
+        return (each, each, each, each)
+    sides = dict.fromkeys(_SIDES, 0)
+    for part in text.split(","):
+        name, _, amount = (piece.strip() for piece in part.partition("="))
+        if name not in sides or not amount.isdecimal():
+            raise argparse.ArgumentTypeError(
+                f"{text!r}: give pixels, as N or as left=N,right=N (also top, bottom)"
+            )
+        sides[name] = int(amount)
+    return (sides["left"], sides["top"], sides["right"], sides["bottom"])
+
+
+# --- commands ---------------------------------------------------------------------------------
+
+
+def _generate_parser(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("prompt", help='what to draw, in quotes; "" draws anything')
+    add("-n", "--count", type=_count, default=1, metavar="N", help="pictures; seeds count up")
+    add("--seed", type=_seed, metavar="N", help="of the first picture (default: random)")
+    add("--size", type=_size, metavar="N|WxH", help="in pixels (default: the model's)")
+    add("-o", "--output", metavar="PATH", help="folder, or file .png .webp .jpg (default: here)")
+    add("--model", default="icons", metavar="NAME|FILE", help="default: %(default)s")
+    add("--negative", default="", metavar="TEXT", help="what to keep away from")
+    add("--steps", type=_count, metavar="N", help="more is finer and slower")
+    add("--sampler", metavar="NAME", help="see `mezzotint samplers`")
+    add("--spacing", metavar="NAME", help="see `mezzotint samplers`")
+    edit = parser.add_argument_group("start from a picture").add_argument
+    edit("--image", metavar="FILE", help="draw after this picture")
+    edit("--strength", type=_number, metavar="S", help="how far from it, 0 to 1 (default: 0.6)")
+    edit("--mask", metavar="FILE", help="draw anew only where this is white")
+    edit("--expand", type=_sides, metavar="N|left=N,…", help="draw around it, so many pixels")
+    guide = parser.add_argument_group("guidance").add_argument
+    guide("--guidance", type=_number, metavar="W", help="pull of the prompt; 1 is off")
+    guide("--rescale", type=_number, default=0.0, metavar="R", help="against glare, 0 to 1")
+    guide("--interval", type=_interval, metavar="LOW,HIGH", help="only at these noise times t")
+    guide("--apg", action="store_true", help="adaptive projected guidance")
+    guide("--cfg-zero-star", action="store_true", help="CFG-Zero*, for flow models")
+    show = parser.add_argument_group("how").add_argument
+    show("--threads", type=_count, metavar="N", help="of the processor")
+    show("--quiet", action="store_true", help="print the files' names only")
+    show("--no-preview", dest="preview", action="store_false", help="no picture while drawing")
+
+
+def _train_parser(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("config", metavar="CONFIG", help="what to train on what, a .toml file")
+    add("--out", required=True, metavar="RUN", help="folder of the run; an existing run goes on")
+    add("--skip-bad", action="store_true", help="leave damaged files of the data set out")
+    add("--threads", type=_count, metavar="N", help="of the processor")
+    add("--quiet", action="store_true", help="no progress bar")
+
+
+def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
+    top = _Parser(
+        prog="mezzotint",
+        description="Pictures from words, on this machine.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    top.add_argument("--version", action="version", version=f"mezzotint {mezzotint.__version__}")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
+    helps = {
+        "generate": "make pictures",
+        "train": "train a model, or go on with it",
+        "inspect": "say what a file of weights is",
+        "samplers": "list the samplers and spacings",
+        "doctor": "say what is installed and what this machine can do",
+    }
+    parsers = {
+        name: commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        for name, text in helps.items()
+    }
+    _generate_parser(parsers["generate"])
+    _train_parser(parsers["train"])
+    parsers["inspect"].add_argument("file", metavar="FILE")
+    return top, parsers
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    top, parsers = _parsers()
+    if arguments and not arguments[0].startswith("-") and arguments[0] not in parsers:
+        raise UsageError(f"unknown command {arguments[0]!r}{suggestion(arguments[0], parsers)}")
+    args, rest = top.parse_known_args(arguments)
+    if rest:
+        parsers.get(args.command, top).unknown(rest)
+    if args.command is None:
+        top.print_help()
+        raise SystemExit(0)
+    return args
+
+
+def _run(args: argparse.Namespace) -> int:
+    """Only the command that is asked for is imported, and torch with it."""
+    if args.command == "generate":
+        from mezzotint.apps.commands_generate import run
+    elif args.command == "train":
+        from mezzotint.apps.commands_train import run
+    elif args.command == "inspect":
+        from mezzotint.apps.commands_about import run_inspect as run
+    elif args.command == "samplers":
+        from mezzotint.apps.commands_about import run_samplers as run
+    else:
+        from mezzotint.apps.commands_about import run_doctor as run
+    return run(args)
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    return any(words in str(error) for words in ("not enough memory", "out of memory"))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line; the exit code."""
+    warnings.filterwarnings("ignore", message="Image size")  # such pictures are refused anyway
+    try:
+        code = _run(_parse(sys.argv[1:] if arguments is None else arguments))
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `mezzotint samplers | head`: the reader has what it wanted
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (ValueError, OSError) as error:
+        print(f"mezzotint: {one_line(error)}", file=sys.stderr)
+    except (RuntimeError, MemoryError) as error:
+        if isinstance(error, RuntimeError) and not _out_of_memory(error):
+            raise
+        print("mezzotint: not enough memory: take a smaller --size or model", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

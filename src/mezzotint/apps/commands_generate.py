@@ -1,0 +1,220 @@
+"""`mezzotint generate`: words, and perhaps a picture, to pictures."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import secrets
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from PIL import Image
+from rich.console import Console
+from torch import Tensor
+
+import mezzotint
+from mezzotint.apps.errors import UsageError
+from mezzotint.apps.output import Output, prepare
+from mezzotint.apps.preview import Watch
+from mezzotint.diffusion import samplers, spacings
+from mezzotint.engine.edit import expand
+from mezzotint.engine.generate import generate
+from mezzotint.engine.request import Guidance, Known, Progress, Request, Start
+from mezzotint.families.catalogue import load
+from mezzotint.families.model import Model
+from mezzotint.modalities import image as pictures
+from mezzotint.modalities.image import Channels
+
+SEEDS = 2**32
+"""Random seeds are drawn below this: short enough to type again."""
+STRENGTH = 0.6
+"""Of image to image, when none is given: the layout stays, the style changes."""
+
+_CHANNELS: dict[int, Channels] = {1: "grey", 3: "rgb", 4: "rgba"}
+
+
+@dataclass(frozen=True)
+class _Edit:
+    """What a request takes from pictures."""
+
+    size: tuple[int, int] | None
+    start: Start | None = None
+    known: Known | None = None
+
+
+def _check_options(args: argparse.Namespace) -> None:
+    """Raise UsageError for options that do not go together, before anything is loaded."""
+    for name in ("mask", "expand", "strength"):
+        if getattr(args, name) is not None and args.image is None:
+            raise UsageError(f"--{name} needs --image: name the picture that it applies to")
+    if args.mask is not None and args.expand is not None:
+        raise UsageError("--mask and --expand do not go together: expand first, then mask")
+    if args.expand is not None and args.size is not None:
+        raise UsageError("--size does not apply with --expand: the picture and its sides set it")
+    if args.strength is not None and not 0 < args.strength <= 1:
+        raise UsageError(f"--strength must lie above 0 and up to 1, not {args.strength}")
+    if args.sampler is not None:
+        samplers.find(args.sampler)
+    if args.spacing is not None:
+        spacings.find(args.spacing)
+
+
+def _note(args: argparse.Namespace, text: str) -> None:
+    if not args.quiet:
+        print(text, file=sys.stderr)
+
+
+def _fitted(
+    args: argparse.Namespace, image: Image.Image, channels: Channels, size: tuple[int, int]
+) -> Tensor:
+    if image.size != (size[1], size[0]):
+        _note(
+            args,
+            f"{args.image}: {image.width}x{image.height} fitted to {size[1]}x{size[0]} "
+            "(resized, the middle of it)",
+        )
+    return pictures.fit(image, channels, size)
+
+
+def _inpaint(
+    args: argparse.Namespace, image: Image.Image, channels: Channels
+) -> tuple[Tensor, Tensor]:
+    """The picture and the mask, at the wanted size or, without one, exactly as they are."""
+    mask = pictures.read_mask(args.mask)
+    if tuple(mask.shape[1:]) != (image.height, image.width):
+        raise UsageError(
+            f"the mask {args.mask} is {mask.shape[2]}x{mask.shape[1]} and the picture "
+            f"{args.image} {image.width}x{image.height}: make them the same size"
+        )
+    if args.size is None:
+        return pictures.to_tensor(image, channels), mask
+    grey = pictures.fit(pictures.to_image(mask * 2 - 1), "grey", args.size)
+    return _fitted(args, image, channels, args.size), (grey + 1) / 2
+
+
+def _edit(args: argparse.Namespace, model: Model) -> _Edit:
+    """What --image, --strength, --mask and --expand ask for."""
+    if args.image is None:
+        return _Edit(args.size)
+    image = pictures.open_image(args.image)
+    channels = _CHANNELS[model.codec.channels]
+    known: Known | None = None
+    if args.mask is not None:
+        canvas, mask = _inpaint(args, image, channels)
+        known = Known(canvas, mask)
+    elif args.expand is not None:
+        known = expand(pictures.to_tensor(image, channels), *args.expand)
+        canvas = known.image
+    else:
+        canvas = _fitted(args, image, channels, args.size or model.defaults.size)
+    strength = STRENGTH if args.strength is None and known is None else args.strength
+    start = None if strength is None else Start(canvas, strength)
+    height, width = canvas.shape[1:]
+    return _Edit((height, width), start, known)
+
+
+def _request(args: argparse.Namespace, model: Model, seeds: tuple[int, ...]) -> Request:
+    edit = _edit(args, model)
+    guidance = Guidance(
+        scale=args.guidance,
+        interval=args.interval,
+        rescale=args.rescale,
+        apg=args.apg,
+        cfg_zero_star=args.cfg_zero_star,
+    )
+    return Request(
+        prompt=args.prompt,
+        seeds=seeds,
+        negative=args.negative,
+        size=edit.size,
+        steps=args.steps,
+        guidance=guidance,
+        sampler=args.sampler,
+        spacing=args.spacing,
+        start=edit.start,
+        known=edit.known,
+    )
+
+
+def parameters(args: argparse.Namespace, model: Model, seed: int, picture: Tensor) -> str:
+    """The request as JSON, with the model's defaults filled in, for the picture's file."""
+    defaults = model.defaults
+    said = {
+        "software": f"mezzotint {mezzotint.__version__}",
+        "model": model.name,
+        "prompt": args.prompt,
+        "negative": args.negative or None,
+        "seed": seed,
+        "size": f"{picture.shape[2]}x{picture.shape[1]}",
+        "steps": args.steps or defaults.steps,
+        "sampler": args.sampler or defaults.sampler,
+        "spacing": args.spacing or defaults.spacing,
+        "guidance": defaults.guidance if args.guidance is None else args.guidance,
+        "interval": args.interval,
+        "rescale": args.rescale or None,
+        "apg": args.apg or None,
+        "cfg_zero_star": args.cfg_zero_star or None,
+        "image": None if args.image is None else Path(args.image).name,
+        "strength": args.strength,
+        "mask": None if args.mask is None else Path(args.mask).name,
+        "expand": args.expand,
+    }
+    return json.dumps({name: value for name, value in said.items() if value is not None})
+
+
+def _make(
+    args: argparse.Namespace, model: Model, request: Request, number: int, count: int
+) -> Tensor:
+    """The picture of a request with one seed, number ``number`` of ``count``."""
+    title = f"seed {request.seeds[0]} ({number + 1} of {count})"
+    with Watch(Console(stderr=True), args.quiet, args.preview) as watch:
+
+        def listen(told: Progress) -> None:
+            done, total = number * told.steps + told.step, count * told.steps
+            watch.step(title, done, total, lambda: pictures.to_image(told.picture()))
+
+        return generate(model, request, listen)[0]
+
+
+def _seeds(args: argparse.Namespace) -> tuple[int, ...]:
+    first = secrets.randbelow(SEEDS) if args.seed is None else args.seed
+    return tuple(range(first, first + args.count))
+
+
+def _save_sheet(
+    args: argparse.Namespace, output: Output, seeds: tuple[int, ...], made: list[Image.Image]
+) -> None:
+    path = output.sheet(seeds)
+    captions = [f"seed {seed}" for seed in seeds]
+    pictures.write(pictures.contact_sheet(made, captions=captions), path)
+    print(path, flush=True)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Make the pictures and write each as soon as it is there; print the names of the files."""
+    _check_options(args)
+    seeds = _seeds(args)
+    output = prepare(args.output, args.prompt, len(seeds))
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
+    model = load(args.model)
+    request = _request(args, model, seeds)
+    began = time.monotonic()
+    made: list[Image.Image] = []
+    for number, seed in enumerate(seeds):
+        # One seed a call: each picture is on the disk before the next is begun.
+        picture = _make(args, model, replace(request, seeds=(seed,)), number, len(seeds))
+        image = pictures.to_image(picture)
+        path = output.picture(seed)
+        pictures.write(image, path, {"parameters": parameters(args, model, seed, picture)})
+        print(path, flush=True)
+        made.append(image)
+    if len(made) > 1:
+        _save_sheet(args, output, seeds, made)
+    spent = time.monotonic() - began
+    shown = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}"
+    _note(args, f"{shown}, model {model.name}, {spent / len(seeds):.1f} s a picture")
+    return 0

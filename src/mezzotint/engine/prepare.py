@@ -1,0 +1,296 @@
+"""From a configuration to what a run needs: the data, the objective, and the file at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from mezzotint.engine import objectives
+from mezzotint.engine.config import ModelConfig, TrainConfig
+from mezzotint.engine.objectives import Objective
+from mezzotint.engine.pictures import (
+    Reader,
+    fingerprint,
+    latent_statistics,
+    latents,
+    load_autoencoder,
+    pictures,
+    save_autoencoder,
+    to_float,
+)
+from mezzotint.engine.reports import Listener
+from mezzotint.engine.state import TrainError
+from mezzotint.engine.team import Team
+from mezzotint.families.model import Conditioner, Model
+from mezzotint.families.native import LatentConfig, NativeConfig, build, modules, save_model
+from mezzotint.modalities.dataset import Dataset, open_dataset
+from mezzotint.networks.autoencoder import Autoencoder, AutoencoderConfig
+from mezzotint.networks.bert import BertConfig
+from mezzotint.networks.dit import DiTConfig
+from mezzotint.networks.unet import UNetConfig
+
+_LONGEST = 64  # captions tried on the text encoder before the run
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a run trains.
+
+    data: the data set's fingerprint; items: how many pictures it has.
+    levels: the objective has noise levels to report by.
+    export: write the final file, from averaged weights and notes.
+    preview: a model with averaged weights, for sample pictures; None for an autoencoder.
+    """
+
+    objective: Objective
+    data: str
+    items: int
+    levels: bool
+    export: Callable[[Path, dict[str, Tensor], dict[str, str]], None]
+    preview: Callable[[dict[str, Tensor]], Model] | None
+    notes: dict[str, str]
+
+
+def prepare(config: TrainConfig, run: Path, team: Team, listener: Listener) -> Task:
+    """Open and check everything, before the first step.
+
+    Raises:
+        DatasetError: the data set cannot be used; all bad files are in ``error.bad``.
+        TrainError: pictures and configuration do not fit each other.
+        CheckpointError: the autoencoder's file cannot be used.
+    """
+    data = config.data
+    listener.note(f"checking {data.source}")
+    dataset = open_dataset(
+        Path(data.source),
+        data.channels,
+        split=data.split,
+        sets=data.sets,
+        skip_bad=data.skip_bad,
+        size=data.size,
+    )
+    if dataset.bad:
+        listener.note(f"left out {len(dataset.bad)} bad files: {'; '.join(dataset.bad[:5])}")
+    folder = Path(data.cache_folder) if data.cache_folder else run / "cache"
+    now, cached = pictures(data, dataset, folder, team.first, listener.note)
+    notes = {"data": Path(data.source).name, "items": str(len(dataset.items))}
+    if dataset.licence:
+        notes["licence"] = dataset.licence
+    if config.autoencoder is not None:
+        return _autoencoder(config, config.autoencoder, dataset, _shared(team, cached), notes)
+    return _diffusion(config, dataset, now, cached, folder, team, listener, notes)
+
+
+def _shared(team: Team, cached: Callable[[], Reader]) -> Reader:
+    """The first process makes the cache, then the others open it."""
+    if team.first:
+        reader = cached()
+        team.wait()
+        return reader
+    team.wait()
+    return cached()
+
+
+def _autoencoder(
+    config: TrainConfig,
+    network: AutoencoderConfig,
+    dataset: Dataset,
+    reader: Reader,
+    notes: dict[str, str],
+) -> Task:
+    module = Autoencoder(network)
+
+    def export(path: Path, state: dict[str, Tensor], more: dict[str, str]) -> None:
+        save_autoencoder(path, network, state, notes | more)
+
+    return Task(
+        objectives.autoencoder(config, dataset, module, reader),
+        fingerprint(dataset),
+        len(dataset.items),
+        levels=False,
+        export=export,
+        preview=None,
+        notes=notes,
+    )
+
+
+# --- diffusion --------------------------------------------------------------------------------
+
+
+def _check_conditions(dataset: Dataset, condition: str) -> None:
+    """Every picture must have what the model is to be told of it."""
+    lacking = [
+        item.name
+        for item in dataset.items
+        if (condition == "text" and not item.captions) or (condition == "class" and not item.label)
+    ]
+    if not lacking:
+        return
+    what = "caption" if condition == "text" else "class"
+    remedy = (
+        "write one into a .txt file beside it"
+        if condition == "text"
+        else "put the pictures into one folder a class"
+    )
+    raise TrainError(
+        f"model.condition = {condition!r}, and {len(lacking)} of {len(dataset.items)} pictures "
+        f"have no {what} (first: {lacking[0]}): {remedy}, or set model.condition to another"
+    )
+
+
+def _check_captions(dataset: Dataset, conditioner: Conditioner) -> None:
+    """The longest captions go through the text encoder now rather than in the middle of a run."""
+    captions = sorted({c for item in dataset.items for c in item.captions}, key=len)
+    for caption in captions[-_LONGEST:]:
+        try:
+            conditioner([caption])
+        except ValueError as error:
+            owner = next(item.name for item in dataset.items if caption in item.captions)
+            raise TrainError(f"{owner}: its caption cannot be used: {error}") from error
+
+
+def network_config(
+    network: DiTConfig | UNetConfig, model: ModelConfig, channels: int, classes: Sequence[str]
+) -> DiTConfig | UNetConfig:
+    """The network with the channels and widths that the data and the condition give it."""
+    width = BertConfig().width if model.condition == "text" else 0
+    vector = len(classes) if model.condition == "class" else width
+    common = {"in_channels": channels, "out_channels": channels, "vector_width": vector}
+    if isinstance(network, DiTConfig):
+        return replace(network, **common, token_width=width)
+    return replace(network, **common, context_width=width)
+
+
+def _latent_reader(stored: Tensor, mean: Tensor, std: Tensor) -> Reader:
+    """Item numbers (mirrored ones shifted by the number of items) → scaled latents, float32."""
+    count = len(stored)
+    shape = (1, -1, *(1,) * (stored.ndim - 3))
+    mean, std = mean.float().view(shape), std.float().view(shape)
+
+    def read(indices: Sequence[int]) -> Tensor:
+        where = torch.as_tensor(list(indices))
+        picked = stored[where % count, where // count].float()
+        return (picked - mean) / std
+
+    return read
+
+
+def _pixel_reader(read: Reader, count: int) -> Reader:
+    """Item numbers (mirrored ones shifted by the number of items) → pictures, float32."""
+
+    def mirrored(indices: Sequence[int]) -> Tensor:
+        whole = to_float(read([index % count for index in indices]))
+        turned = torch.tensor([index >= count for index in indices])
+        return torch.where(turned.view(-1, 1, 1, 1), whole.flip(-1), whole)
+
+    return mirrored
+
+
+def _diffusion(
+    config: TrainConfig,
+    dataset: Dataset,
+    now: Reader,
+    cached: Callable[[], Reader],
+    folder: Path,
+    team: Team,
+    listener: Listener,
+    notes: dict[str, str],
+) -> Task:
+    assert config.model is not None and config.network is not None
+    settings, data = config.model, config.data
+    _check_conditions(dataset, settings.condition)
+    frozen: Autoencoder | None = None
+    latent: LatentConfig | None = None
+    if settings.latent is None:
+        reader = _pixel_reader(_shared(team, cached), len(dataset.items))
+        channels = {"grey": 1, "rgb": 3, "rgba": 4}[data.channels]
+    else:
+        frozen, identity = load_autoencoder(Path(settings.latent))
+        _check_latent(config, frozen)
+
+        def encode() -> Tensor:
+            return latents(data, dataset, now, frozen, identity, folder, team.first, listener.note)
+
+        stored = _shared(team, encode)  # type: ignore[arg-type]
+        mean, std = latent_statistics(stored)
+        reader = _latent_reader(stored, mean, std)
+        channels = frozen.config.latent_channels
+        latent = LatentConfig(frozen.config, tuple(mean.tolist()), tuple(std.tolist()))
+    native = NativeConfig(
+        name=config.name,
+        network=network_config(config.network, settings, channels, dataset.classes),
+        channels=data.channels,
+        condition=settings.condition,
+        prediction=settings.prediction,
+        schedule=settings.schedule,
+        defaults=settings.defaults(data.size),
+        classes=dataset.classes if settings.condition == "class" else (),
+        latent=latent,
+    )
+    model = _build(native, frozen)
+    if settings.condition == "text":
+        _check_captions(dataset, model.conditioner)
+    return _task(config, dataset, model, native, frozen, reader, notes)
+
+
+def _check_latent(config: TrainConfig, frozen: Autoencoder) -> None:
+    stride, size = frozen.config.stride, config.data.size
+    if size % stride:
+        raise TrainError(
+            f"data.size = {size} does not divide by the autoencoder's stride {stride}: change it"
+        )
+    channels = {"grey": 1, "rgb": 3, "rgba": 4}[config.data.channels]
+    if frozen.config.channels != channels:
+        raise TrainError(
+            f"the autoencoder {config.model and config.model.latent} has {frozen.config.channels} "
+            f"channels, data.channels = {config.data.channels!r} has {channels}"
+        )
+
+
+def _build(native: NativeConfig, frozen: Autoencoder | None) -> Model:
+    try:
+        model = build(native)
+    except ValueError as error:
+        raise TrainError(f"network: {error}") from error
+    if frozen is not None:
+        modules(model)["autoencoder"].load_state_dict(frozen.state_dict())
+    return model
+
+
+def _task(
+    config: TrainConfig,
+    dataset: Dataset,
+    model: Model,
+    native: NativeConfig,
+    frozen: Autoencoder | None,
+    reader: Reader,
+    notes: dict[str, str],
+) -> Task:
+    def export(path: Path, state: dict[str, Tensor], more: dict[str, str]) -> None:
+        tensors = {f"network.{name}": value for name, value in state.items()}
+        if frozen is not None:
+            tensors |= {f"autoencoder.{n}": value for n, value in frozen.state_dict().items()}
+        save_model(path, replace(native, notes=notes | more), tensors)
+
+    twin: list[Model] = []  # made when first needed: a second network, never the one that learns
+
+    def preview(state: dict[str, Tensor]) -> Model:
+        if not twin:
+            twin.append(replace(_build(native, frozen), conditioner=model.conditioner))
+            nn.ModuleDict(modules(twin[0])).eval().requires_grad_(False)
+        twin[0].network.load_state_dict(state)
+        return twin[0]
+
+    return Task(
+        objectives.diffusion(config, dataset, model, reader),
+        fingerprint(dataset),
+        len(dataset.items),
+        levels=True,
+        export=export,
+        preview=preview,
+        notes=notes,
+    )
