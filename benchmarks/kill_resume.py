@@ -19,6 +19,7 @@ import random
 import sys
 import tempfile
 import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import NamedTuple
 
@@ -97,7 +98,7 @@ def outcome(run: Path) -> Outcome:
     return Outcome(state.digest("", tensors), state.digest("", weights), steps)
 
 
-def start(folder: Path, run: Path) -> multiprocessing.process.BaseProcess:
+def start(folder: Path, run: Path) -> BaseProcess:
     """A process that trains; a forked one, so that it starts at once."""
     process = multiprocessing.get_context("fork").Process(target=run_once, args=(folder, run))
     process.start()

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 HIDDEN = 1024
 TEXT = 384
-EPOCHS = 30
+EPOCHS = 20
 _BATCH = 1024
 _RATE = 1e-3
 _DECAY = 0.05
@@ -43,9 +43,13 @@ class Judge(nn.Module):
         nn.init.zeros_(self.text_net.bias)
         self.scale = nn.Parameter(torch.tensor(2.5))  # log of the inverse temperature
 
+    def whiten(self, sight: Tensor) -> Tensor:
+        """Features with the mean and spread of the real drawings taken out."""
+        return (sight.float() - self.mean) / self.std
+
     def picture(self, sight: Tensor) -> Tensor:
         """Unit vectors ``(N, 384)``."""
-        return F.normalize(self.picture_net((sight.float() - self.mean) / self.std), dim=1)
+        return F.normalize(self.picture_net(self.whiten(sight)), dim=1)
 
     def text(self, sentence: Tensor) -> Tensor:
         """Unit vectors ``(N, 384)``."""
@@ -111,7 +115,10 @@ def _fit(
             rows = order[step * batch : (step + 1) * batch]
             sight = _one_each(views, rows, generator).float()
             words = _one_each(texts, rows, generator)
-            loss = contrastive(judge.picture(sight), judge.text(words), judge.scale, concept[rows])
+            with torch.autocast("cpu", torch.bfloat16):
+                seen, told = judge.picture_net(judge.whiten(sight)), judge.text(words)
+            seen, told = F.normalize(seen.float(), dim=1), told.float()
+            loss = contrastive(seen, told, judge.scale, concept[rows])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

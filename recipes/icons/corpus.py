@@ -24,7 +24,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy and torch read it
 import numpy as np
 from corpus_archive import Credit, Record, write_archive
 from corpus_fetch import CorpusError
-from corpus_merge import duplicates, embed_sentences, merge_concepts
+from corpus_merge import duplicates, merge_concepts
 from corpus_render import RenderError, encode, fit_picture, render_svg, thumbnail
 from corpus_sets import prepare, read_set
 from corpus_shelf import Drawing, Shelf
@@ -67,6 +67,8 @@ def render_all(drawings: Sequence[Drawing], size: int, jobs: int) -> list[Pictur
 
 def records_of(drawings: Sequence[Drawing], wheel: Path) -> list[Record]:
     """The lines of the metadata: merged concepts, splits and captions."""
+    from corpus_embed import embed_sentences  # slow to import, and needed only here
+
     counts = Counter(drawing.concept for drawing in drawings)
     heads = merge_concepts(counts, partial(embed_sentences, wheel))
     return [
@@ -142,10 +144,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--size", type=int, default=128, help="side of a picture in pixels")
     parser.add_argument("--jobs", type=int, default=2, help="processes that render")
     options = parser.parse_args(arguments)
-    if not 16 <= options.size <= 1024 or options.size % 64 and options.size > 64:
-        parser.error("--size must be a multiple of 64, or at most 64")
+    if not 16 <= options.size <= 1024:
+        parser.error("--size must lie between 16 and 1024")
+    if options.jobs < 1:
+        parser.error("--jobs must be at least 1")
     try:
-        print(build(options.cache, options.out, options.size, max(1, options.jobs)))
+        print(build(options.cache, options.out, options.size, options.jobs))
     except (CorpusError, OSError) as error:
         print(f"corpus: {error}", file=sys.stderr)
         return 2

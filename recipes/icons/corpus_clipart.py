@@ -23,14 +23,15 @@ _VAGUE = {
     "decorations", "desktop", "device", "devices", "direction", "duplicates", "education", "eggs",
     "electronics", "emblems", "equipment", "etiquette", "examples", "fantasy", "filesystems",
     "flat", "food", "general", "generic", "geography", "green", "hardware", "hash", "holiday",
-    "icon", "icons", "large", "lemon", "material", "math", "meats", "menu", "mimetypes", "misc",
+    "icon", "icons", "large", "material", "math", "meats", "menu", "mimetypes", "misc",
     "miscellany", "money", "nature", "object", "office", "old", "one", "orange", "over", "party",
     "people", "plants", "protection", "purple", "recreation", "red", "rules", "science", "shape",
     "shapes", "sign", "signs", "simple", "small", "source", "special", "stock", "style", "svg",
     "symbol", "symbols", "technology", "theme", "tool", "tools", "toys", "transport",
     "transportation", "two", "unsorted", "various", "view", "white", "work", "yellow",
 }  # fmt: skip
-_JUNK = {"aiga", "aj", "bw", "ganson", "lemon", "lumen", "mo", "peterm", "roystonlodge", "svg"}
+_JUNK = {"aiga", "aj", "bw", "ganson", "lumen", "mo", "peterm", "roystonlodge", "svg"}
+_CUT = {"collection", "elements", "iconset", "rpg", "submission", "svg", "theme"}  # end a name
 _FOREIGN = ("rollandin", "guillou")  # authors whose titles are Italian or French throughout
 _SMALL = {"a", "an", "and", "at", "by", "for", "from", "in", "no", "of", "on", "the", "to", "with"}
 
@@ -74,10 +75,11 @@ def strip_creator(stem: str, creator: str) -> list[str]:
     `dinosauro_architetto_fra_01`.
     """
     people = plain(creator).split()
-    words = name_label(stem.replace("+", " plus ")).split()
+    words = name_label(stem).split()
     while len(words) > 1 and any(person.startswith(words[-1]) for person in people):
         words.pop()
-    return [word for word in words if word not in _JUNK]
+    end = next((i for i, word in enumerate(words) if i and word in _CUT), len(words))
+    return [word for word in words[:end] if word not in _JUNK]
 
 
 class Clips:
@@ -101,6 +103,8 @@ class Clips:
     def english(self, words: list[str]) -> bool:
         """Every word known, at least one of them a name of something, none of them vague only."""
         content = [word for word in words if word not in _SMALL]
+        if set(content) & _CUT:
+            return False
         known = self.shelf.names
         if not all(word in known or singular(word) in known for word in content):
             return False

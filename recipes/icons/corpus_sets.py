@@ -85,7 +85,7 @@ def _emoji_drawing(
 def _unlisted(name: str, label: str) -> Emoji:
     """An emoji that the word lists lack: its name has to do."""
     bare, toned = untoned(name)
-    tone = name[len(bare) :].strip("-").replace("-", " ").replace("medium ", "medium-")
+    tone = re.sub(r"medium (?=light|dark)", "medium-", plain(name[len(bare) :]))
     base = name_label(bare) if toned else label
     return Emoji(f"{base}, {tone}" if toned else label, base, (), toned, -1)
 
@@ -94,18 +94,21 @@ def _read_emoji(shelf: Shelf, source: Source) -> Iterator[Drawing]:
     icons = shelf.icons(source.id)
     codes = shelf.codes(source.codes_of or source.id)
     dropped = _in_categories(icons, source.drop_categories)
-    splitter = Splitter({w for entry in shelf.emoji.by_code.values() for w in _words(entry)})
+    splitter = Splitter(shelf.names)
     for name, icon in sorted(icons["icons"].items()):
         if icon.get("hidden"):
             continue  # withdrawn by the set, an older drawing of another one
         shelf.found[source.id] += 1
-        if name in dropped or name.startswith(("flag-for-", "flag-")) and "hole" not in name:
+        if name in dropped or (name.startswith("flag-") and "hole" not in name):
             shelf.excluded[source.id] += 1
             continue
-        entry = shelf.emoji.find(name, codes.get(name)) or shelf.emoji.find(name)
+        spelt = name
+        for wrong, right in source.respell.items():
+            spelt = spelt.replace(wrong, right)
+        entry = shelf.emoji.find(spelt, codes.get(name)) or shelf.emoji.find(spelt)
         if entry is None:
-            label = name_label(name)
-            if " " not in label and len(label) > 9:
+            label = name_label(spelt)
+            if " " not in label and label not in shelf.names:
                 label = splitter.split(label)
             if not shelf.allowed(source, label):
                 continue
@@ -114,10 +117,6 @@ def _read_emoji(shelf: Shelf, source: Source) -> Iterator[Drawing]:
         art = wrap_icon(icon, icons, shelf.size)
         if (drawing := _emoji_drawing(shelf, source, key, entry, art)) is not None:
             yield drawing
-
-
-def _words(entry: Emoji) -> list[str]:
-    return [*plain(entry.base).split(), *(w for tag in entry.tags for w in plain(tag).split())]
 
 
 def _read_pictures(shelf: Shelf, source: Source) -> Iterator[Drawing]:

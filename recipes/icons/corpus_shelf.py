@@ -45,6 +45,7 @@ class Source:
     style: str
     styles: Mapping[str, str] = field(default_factory=dict[str, str])
     strip: tuple[str, ...] = ()
+    respell: Mapping[str, str] = field(default_factory=dict[str, str])  # slips in the names
     number_words: bool = False
     codes_of: str | None = None
     author: str | None = None

@@ -140,8 +140,8 @@ def name_label(name: str, variants: Sequence[str] = (), number_words: bool = Fal
     parts = plain(words).split()
     while len(parts) > 1:
         last, before = parts[-1], parts[-2]
-        running = last.isdigit() and len(last) < 3 or number_words and last in _NUMBER_WORDS
-        if last in variants or (running and before not in _KEEP_NUMBER):
+        number = (last.isdigit() and len(last) < 3) or (number_words and last in _NUMBER_WORDS)
+        if last in variants or (number and before not in _KEEP_NUMBER):
             parts.pop()
         else:
             break
@@ -254,17 +254,21 @@ class Splitter:
 
     def __init__(self, vocabulary: Iterable[str]) -> None:
         self.known = {word for word in vocabulary if len(word) > 2}
-        self.known |= {"a", "of", "on", "in", "up", "no", "to", "tv", "ok"}
+        self.known |= {"a", "x", "of", "on", "in", "up", "no", "to", "tv", "ok"}
+
+    def _cost(self, piece: str) -> float:
+        if piece in self.known:
+            return 1.0 if len(piece) > 2 else 1.7
+        return 1.0 if piece.isdigit() else 3.0 + len(piece)
 
     def split(self, name: str) -> str:
-        """The cheapest split; letters that no word covers cost more than any word."""
+        """The cheapest split: few words, and what no word covers in one piece."""
         text = slug(name)
         best: list[tuple[float, list[str]]] = [(0.0, [])]
         for end in range(1, len(text) + 1):
-            options = []
+            options: list[tuple[float, list[str]]] = []
             for start in range(max(0, end - 18), end):
-                piece = text[start:end]
-                cost = 1.0 if piece in self.known or piece.isdigit() else 2.5 * len(piece)
-                options.append((best[start][0] + cost, [*best[start][1], piece]))
+                cost, pieces = best[start]
+                options.append((cost + self._cost(text[start:end]), [*pieces, text[start:end]]))
             best.append(min(options))
         return " ".join(best[-1][1])

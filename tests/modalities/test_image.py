@@ -155,7 +155,7 @@ def test_an_animation_gives_its_first_frame() -> None:
     [
         (b"", "empty"),
         (b"no picture at all", "no picture of a known format"),
-        (encoded(array(np.arange(3072).reshape(32, 32, 3) % 256))[:900], "damaged"),
+        (encoded(array(np.arange(3072).reshape(32, 32, 3) % 256))[:100], "damaged"),
         (encoded(Image.new("RGB", (64, 64)), "JPEG")[:400], "damaged"),
         (encoded(Image.new("RGB", (64, 64)), "WEBP")[:30], "no picture|damaged"),
         (png_header(9_000, 9_000), "megapixels"),
@@ -173,7 +173,7 @@ def test_bad_files_give_one_line(data: bytes, reason: str, tmp_path: Path) -> No
 
 
 def test_a_missing_file() -> None:
-    with pytest.raises(ImageError, match="nowhere.png: no such file"):
+    with pytest.raises(ImageError, match=r"nowhere\.png: no such file"):
         pictures.read("nowhere.png", "rgb")
 
 

@@ -107,7 +107,7 @@ def _edit(args: argparse.Namespace, model: Model) -> _Edit:
         known = Known(canvas, mask)
     elif args.expand is not None:
         known = expand(pictures.to_tensor(image, channels), *args.expand)
-        canvas = known.image
+        canvas = known.media
     else:
         canvas = _fitted(args, image, channels, args.size or model.defaults.size)
     strength = STRENGTH if args.strength is None and known is None else args.strength
@@ -174,7 +174,7 @@ def _make(
 
         def listen(told: Progress) -> None:
             done, total = number * told.steps + told.step, count * told.steps
-            watch.step(title, done, total, lambda: pictures.to_image(told.picture()))
+            watch.step(title, done, total, lambda: pictures.to_image(told.preview()))
 
         return generate(model, request, listen)[0]
 

@@ -19,8 +19,8 @@ from mezzotint.modalities.image import on_checkerboard
 
 WIDTH = 32
 """Columns of the preview; a column is one pixel wide, a line two pixels high."""
-_PAUSE = 0.2  # seconds between two previews, at least
-_SHARE = 10  # and this many times what one took, so that previews stay below a tenth of the time
+_PAUSE = 0.2  # seconds between two frames, at least
+_SHARE = 20  # and this many times what one took: all of them stay below 5 % of the time
 
 
 def can_show(console: Console) -> bool:
@@ -57,7 +57,6 @@ class Watch:
         self._shown = console.is_terminal and not quiet
         self._preview = self._shown and preview and can_show(console)
         self._next = 0.0
-        self._picture = Text()
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -96,10 +95,10 @@ class Watch:
         if self._task is None:
             self._task = self._bar.add_task(title, total=total)
         self._bar.update(self._task, description=title, completed=done)
-        now = time.monotonic()
-        if self._preview and now >= self._next:
-            self._picture = half_blocks(picture())
-            spent = time.monotonic() - now
-            self._next = now + max(_PAUSE, _SHARE * spent)
-        shown = Group(self._picture, self._bar) if self._preview else self._bar
+        began = time.monotonic()
+        if began < self._next and done < total:
+            return
+        shown = Group(half_blocks(picture()), self._bar) if self._preview else self._bar
         self._live.update(shown, refresh=True)
+        now = time.monotonic()
+        self._next = now + max(_PAUSE, _SHARE * (now - began))

@@ -92,7 +92,7 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
 
 
 def apg(eta: float = 0.0, norm_threshold: float | None = None, momentum: float = 0.0) -> Rule:
-    """Adaptive projected guidance (Sadat et al. 2024, §4, alg. 1), on x0.
+    """Adaptive projected guidance (Sadat et al. 2024, alg. 1), on x0.
 
     The difference of the estimates is averaged over the steps (``momentum``, the paper's negative
     beta), shortened to ``norm_threshold`` (r), and its part along the strong estimate, which
@@ -125,7 +125,7 @@ def apg(eta: float = 0.0, norm_threshold: float | None = None, momentum: float =
 
 
 def cfg_zero_star(zero_from: Level | None = None, row: Row = ROWS["flow"]) -> Rule:
-    """CFG-Zero* (Fan et al. 2025, §4): the weak velocity optimally scaled, the first steps zero.
+    """CFG-Zero* (Fan et al. 2025): the weak velocity optimally scaled, the first steps zero.
 
     ``F = s F_weak + w (F_strong − s F_weak)``, ``s = <F_strong, F_weak> / |F_weak|^2`` for each
     sample.
@@ -195,7 +195,7 @@ def contrast(denoise: Denoiser, contrasts: Sequence[Contrast]) -> Denoiser:
 
 
 def autoguidance(denoise: Denoiser, weak: Denoiser, scale: float, rule: Rule = linear) -> Denoiser:
-    """Guidance by a worse version of the model (Karras et al. 2024, eq. 3).
+    """Guidance by a worse version of the model (Karras et al. 2024, "Guiding a diffusion model with a bad version of itself").
 
     ``weak`` may be a smaller or less trained network; the same network with its self-attention
     made the identity (perturbed-attention guidance, Ahn et al. 2024) or with layers left out
@@ -372,7 +372,7 @@ def expand_conditioning(conditioning: Conditioning, batch: int) -> Conditioning:
 def interval(guided: Denoiser, plain: Denoiser, low: float, high: float) -> Denoiser:
     """Guidance where ``low < sigma / alpha ≤ high`` only, the plain denoiser elsewhere.
 
-    Kynkäänniemi et al. 2024, "Applying guidance in a limited interval", eq. 5; the paper's sigma
+    Kynkäänniemi et al. 2024, "Applying guidance in a limited interval"; the paper's sigma
     is our noise ratio.  Only the denoiser that applies is called; both, where the levels of a
     batch lie on both sides.
     """

@@ -75,7 +75,7 @@ def stratified(u: Tensor, index: Tensor, strata: int) -> Tensor:
     """Uniform numbers spread over strata: sample ``index`` falls into stratum ``index % strata``.
 
     Over ``strata`` consecutive samples each stratum holds one, which lowers the variance of the
-    loss (Kingma et al. 2021, §I.1).  The draw of a sample depends on its own number only.
+    loss (the low-discrepancy sampler of Kingma et al. 2021).  The draw of a sample depends on its own number only.
     """
     return (index % strata + u) / strata
 
@@ -114,12 +114,12 @@ def unweighted(row: Row, level: Level) -> Tensor:
 
 
 def min_snr(gamma: float = 5.0) -> Weight:
-    """``min(SNR, gamma)`` on the error of x0 (Hang et al. 2023, eq. 8)."""
+    """``min(SNR, gamma)`` on the error of x0 (Hang et al. 2023)."""
     return _of_x0(lambda level: _snr(level).clamp(max=gamma))
 
 
 def p2(gamma: float = 1.0, k: float = 1.0) -> Weight:
-    """``1 / (k + SNR)^gamma`` on the error of eps (Choi et al. 2022, eq. 8)."""
+    """``1 / (k + SNR)^gamma`` on the error of eps (Choi et al. 2022)."""
     return _of_eps(lambda level: (k + _snr(level)) ** -gamma)
 
 
@@ -132,7 +132,7 @@ def edm(sigma_data: float = 0.5) -> Weight:
 
 
 def sigmoid(bias: float = 0.0) -> Weight:
-    """``sigmoid(bias − log SNR)`` on the error of eps (Kingma & Gao 2023, §D; Hoogeboom 2024)."""
+    """``sigmoid(bias − log SNR)`` on the error of eps (Kingma & Gao 2023; Hoogeboom et al. 2024)."""
     return _of_eps(lambda level: torch.sigmoid(bias - 2 * (level.alpha.log() - level.sigma.log())))
 
 
@@ -140,7 +140,7 @@ def flow_space(clip: float = 0.05) -> Weight:
     """The error of the velocity ``v = (x − x0) / sigma``: ``1 / max(sigma, clip)^2`` on x0's.
 
     For a network that predicts x0 and is trained on v (Li & He 2025, "Back to Basics: Let
-    Denoising Generative Models Denoise", §4): the division explodes near data, so the paper clips
+    Denoising Generative Models Denoise"): the division explodes near data, so the paper clips
     the denominator at 0.05.
     """
     return _of_x0(lambda level: level.sigma.clamp(min=clip) ** -2)
@@ -210,7 +210,7 @@ def discretized_gaussian_log_likelihood(x0: Tensor, mean: Tensor, log_var: Tenso
 
 
 def posterior(x: Tensor, x0: Tensor, level: Level, previous: Level) -> Tensor:
-    """Mean of ``q(x_s | x_t, x0)``, s the previous level (Ho et al. 2020, eq. 7; Kingma 2021).
+    """Mean of ``q(x_s | x_t, x0)``, s the previous level (Ho et al. 2020, eq. 7).
 
     ``(alpha_ts sigma_s^2 / sigma_t^2) x + (alpha_s sigma_ts^2 / sigma_t^2) x0`` with
     ``alpha_ts = alpha_t / alpha_s`` and ``sigma_ts^2 = sigma_t^2 − alpha_ts^2 sigma_s^2``.

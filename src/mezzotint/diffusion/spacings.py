@@ -159,7 +159,7 @@ def exponential(schedule: Schedule, steps: int) -> Level:
 
 
 def uniform_logsnr(schedule: Schedule, steps: int) -> Level:
-    """Steps uniform in log-SNR (Lu et al. 2022, DPM-Solver, §3.3).
+    """Steps uniform in log-SNR (Lu et al. 2022, DPM-Solver).
 
     From the last knot to the first.  Where the last is pure noise (log-SNR −inf) the path starts
     at ``t = 1 − 1 / knots`` instead, close to noise but not in it.
@@ -328,7 +328,7 @@ def align_your_steps(table: str = "latent") -> Spacing:
 
 def gits(coefficient: float = 1.2) -> Spacing:
     """The tables of GITS (Chen et al. 2024, "On the trajectory regularity of ODE-based diffusion
-    sampling", alg. 1) for latent models with the scaled-linear schedule.
+    sampling") for latent models with the scaled-linear schedule.
 
     A small coefficient spends steps at high noise, a large one near data.  Tables exist for 2 to
     20 steps; more are interpolated log-linearly.

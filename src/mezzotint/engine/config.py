@@ -13,7 +13,7 @@ import math
 import tomllib
 import types
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -267,6 +267,8 @@ def parse_config(text: str, folder: Path) -> TrainConfig:
         network = _network(document["network"], channels)
     if "model" in document:
         model = _fill(ModelConfig, document["model"], "model", {})
+        if model.latent is not None:
+            model = replace(model, latent=str((folder / model.latent).absolute()))
     if "autoencoder" in document:
         given = {"channels": channels}
         autoencoder = _fill(AutoencoderConfig, document["autoencoder"], "autoencoder", given)
@@ -276,7 +278,7 @@ def parse_config(text: str, folder: Path) -> TrainConfig:
         data=_located(data, folder),
         train=_fill(StepsConfig, document["train"], "train", {}),
         network=network,
-        model=model if model is None or model.latent is None else _relatent(model, folder),
+        model=model,
         autoencoder=autoencoder,
     )
     check(config)
@@ -284,15 +286,11 @@ def parse_config(text: str, folder: Path) -> TrainConfig:
 
 
 def _located(data: DataConfig, folder: Path) -> DataConfig:
-    places = asdict(data) | {"source": str((folder / data.source).absolute())}
-    if data.cache_folder is not None:
-        places["cache_folder"] = str((folder / data.cache_folder).absolute())
-    return DataConfig(**places)
-
-
-def _relatent(model: ModelConfig, folder: Path) -> ModelConfig:
-    return ModelConfig(
-        **asdict(model) | {"latent": str((folder / (model.latent or "")).absolute())}
+    cache = data.cache_folder
+    return replace(
+        data,
+        source=str((folder / data.source).absolute()),
+        cache_folder=None if cache is None else str((folder / cache).absolute()),
     )
 
 
@@ -313,6 +311,20 @@ def read_config(path: Path) -> TrainConfig:
 # --- checking what a type cannot say ----------------------------------------------------------
 
 
+_NOT_NEGATIVE = (
+    "micro_batch",
+    "warmup_pictures",
+    "decay_pictures",
+    "weight_decay",
+    "clip",
+    "kl_weight",
+    "edge_weight",
+    "checkpoint_minutes",
+    "snapshot_pictures",
+    "sample_pictures",
+)
+
+
 def _positive(config: TrainConfig) -> None:
     data, train = config.data, config.train
     above = {"data.size": data.size, "train.pictures": train.pictures, "train.batch": train.batch}
@@ -322,11 +334,7 @@ def _positive(config: TrainConfig) -> None:
         if value <= 0:
             raise ConfigError(f"{key} = {value}: it must be above 0")
     least = {"data.crop": data.crop} | {
-        f"train.{name}": getattr(train, name)
-        for name in (
-            "micro_batch warmup_pictures decay_pictures weight_decay clip kl_weight edge_weight "
-            "checkpoint_minutes snapshot_pictures sample_pictures"
-        ).split()
+        f"train.{name}": getattr(train, name) for name in _NOT_NEGATIVE
     }
     for key, value in least.items():
         if value < 0:

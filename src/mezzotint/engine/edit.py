@@ -15,7 +15,7 @@ def expand(image: Tensor, left: int, top: int, right: int, bottom: int) -> Known
     Args:
         image: ``(C, H, W)``; the other arguments: elements to add at each side, ≥ 0.
     Returns:
-        what is known: ``image (C, top + H + bottom, left + W + right)``, the mask 1 in the frame.
+        what is known: ``media (C, top + H + bottom, left + W + right)``, the mask 1 in the frame.
     Raises:
         RequestError: a negative side, or nothing to add.
     """

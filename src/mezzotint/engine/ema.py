@@ -49,7 +49,8 @@ def decay(step: int, gamma: float) -> float:
 @torch.no_grad()
 def update(averages: Sequence[Tensor], weights: Sequence[Tensor], step: int, gamma: float) -> None:
     """``averages ← beta averages + (1 − beta) weights`` in place, after step ``step`` (from 1)."""
-    torch._foreach_lerp_(list(averages), list(weights), 1 - decay(step, gamma))
+    factor = 1 - decay(step, gamma)
+    torch._foreach_lerp_(list(averages), list(weights), factor)  # pyright: ignore[reportPrivateImportUsage]
 
 
 def _products(times_a: Tensor, gammas_a: Tensor, times_b: Tensor, gammas_b: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ Listener = Callable[[Progress], None]
 class _Plan(NamedTuple):
     """A request with the model's defaults filled in."""
 
-    size: tuple[int, int]
+    size: tuple[int, ...]
     path: Level  # (steps + 1,)
     sampler: samplers.Sampler
     scale: float
@@ -106,9 +106,12 @@ def _guided(model: Model, wish: Guidance, planned: _Plan) -> Denoiser:
     return guided if wish.interval is None else guidance.interval(guided, plain, *wish.interval)
 
 
-def _latent_mask(mask: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """A media mask ``(1, H, W)`` at the resolution of ``x0``: new wherever any of it is new."""
-    return F.adaptive_max_pool2d(mask[None], shape[1:])
+_MAX_POOL = {1: F.adaptive_max_pool1d, 2: F.adaptive_max_pool2d, 3: F.adaptive_max_pool3d}
+
+
+def _coarse_mask(mask: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """A media mask ``(1, *spatial)`` at the resolution of ``x0``: new wherever any of it is."""
+    return _MAX_POOL[len(shape) - 1](mask[None], shape[1:])
 
 
 def _sample(
@@ -118,14 +121,14 @@ def _sample(
     number: int,
     listener: Listener | None,
 ) -> Tensor:
-    """The sample of seed ``number`` of the request: ``(C, H, W)`` in [−1, 1]."""
+    """The sample of seed ``number`` of the request: ``(C, *spatial)`` in [−1, 1]."""
     place, seed = device(model), request.seeds[number]
     shape = model.codec.shape(planned.size)
     path, denoise = planned.path, _guided(model, request.guidance, planned)
     x = start(model, request, path, batch([seed], "start", 0, shape).to(place))
     if request.known is not None:
-        known = model.codec.encode(request.known.image[None].to(place))
-        mask = _latent_mask(request.known.mask, shape).to(place)
+        known = model.codec.encode(request.known.media[None].to(place))
+        mask = _coarse_mask(request.known.mask, shape).to(place)
         denoise = guidance.constrained(denoise, guidance.known_region(known, mask))
     noise = stream([seed], "step", x)
     for step in planned.sampler.run(denoise, x, path, planned.conditioning, noise):
@@ -154,14 +157,14 @@ def start(model: Model, request: Request, path: Level, eps: Tensor) -> Tensor:
     alpha, sigma = path.at(0)
     if request.start is None:
         return torch.hypot(alpha, sigma) * eps
-    x0 = model.codec.encode(request.start.image[None].to(eps.device))
+    x0 = model.codec.encode(request.start.media[None].to(eps.device))
     return alpha * x0 + sigma * eps
 
 
 def _keep(result: Tensor, known: Known) -> Tensor:
     """The known values, exactly, where the mask is 0; a soft mask blends."""
-    blended = torch.lerp(known.image, result, known.mask)
-    return torch.where(known.mask == 0, known.image, blended)
+    blended = torch.lerp(known.media, result, known.mask)
+    return torch.where(known.mask == 0, known.media, blended)
 
 
 def generate(model: Model, request: Request, listener: Listener | None = None) -> list[Tensor]:
@@ -172,7 +175,7 @@ def generate(model: Model, request: Request, listener: Listener | None = None) -
         request: what to make; None values take the model's defaults.
         listener: called after every step; what it raises ends the work (cancelling).
     Returns:
-        one ``(C, H, W)`` float32 tensor in [−1, 1] on the CPU a seed, in the order of the seeds.
+        one ``(C, *spatial)`` float32 tensor in [−1, 1] on the CPU a seed, in the order of the seeds.
     Raises:
         RequestError: the request is impossible for this model.
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +34,7 @@ from mezzotint.networks.bert import BertConfig
 from mezzotint.networks.dit import DiTConfig
 from mezzotint.networks.unet import UNetConfig
 
+T = TypeVar("T")
 _LONGEST = 64  # captions tried on the text encoder before the run
 
 
@@ -85,7 +87,7 @@ def prepare(config: TrainConfig, run: Path, team: Team, listener: Listener) -> T
     return _diffusion(config, dataset, now, cached, folder, team, listener, notes)
 
 
-def _shared(team: Team, cached: Callable[[], Reader]) -> Reader:
+def _shared(team: Team, cached: Callable[[], T]) -> T:
     """The first process makes the cache, then the others open it."""
     if team.first:
         reader = cached()
@@ -215,7 +217,7 @@ def _diffusion(
         def encode() -> Tensor:
             return latents(data, dataset, now, frozen, identity, folder, team.first, listener.note)
 
-        stored = _shared(team, encode)  # type: ignore[arg-type]
+        stored = _shared(team, encode)
         mean, std = latent_statistics(stored)
         reader = _latent_reader(stored, mean, std)
         channels = frozen.config.latent_channels

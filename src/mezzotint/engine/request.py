@@ -16,24 +16,24 @@ class RequestError(ValueError):
 
 @dataclass(frozen=True)
 class Start:
-    """Image to image: begin at ``image (C, H, W)`` noised, not at pure noise.
+    """Image to image: begin at ``media (C, *spatial)`` noised, not at pure noise.
 
     strength: share of the path that is walked, in (0, 1]; 1 keeps nothing but the size.
     """
 
-    image: Tensor
+    media: Tensor
     strength: float
 
 
 @dataclass(frozen=True)
 class Known:
-    """Inpainting and outpainting: keep ``image (C, H, W)`` where ``mask (1, H, W)`` is 0.
+    """Inpainting and outpainting: keep ``media (C, *spatial)`` where ``mask (1, *spatial)`` is 0.
 
     The mask is 1 where something new is to be made, and may be soft.  Where it is 0 the result
     has exactly the known values.
     """
 
-    image: Tensor
+    media: Tensor
     mask: Tensor
 
 
@@ -66,13 +66,14 @@ class Guidance:
 class Request:
     """One prompt, one or more seeds: a sample a seed, whatever else is in the request.
 
-    size is ``(height, width)``; None values take the model's defaults.
+    size is ``(height, width)`` of a picture, in general the spatial size; None values take the
+    model's defaults.
     """
 
     prompt: str
     seeds: tuple[int, ...]
     negative: str = ""
-    size: tuple[int, int] | None = None
+    size: tuple[int, ...] | None = None
     steps: int | None = None
     guidance: Guidance = Guidance()
     sampler: str | None = None
@@ -82,32 +83,36 @@ class Request:
 
 
 class Progress(NamedTuple):
-    """Told to a listener after every step; ``picture()`` decodes what is believed now."""
+    """Told to a listener after every step; ``preview()`` decodes what is believed now."""
 
     sample: int  # 0 … samples − 1
     samples: int
     step: int  # 1 … steps
     steps: int
-    picture: Callable[[], Tensor]  # (C, H, W) in [−1, 1]
+    preview: Callable[[], Tensor]  # (C, *spatial) in [−1, 1]
 
 
 MAX_STEPS = 10_000
-MAX_PIXELS = 1 << 26
+MAX_ELEMENTS = 1 << 26  # of the spatial size
 
 
-def check(request: Request, channels: int, multiple: int, size: tuple[int, int]) -> None:
+def _edges(size: tuple[int, ...]) -> str:
+    """A size as people write it: width first."""
+    return "x".join(str(edge) for edge in reversed(size))
+
+
+def check(request: Request, channels: int, multiple: int, size: tuple[int, ...]) -> None:
     """Raise RequestError for what no model, or not this one, can do."""
-    height, width = size
-    if height < 1 or width < 1 or height * width > MAX_PIXELS:
+    if min(size) < 1 or math.prod(size) > MAX_ELEMENTS:
         raise RequestError(
-            f"impossible size {width}x{height}: give 1 or more on each side and at most "
-            f"{MAX_PIXELS:,} pixels"
+            f"impossible size {_edges(size)}: give 1 or more on each side and at most "
+            f"{MAX_ELEMENTS:,} pixels"
         )
-    if height % multiple or width % multiple:
-        near = [max(multiple, round(edge / multiple) * multiple) for edge in (width, height)]
+    if any(edge % multiple for edge in size):
+        near = tuple(max(multiple, round(edge / multiple) * multiple) for edge in size)
         raise RequestError(
-            f"impossible size {width}x{height}: this model needs multiples of {multiple}; "
-            f"nearest {near[0]}x{near[1]}"
+            f"impossible size {_edges(size)}: this model needs multiples of {multiple}; "
+            f"nearest {_edges(near)}"
         )
     if not request.seeds:
         raise RequestError("no seed: a request makes one sample a seed")
@@ -119,15 +124,15 @@ def check(request: Request, channels: int, multiple: int, size: tuple[int, int])
     if request.start is not None:
         if not 0 < request.start.strength <= 1:
             raise RequestError(f"strength must lie in (0, 1], not {request.start.strength}")
-        _check_image("the start image", request.start.image, channels, size)
+        _check_media("the start image", request.start.media, channels, size)
     if request.known is not None:
-        _check_image("the known image", request.known.image, channels, size)
-        _check_image("the mask", request.known.mask, 1, size)
+        _check_media("the known image", request.known.media, channels, size)
+        _check_media("the mask", request.known.mask, 1, size)
 
 
-def _check_image(what: str, image: Tensor, channels: int, size: tuple[int, int]) -> None:
-    if tuple(image.shape) != (channels, *size):
+def _check_media(what: str, media: Tensor, channels: int, size: tuple[int, ...]) -> None:
+    if tuple(media.shape) != (channels, *size):
         raise RequestError(
-            f"{what} has shape {tuple(image.shape)}, this request needs {(channels, *size)} "
+            f"{what} has shape {tuple(media.shape)}, this request needs {(channels, *size)} "
             "(channels, height, width)"
         )

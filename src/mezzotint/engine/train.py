@@ -25,8 +25,8 @@ from mezzotint.diffusion.losses import LevelReport, level_report
 from mezzotint.engine import ema, state
 from mezzotint.engine.config import StepsConfig, TrainConfig, differences, parse_config, to_toml
 from mezzotint.engine.objectives import Batch
-from mezzotint.engine.reports import Listener, Log, Progress, Window
 from mezzotint.engine.prepare import Task, prepare
+from mezzotint.engine.reports import Listener, Log, Progress, Window
 from mezzotint.engine.state import Checkpoint, TrainError
 from mezzotint.engine.team import Team, join
 from mezzotint.files import atomic_write

@@ -43,7 +43,7 @@ Conditioner = Callable[[Sequence[str]], Conditioning]
 class Defaults:
     """What a request takes when it does not say: data of the family."""
 
-    size: tuple[int, int]  # height, width
+    size: tuple[int, ...]  # (height, width) of a picture
     steps: int
     guidance: float
     sampler: str

@@ -28,6 +28,11 @@ from mezzotint.networks.unet import UNet, UNetConfig
 FORMAT = 1
 KEY = "mezzotint"
 CHANNELS = {"grey": 1, "rgb": 3, "rgba": 4}
+NETWORKS: dict[str, tuple[type[DiTConfig] | type[UNetConfig], type[DiT] | type[UNet]]] = {
+    "dit": (DiTConfig, DiT),
+    "unet": (UNetConfig, UNet),
+}
+"""The networks that a native model may have, by their kind in files and configurations."""
 SCHEDULES: dict[str, schedules.Schedule] = {
     "flow": schedules.RectifiedFlow(),
     "cosine": schedules.Cosine(),
@@ -69,7 +74,7 @@ class NativeConfig:
 
 
 def to_json(config: NativeConfig) -> str:
-    kind = "dit" if isinstance(config.network, DiTConfig) else "unet"
+    kind = next(name for name, (kind, _) in NETWORKS.items() if isinstance(config.network, kind))
     return json.dumps({"format": FORMAT, "network": kind, "config": asdict(config)})
 
 
@@ -90,10 +95,9 @@ def from_json(text: str) -> NativeConfig:
             f"the model file has format {document.get('format')}, this version reads {FORMAT}: "
             "update mezzotint"
         )
-    kinds = {"dit": DiTConfig, "unet": UNetConfig}
     try:
         values = _tuples(document["config"])
-        network = kinds[document["network"]](**values.pop("network"))
+        network = NETWORKS[document["network"]][0](**values.pop("network"))
         defaults = Defaults(**values.pop("defaults"))
         latent = values.pop("latent")
         if latent is not None:
@@ -245,9 +249,8 @@ def build(config: NativeConfig) -> Model:
     for name, known in ((config.prediction, ROWS), (config.schedule, SCHEDULES)):
         if name not in known:
             raise ValueError(f"unknown {name!r}: choose one of {', '.join(known)}")
-    network: DiT | UNet = (
-        DiT(config.network) if isinstance(config.network, DiTConfig) else UNet(config.network)
-    )
+    make = next(make for kind, make in NETWORKS.values() if isinstance(config.network, kind))
+    network = make(config.network)  # type: ignore[arg-type]  # the row pairs them
     codec: Codec = PixelCodec(CHANNELS[config.channels])
     if config.latent is not None:
         codec = _latent_codec(config.latent, CHANNELS[config.channels])

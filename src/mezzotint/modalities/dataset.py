@@ -201,13 +201,15 @@ def _row(text: str, names: frozenset[str]) -> _Row:
         raise ValueError("names no 'file'")
     if name not in names:
         raise ValueError(f"{name} is not there")
-    captions = row.get("captions", row.get("text")) or ()
+    captions = row.get("captions", row.get("text")) or []
     if isinstance(captions, str):
-        captions = (captions,)
-    if not all(isinstance(caption, str) and caption.strip() for caption in captions):
+        captions = [captions]
+    if not isinstance(captions, list) or not all(
+        isinstance(c, str) and c.strip() for c in captions
+    ):
         raise ValueError(f"{name}: captions must be texts that say something")
     weight = row.get("weight", 1.0)
-    if not isinstance(weight, (int, float)) or not 0 < weight < math.inf:
+    if type(weight) not in (int, float) or not 0 < weight < math.inf:
         raise ValueError(f"{name}: the weight must be a number above 0, not {weight!r}")
     return _Row(
         Item(name, tuple(captions), _text_field(row, "label"), float(weight)),
