@@ -51,14 +51,14 @@ prediction = "v"
 schedule = "cosine"
 condition = "class"
 [train]
-pictures = 320
+pictures = 160
 batch = 8
 micro_batch = 4
 learning_rate = 1e-3
-warmup_pictures = 64
+warmup_pictures = 32
 decay = "cosine"
 loss = "min_snr"
-snapshot_pictures = 80
+snapshot_pictures = 40
 checkpoint_minutes = 0
 log_steps = 3
 """

@@ -119,7 +119,11 @@ def test_emoji_words_by_code_and_by_name() -> None:
     words.add_names({"1F44B": ["wave"], "1F600": "grinning"})
     entry = words.find("anything", "1f44b-fe0f")
     assert entry is not None
-    assert (entry.label, entry.tags, entry.toned) == ("waving hand", ("bye", "hello", "hand"), False)
+    assert (entry.label, entry.tags, entry.toned) == (
+        "waving hand",
+        ("bye", "hello", "hand"),
+        False,
+    )
     assert words.find("wave-2") == entry
     toned = words.find("waving-hand-dark-skin-tone")
     assert toned is not None
@@ -150,6 +154,12 @@ def test_wrapped_icon_is_cropped_centred_and_exact() -> None:
 def test_current_colour_is_a_plain_grey() -> None:
     icon = {"body": '<rect width="9" height="9" fill="currentColor"/>', "width": 9, "height": 9}
     assert render_svg(wrap_icon(icon, {}, 32), 32).getpixel((16, 16)) == (0x3A, 0x3A, 0x3A, 255)
+
+
+def test_what_fades_in_is_drawn() -> None:
+    body = '<rect width="9" height="9" opacity="0"><animate attributeName="opacity"/></rect>'
+    icon = {"body": body, "width": 9, "height": 9}
+    assert render_svg(wrap_icon(icon, {}, 32), 32).getpixel((16, 16)) == (0, 0, 0, 255)
 
 
 def test_resized_svg_keeps_its_shape() -> None:
@@ -239,10 +249,10 @@ def test_archive_is_the_same_twice_sorted_and_stored(tmp_path: Path) -> None:
     bodies = [f'<rect width="{n}" height="8" fill="#123"/>' for n in (3, 1, 2)]
     icons = [wrap_icon({"body": body}, {"width": 8, "height": 8}, 32) for body in bodies]
     pictures = [encode(render_svg(icon, 32)) for icon in icons]
-    credits = [Credit("s", "MIT", "Somebody", "", "", "p@1")]
+    holders = [Credit("s", "MIT", "Somebody", "", "", "p@1")]
     paths = [tmp_path / "one.zip", tmp_path / "two.zip"]
     for path in paths:
-        write_archive(path, records, pictures, credits)
+        write_archive(path, records, pictures, holders)
     assert paths[0].read_bytes() == paths[1].read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one.zip", "two.zip"]
     with zipfile.ZipFile(paths[0]) as archive:

@@ -123,8 +123,8 @@ def build(cache: Path, out: Path, size: int, jobs: int) -> str:
     records = records_of([good[index] for index in kept], shelf.paths["minilm"])
     stages["kept"].update(record.set for record in records)
     stages["heldout"].update(record.set for record in records if record.split == "heldout")
-    credits = [_credit(shelf, index) for index in range(len(shelf.sources))]
-    write_archive(out, records, [pictures[index].file for index in kept], credits)
+    holders = [_credit(shelf, index) for index in range(len(shelf.sources))]
+    write_archive(out, records, [pictures[index].file for index in kept], holders)
     concepts = {record.concept for record in records}
     hidden = sum(map(held_out, concepts))
     return f"{table(shelf, stages)}\n{len(concepts)} concepts, {hidden} held out\n{out}"

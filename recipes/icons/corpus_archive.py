@@ -48,7 +48,7 @@ class Credit:
     package: str
 
 
-def licences_text(records: Sequence[Record], credits: Sequence[Credit]) -> str:
+def licences_text(records: Sequence[Record], holders: Sequence[Credit]) -> str:
     """The attribution file: who made which set, under which licence, and what was changed."""
     counts = Counter(record.set for record in records)
     lines = [
@@ -59,7 +59,7 @@ def licences_text(records: Sequence[Record], credits: Sequence[Credit]) -> str:
         "for emoji, from emojibase-data and emojilib (both MIT).",
     ]
     by_licence: dict[str, list[Credit]] = {}
-    for credit in credits:
+    for credit in holders:
         by_licence.setdefault(credit.licence, []).append(credit)
     for licence in sorted(by_licence):
         total = sum(counts[credit.set] for credit in by_licence[licence])
@@ -74,7 +74,7 @@ def licences_text(records: Sequence[Record], credits: Sequence[Credit]) -> str:
 
 
 def write_archive(
-    out: Path, records: Sequence[Record], pictures: Sequence[bytes], credits: Sequence[Credit]
+    out: Path, records: Sequence[Record], pictures: Sequence[bytes], holders: Sequence[Credit]
 ) -> None:
     """Write beside `out` first and rename at the end, so that a half archive is never seen."""
     order = sorted(range(len(records)), key=lambda index: records[index].file)
@@ -82,11 +82,11 @@ def write_archive(
     part = out.with_name(f"{out.name}.{os.getpid()}.part")
     try:
         with zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
-            _add(archive, "LICENCES.md", licences_text(records, credits).encode())
+            _add(archive, "LICENCES.md", licences_text(records, holders).encode())
             _add(archive, "metadata.jsonl", "".join(line + "\n" for line in lines).encode())
             for index in order:
                 _add(archive, records[index].file, pictures[index])
-        os.replace(part, out)
+        part.replace(out)
     finally:
         part.unlink(missing_ok=True)
 

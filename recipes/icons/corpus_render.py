@@ -30,6 +30,8 @@ def wrap_icon(icon: Mapping[str, Any], defaults: Mapping[str, Any], size: int) -
     left, top = box["left"] or 0, box["top"] or 0
     width, height = box["width"] or 16, box["height"] or 16
     body = str(icon["body"]).replace("currentColor", CURRENT_COLOUR)
+    if "<animate" in body:  # what fades in is invisible in the first frame, which is drawn here
+        body = body.replace(' opacity="0"', "")
     return (
         '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
         f'width="{size}" height="{size}" viewBox="{left} {top} {width} {height}">{body}</svg>'

@@ -158,7 +158,7 @@ def _categories(icons: Mapping[str, Any]) -> dict[str, list[str]]:
 
 def _read_named(shelf: Shelf, source: Source) -> Iterator[Drawing]:
     icons = shelf.icons(source.id)
-    dropped = _in_categories(icons, source.drop_categories)
+    dropped = _in_categories(icons, source.drop_categories).union(source.drop_names)
     categories = _categories(icons)
     variants = (*source.strip, *source.styles)
     for name, icon in sorted(icons["icons"].items()):

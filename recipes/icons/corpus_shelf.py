@@ -49,6 +49,7 @@ class Source:
     number_words: bool = False
     codes_of: str | None = None
     author: str | None = None
+    drop_names: tuple[str, ...] = ()
     drop_categories: tuple[str, ...] = ()
     drop_folders: tuple[str, ...] = ()
 

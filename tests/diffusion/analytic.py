@@ -48,9 +48,7 @@ def gaussian(mean: Tensor, covariance: Tensor) -> Denoiser:
     return denoise
 
 
-def gaussian_flow(
-    mean: Tensor, covariance: Tensor, x: Tensor, start: Level, end: Level
-) -> Tensor:
+def gaussian_flow(mean: Tensor, covariance: Tensor, x: Tensor, start: Level, end: Level) -> Tensor:
     """The exact solution of the probability-flow ODE for Gaussian data.
 
     Along each eigenvector of C, ``(x − alpha m) / sqrt(alpha^2 c + sigma^2)`` is constant.

@@ -73,7 +73,7 @@ def model(name: str, denoise: Denoiser) -> Denoiser:
     return through(ROWS[row], denoise)
 
 
-# --- The equivalence matrix -------------------------------------------------------------------
+# --- The equivalence matrix -----------------------------------------------------------------------
 
 
 def scaled(run: Run, denoise: Denoiser, levels: Level, u: Tensor) -> Tensor:
@@ -127,7 +127,7 @@ def test_flow_time_is_finite_at_pure_noise(run: Run) -> None:
     assert math.log2(errors["flow"][0] / errors["flow"][1]) > 1.8
 
 
-# --- Order of accuracy ------------------------------------------------------------------------
+# --- Order of accuracy ----------------------------------------------------------------------------
 
 
 def slope(run: Run, denoise: Denoiser, curve: str, grade: float) -> float:
@@ -166,7 +166,7 @@ OPTIONS: dict[str, tuple[int, Run]] = {
     "lms 1": (1, partial(s.lms, order=1)),
     "lms 2": (2, partial(s.lms, order=2)),
     "lms 3": (3, partial(s.lms, order=3)),
-    "lms 4 flow": (4, partial(s.lms, order=4, integrand="flow")),
+    "lms 3 flow": (3, partial(s.lms, order=3, integrand="flow")),
     "deis 1": (1, partial(s.deis, order=1)),
     "deis 2": (2, partial(s.deis, order=2)),
     "dpm++ 2m heun": (2, partial(sde.dpmpp_2m_sde, eta=0.0, variant="heun")),
@@ -205,7 +205,7 @@ def test_ipndm_is_of_its_order_on_equal_steps() -> None:
     assert math.log2(errors[0] / errors[1]) == pytest.approx(4, abs=0.3)
 
 
-# --- Samplers that are one another ------------------------------------------------------------
+# --- Samplers that are one another ----------------------------------------------------------------
 
 SAME: dict[str, tuple[Run, Run]] = {
     "ddim, euler": (s.ddim, s.euler),
@@ -250,7 +250,7 @@ def test_equal_samplers(pair: str) -> None:
         assert torch.allclose(step.x, other.x, rtol=1e-12, atol=1e-12)
 
 
-# --- Closed forms of data -----------------------------------------------------------------------
+# --- Closed forms of data -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
@@ -382,7 +382,7 @@ def test_tcd_inner_levels() -> None:
     assert torch.allclose(last(partial(s.tcd, inner=inner), GAUSSIAN, x, levels), by_gamma)
 
 
-# --- What every sampler promises ----------------------------------------------------------------
+# --- What every sampler promises ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
@@ -486,7 +486,7 @@ def test_bh1_tends_to_the_midpoint() -> None:
     assert bh1_moments(1e-9)[1] == pytest.approx(0.5)
 
 
-# --- Errors -----------------------------------------------------------------------------------------
+# --- Errors ---------------------------------------------------------------------------------------
 
 
 def test_an_unknown_sampler_is_named_with_its_neighbours() -> None:

@@ -95,7 +95,7 @@ def test_what_is_written_is_read_again(text: str) -> None:
         (
             "batch = 8",
             'batch = 8\nsample_prompts = "a fox"',
-            "sample_prompts = 'a fox': it must be",
+            "sample_prompts = 'a fox': it",
         ),
         ('"x0"', '"x1"', "model.prediction = 'x1': it must be one of 'x0'"),
         ('"flow"', '"edm"', "the edm prediction and the edm schedule go together"),

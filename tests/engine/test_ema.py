@@ -99,5 +99,5 @@ def test_snapshots_survive_large_weights(tmp_path: Path) -> None:
 
 
 def test_no_snapshots(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="no snapshots: train with train.snapshot_pictures"):
+    with pytest.raises(CheckpointError, match=r"no snapshots: train with train\.snapshot_pictures"):
         ema.reconstruct(tmp_path, 0.1)

@@ -109,7 +109,8 @@ def _edit(args: argparse.Namespace, model: Model) -> _Edit:
         known = expand(pictures.to_tensor(image, channels), *args.expand)
         canvas = known.media
     else:
-        canvas = _fitted(args, image, channels, args.size or model.defaults.size)
+        height, width = args.size or model.defaults.size
+        canvas = _fitted(args, image, channels, (height, width))
     strength = STRENGTH if args.strength is None and known is None else args.strength
     start = None if strength is None else Start(canvas, strength)
     height, width = canvas.shape[1:]

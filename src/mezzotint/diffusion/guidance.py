@@ -195,7 +195,7 @@ def contrast(denoise: Denoiser, contrasts: Sequence[Contrast]) -> Denoiser:
 
 
 def autoguidance(denoise: Denoiser, weak: Denoiser, scale: float, rule: Rule = linear) -> Denoiser:
-    """Guidance by a worse version of the model (Karras et al. 2024, "Guiding a diffusion model with a bad version of itself").
+    """Guidance by a worse version of the model (Karras et al. 2024, autoguidance).
 
     ``weak`` may be a smaller or less trained network; the same network with its self-attention
     made the identity (perturbed-attention guidance, Ahn et al. 2024) or with layers left out

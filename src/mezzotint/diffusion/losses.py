@@ -75,7 +75,8 @@ def stratified(u: Tensor, index: Tensor, strata: int) -> Tensor:
     """Uniform numbers spread over strata: sample ``index`` falls into stratum ``index % strata``.
 
     Over ``strata`` consecutive samples each stratum holds one, which lowers the variance of the
-    loss (the low-discrepancy sampler of Kingma et al. 2021).  The draw of a sample depends on its own number only.
+    loss (the low-discrepancy sampler of Kingma et al. 2021).  The draw of a sample depends on its
+    own number only.
     """
     return (index % strata + u) / strata
 
@@ -132,7 +133,7 @@ def edm(sigma_data: float = 0.5) -> Weight:
 
 
 def sigmoid(bias: float = 0.0) -> Weight:
-    """``sigmoid(bias − log SNR)`` on the error of eps (Kingma & Gao 2023; Hoogeboom et al. 2024)."""
+    """``sigmoid(bias − log SNR)`` on the error of eps (Kingma & Gao 2023; Hoogeboom 2024)."""
     return _of_eps(lambda level: torch.sigmoid(bias - 2 * (level.alpha.log() - level.sigma.log())))
 
 

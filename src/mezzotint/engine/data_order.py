@@ -7,6 +7,7 @@ the same whatever the batch, the process or the restart that asks for it.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from mezzotint.diffusion.noise import uniform
 
-_BLOCK = 4096
+BLOCK = 4096
 
 
 class Streams:
@@ -28,16 +29,17 @@ class Streams:
         self.seed = seed
         self._blocks: dict[tuple[str, int], Tensor] = {}
 
-    def _block(self, name: str, number: int) -> Tensor:
+    def block(self, name: str, number: int) -> Tensor:
+        """The numbers of samples ``BLOCK * number`` to ``BLOCK * (number + 1) − 1``."""
         if (name, number) not in self._blocks:
             if len(self._blocks) > 64:  # samples come nearly in order: old blocks are not needed
                 self._blocks.clear()
-            self._blocks[name, number] = uniform(self.seed, f"train/{name}", number, (_BLOCK,))
+            self._blocks[name, number] = uniform(self.seed, f"train/{name}", number, (BLOCK,))
         return self._blocks[name, number]
 
     def __call__(self, name: str, numbers: Sequence[int]) -> Tensor:
         """``(len(numbers),)`` float64."""
-        drawn = [self._block(name, n // _BLOCK)[n % _BLOCK] for n in numbers]
+        drawn = [self.block(name, n // BLOCK)[n % BLOCK] for n in numbers]
         return torch.stack(drawn)
 
 
@@ -76,12 +78,10 @@ class DataOrder:
         """The item of sample ``number``, counted from 0 over the whole run."""
         while self._starts[-1] <= number:
             self._starts.append(self._starts[-1] + len(self._epoch(len(self._starts) - 1)))
-        epoch = len(self._starts) - 2
-        while self._starts[epoch] > number:
-            epoch -= 1
+        epoch = bisect_right(self._starts, number) - 1
         return int(self._epoch(epoch)[number - self._starts[epoch]])
 
     def epoch(self, number: int) -> int:
         """The epoch, from 0, that sample ``number`` belongs to."""
         self.item(number)
-        return sum(start <= number for start in self._starts) - 1
+        return bisect_right(self._starts, number) - 1

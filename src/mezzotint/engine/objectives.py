@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -19,7 +20,7 @@ from mezzotint.diffusion.level import Conditioning, Level, Tokens, mix
 from mezzotint.diffusion.noise import noise
 from mezzotint.diffusion.schedules import Schedule
 from mezzotint.engine.config import StepsConfig, TrainConfig
-from mezzotint.engine.data_order import DataOrder, Streams
+from mezzotint.engine.data_order import BLOCK, DataOrder, Streams
 from mezzotint.engine.pictures import Reader, to_float
 from mezzotint.families.model import Conditioner, Model
 from mezzotint.modalities.dataset import Dataset, Item
@@ -126,6 +127,30 @@ def level_sampler(train: StepsConfig, schedule: Schedule) -> losses.LevelSampler
     return losses.uniform(schedule)
 
 
+def numbered_levels(
+    train: StepsConfig, schedule: Schedule, streams: Streams
+) -> Callable[[Sequence[int]], tuple[Level, Tensor]]:
+    """Sample numbers → their levels and times.
+
+    Stratified: each step sees the levels evenly, one sample a stratum.  Computed in whole blocks,
+    since the last bit of a vectorized sine depends on where in a tensor its argument stands.
+    """
+    sample = level_sampler(train, schedule)
+
+    @lru_cache(maxsize=8)
+    def block(number: int) -> tuple[Tensor, Tensor, Tensor]:
+        index = torch.arange(number * BLOCK, (number + 1) * BLOCK)
+        level = sample(losses.stratified(streams.block("level", number), index, train.batch))
+        return level.alpha, level.sigma, schedule.time(level)
+
+    def levels(numbers: Sequence[int]) -> tuple[Level, Tensor]:
+        rows = [[part[n % BLOCK] for part in block(n // BLOCK)] for n in numbers]
+        alpha, sigma, time = (torch.stack(column) for column in zip(*rows, strict=True))
+        return Level(alpha, sigma), time
+
+    return levels
+
+
 def level_weight(train: StepsConfig) -> losses.Weight:
     """The weight of the levels, as the configuration names it."""
     weights: dict[str, losses.Weight] = {
@@ -148,7 +173,7 @@ def diffusion(config: TrainConfig, dataset: Dataset, model: Model, x0_of: Reader
     train, condition = config.train, config.model.condition
     order = DataOrder([item.weight for item in dataset.items], config.seed)
     streams, count = Streams(config.seed), len(dataset.items)
-    levels = level_sampler(train, model.schedule)
+    levels = numbered_levels(train, model.schedule, streams)
     weight = level_weight(train)
     conditioner = remembered(model.conditioner)
     row = model.parameterization.row
@@ -157,16 +182,14 @@ def diffusion(config: TrainConfig, dataset: Dataset, model: Model, x0_of: Reader
         items = [order.item(n) for n in numbers]
         mirrored = streams("flip", numbers) < 0.5 if config.data.flip else [False] * len(items)
         x0 = x0_of([i + count * bool(m) for i, m in zip(items, mirrored, strict=True)])
-        # Each step sees the levels evenly: one sample a stratum.
-        u = losses.stratified(streams("level", numbers), torch.tensor(numbers), train.batch)
-        level = levels(u)
+        level, time = levels(numbers)
         dropped = streams("drop", numbers) < train.drop_condition
         prompts = [
             "" if drop else prompt_of(dataset.items[item], condition, float(choice))
             for item, choice, drop in zip(items, streams("caption", numbers), dropped, strict=True)
         ]
         eps = torch.stack([noise(config.seed, "train/noise", n, x0.shape[1:]) for n in numbers])
-        return Batch(x0, eps, level, model.schedule.time(level), conditioner(prompts))
+        return Batch(x0, eps, level, time, conditioner(prompts))
 
     def per_sample(batch: Batch) -> Tensor:
         level = batch.level

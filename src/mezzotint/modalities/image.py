@@ -278,14 +278,21 @@ def on_checkerboard(image: Image.Image) -> Image.Image:
     return board
 
 
-def _shortened(text: str, width: float, font: ImageFont.FreeTypeFont) -> str:
-    """The text, cut with an ellipsis where it is wider than ``width`` pixels."""
-    text = " ".join(text.split())
-    if font.getlength(text) <= width:
-        return text
-    while text and font.getlength(text + "…") > width:
-        text = text[:-1]
-    return text.rstrip() + "…"
+def _lines(text: str, width: float, font: ImageFont.FreeTypeFont, most: int = 2) -> str:
+    """The text in at most ``most`` lines of ``width`` pixels, cut with an ellipsis if longer."""
+    lines: list[str] = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if not lines[-1] or len(lines) == most or font.getlength(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    for number, line in enumerate(lines):
+        if font.getlength(line) > width:
+            while line and font.getlength(line + "…") > width:
+                line = line[:-1]
+            lines[number] = line.rstrip() + "…"
+    return "\n".join(lines)
 
 
 def contact_sheet(
@@ -313,7 +320,8 @@ def contact_sheet(
     gap = max(4, width // 16)
     font = ImageFont.load_default(max(10, min(24, width // 11)))
     assert isinstance(font, ImageFont.FreeTypeFont)
-    line = math.ceil(font.size * 1.4) if captions else 0
+    texts = [_lines(caption, width, font) for caption in captions or ()]
+    line = math.ceil(font.size * 1.3) * max((text.count("\n") + 1 for text in texts), default=0)
     rows = math.ceil(len(images) / columns)
     size = (gap + columns * (width + gap), gap + rows * (height + line + gap))
     sheet = Image.new("RGB", size, "white")
@@ -323,7 +331,9 @@ def contact_sheet(
         left, top = gap + column * (width + gap), gap + row * (height + line + gap)
         offset = (left + (width - image.width) // 2, top + (height - image.height) // 2)
         sheet.paste(on_checkerboard(image), offset)
-        if captions:
-            text = _shortened(captions[number], width, font)
-            draw.text((left + width / 2, top + height + line / 2), text, "black", font, "mm")
+        if texts:
+            middle = (left + width / 2, top + height + line / 2)
+            draw.multiline_text(
+                middle, texts[number], "black", font, "mm", spacing=1, align="center"
+            )
     return sheet
