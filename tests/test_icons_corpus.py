@@ -50,13 +50,15 @@ BOX = {"width": 40, "height": 20}
 
 def test_captions_are_the_same_every_time_and_start_with_the_label() -> None:
     tags = ("animal", "bear", "zoo", "bamboo", "cute")
-    first = captions("set:panda", "panda", tags, "flat emoji")
-    assert first == captions("set:panda", "panda", tags, "flat emoji")
-    assert first != captions("set:panda-2", "panda", tags, "flat emoji")
+    style = "emoji, flat style"
+    first = captions("set:panda", "panda", tags, style)
+    assert first == captions("set:panda", "panda", tags, style)
+    assert first != captions("set:panda-2", "panda", tags, style)
     assert len(first) == 8
-    assert first[:2] == ["panda, flat emoji", "panda"]
+    assert first[:2] == ["panda, emoji, flat style", "panda"]
     for caption in first:
-        label, *rest = caption.removesuffix(", flat emoji").split(", ")
+        bare = caption.removesuffix(", flat style").removesuffix(", emoji")
+        label, *rest = bare.split(", ")
         assert label == "panda"
         assert len(rest) <= 4
         assert set(rest) <= set(tags)

@@ -205,7 +205,7 @@ def _toy(count: int = 240) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 def test_judge_learns_and_is_the_same_every_time() -> None:
     sight, words, concept = _toy()
     judges = [
-        probe.train([sight[24:]], [words[concept[24:]]], concept[24:], epochs=20, tell=len)
+        probe.train(sight[24:], words[concept[24:]], concept[24:], epochs=20, tell=len)
         for _ in range(2)
     ]
     for a, b in zip(judges[0].state_dict().values(), judges[1].state_dict().values(), strict=True):
@@ -214,6 +214,16 @@ def test_judge_learns_and_is_the_same_every_time() -> None:
         judges[0].picture(sight[:12]), judges[0].text(words), torch.arange(12), top=1
     )
     assert found.value > 0.9
+
+
+def test_whitening_gives_uncorrelated_components_of_unit_variance() -> None:
+    mixing = torch.randn(6, 6, generator=_generator(0))
+    sight = torch.randn(5000, 6, generator=_generator(1)) @ mixing + 3
+    mean, matrix = probe.whitening(sight, 4)
+    components = (sight - mean) @ matrix
+    covariance = components.T.cov()
+    assert torch.allclose(covariance, covariance.diagonal().diag(), atol=1e-3)
+    assert ((covariance.diagonal() > 0.5) & (covariance.diagonal() < 1.01)).all()
 
 
 def test_contrastive_loss_closed_form_and_same_concepts_left_out() -> None:
@@ -383,7 +393,7 @@ def _room() -> tuple[bench.Bench, torch.Tensor]:
     drawings = reference.Real(layout(unit), reference.tiny(unit))
     words = torch.nn.functional.normalize(torch.randn(24, 384, generator=_generator(5)), dim=1)
     concept = torch.arange(48) // 2
-    judge = probe.train([drawings.features.sight], [words[concept]], concept, 20, tell=len)
+    judge = probe.train(drawings.features.sight, words[concept], concept, 20, tell=len)
     told = {f"thing {n}": words[n] for n in range(24)}
     base = bench.Baselines(
         measures.Recall(1.0, 0.4),

@@ -118,8 +118,8 @@ def judge_of(
     rows = [row for row in range(len(corpus.entries)) if row not in asked]
     numbers = {c: n for n, c in enumerate(sorted({e.concept for e in corpus.entries}))}
     judge = train(
-        [drawings.features.sight[rows]],
-        [_stack(told, tuple(corpus.entries[row].label for row in rows))],
+        drawings.features.sight[rows],
+        _stack(told, tuple(corpus.entries[row].label for row in rows)),
         torch.tensor([numbers[corpus.entries[row].concept] for row in rows]),
         EPOCHS,
         tell=tell,

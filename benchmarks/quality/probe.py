@@ -1,14 +1,14 @@
 """The judge: which words does a picture look like?  Trained on real drawings only.
 
-A small network from picture features to MiniLM's space of sentences, by the contrastive loss of
-CLIP (InfoNCE, arXiv 2103.00020).  It learns from the drawings of all concepts, held-out ones too:
+A small network from principal components of picture features to MiniLM's space of sentences, by
+the contrastive loss of CLIP (InfoNCE, arXiv 2103.00020).  It learns from the drawings of all concepts, held-out ones too:
 only the model that draws must not know them; a judge who knows what a thing looks like is the
 fairer one.  The drawings that give the ceiling are never among those it learned from.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -16,11 +16,14 @@ from torch import Tensor, nn
 
 HIDDEN = 1024
 TEXT = 384
+COMPONENTS = 768
 EPOCHS = 20
-_BATCH = 1024
+_BATCH = 512
 _RATE = 1e-3
 _DECAY = 0.05
-_DROPOUT = 0.3
+_DROPOUT = 0.4
+_RARE = 0.02  # added to a feature's spread, so that one which is nearly always zero cannot explode
+_FAINT = 0.05  # the same for the variance of a principal component
 
 
 class Judge(nn.Module):
@@ -28,12 +31,13 @@ class Judge(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
+        components = min(COMPONENTS, width)
         self.register_buffer("mean", torch.zeros(width))
-        self.register_buffer("std", torch.ones(width))
+        self.register_buffer("whitening", torch.zeros(width, components))
         self.register_buffer("text_mean", torch.zeros(TEXT))
         self.picture_net = nn.Sequential(
             nn.Dropout(_DROPOUT / 2),
-            nn.Linear(width, HIDDEN),
+            nn.Linear(components, HIDDEN),
             nn.GELU(),
             nn.Dropout(_DROPOUT),
             nn.Linear(HIDDEN, TEXT),
@@ -44,8 +48,8 @@ class Judge(nn.Module):
         self.scale = nn.Parameter(torch.tensor(2.5))  # log of the inverse temperature
 
     def whiten(self, sight: Tensor) -> Tensor:
-        """Features with the mean and spread of the real drawings taken out."""
-        return (sight.float() - self.mean) / self.std
+        """The principal components of the features, ``(N, 768)``, of unit variance."""
+        return (sight.float() - self.mean) @ self.whitening
 
     def picture(self, sight: Tensor) -> Tensor:
         """Unit vectors ``(N, 384)``."""
@@ -65,59 +69,66 @@ def contrastive(pictures: Tensor, texts: Tensor, scale: Tensor, concept: Tensor)
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
 
+def whitening(sight: Tensor, components: int = COMPONENTS) -> tuple[Tensor, Tensor]:
+    """Mean ``(D,)`` and matrix ``(D, C)`` that take features to their principal components.
+
+    Features are divided by their spread first; the components have (nearly) unit variance.
+    """
+    mean, spread = sight.float().mean(0), sight.float().std(0) + _RARE
+    covariance = torch.zeros(len(mean), len(mean))
+    for part in sight.split(4096):
+        scaled = (part.float() - mean) / spread
+        covariance += scaled.T @ scaled / len(sight)
+    variance, direction = torch.linalg.eigh(covariance)  # ascending
+    variance, direction = variance.flip(0)[:components], direction.flip(1)[:, :components]
+    return mean, direction / (variance + _FAINT).sqrt() / spread[:, None]
+
+
 def train(
-    views: Sequence[Tensor],
-    texts: Sequence[Tensor],
+    sight: Tensor,
+    texts: Tensor,
     concept: Tensor,
     epochs: int = EPOCHS,
     seed: int = 0,
     tell: Callable[[str], None] = print,
 ) -> Judge:
-    """Train a judge.
+    """Train a judge on N real drawings.
 
     Args:
-        views: features ``(N, D)`` of the same drawings, clean or altered; each step takes a
-            random view of each drawing.
-        texts: sentence embeddings ``(N, 384)``, several wordings for each drawing.
+        sight: features ``(N, D)``; texts: embeddings ``(N, 384)`` of the drawings' labels.
         concept: ``(N,)`` numbers of the concepts.
     """
-    generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        judge = Judge(views[0].shape[1])
-        judge.mean.copy_(views[0].float().mean(0))
-        judge.std.copy_(views[0].float().std(0) + 0.02)  # rare features must not explode
-        judge.text_mean.copy_(texts[0].mean(0))
-        _fit(judge, views, texts, concept, epochs, generator, tell)
+        judge = Judge(sight.shape[1])
+        mean, matrix = whitening(sight)
+        judge.mean.copy_(mean)
+        judge.whitening.copy_(matrix)
+        judge.text_mean.copy_(texts.mean(0))
+        _fit(judge, judge.whiten(sight), texts, concept, epochs, tell)
     return judge.eval().requires_grad_(False)
 
 
 def _fit(
     judge: Judge,
-    views: Sequence[Tensor],
-    texts: Sequence[Tensor],
+    components: Tensor,
+    texts: Tensor,
     concept: Tensor,
     epochs: int,
-    generator: torch.Generator,
     tell: Callable[[str], None],
 ) -> None:
-    count = len(concept)
-    batch = min(_BATCH, count)
-    steps = count // batch
+    batch = min(_BATCH, len(concept))
+    steps = len(concept) // batch
     optimizer = torch.optim.AdamW(judge.parameters(), lr=_RATE, weight_decay=_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, _RATE, total_steps=epochs * steps, pct_start=0.1
     )
     for epoch in range(epochs):
-        order = torch.randperm(count, generator=generator)
         total = 0.0
-        for step in range(steps):
-            rows = order[step * batch : (step + 1) * batch]
-            sight = _one_each(views, rows, generator).float()
-            words = _one_each(texts, rows, generator)
+        for rows in torch.randperm(len(concept))[: steps * batch].view(steps, batch):
             with torch.autocast("cpu", torch.bfloat16):
-                seen, told = judge.picture_net(judge.whiten(sight)), judge.text(words)
-            seen, told = F.normalize(seen.float(), dim=1), told.float()
+                seen = judge.picture_net(components[rows])
+            seen, told = F.normalize(seen.float(), dim=1), judge.text(texts[rows])
             loss = contrastive(seen, told, judge.scale, concept[rows])
             optimizer.zero_grad()
             loss.backward()
@@ -125,12 +136,3 @@ def _fit(
             schedule.step()
             total += loss.item()
         tell(f"judge: epoch {epoch + 1} of {epochs}, loss {total / steps:.3f}")
-
-
-def _one_each(choices: Sequence[Tensor], rows: Tensor, generator: torch.Generator) -> Tensor:
-    """For each row, the row of one of the choices, at random."""
-    which = torch.randint(len(choices), (len(rows),), generator=generator)
-    out = choices[0][rows]
-    for number in range(1, len(choices)):
-        out = torch.where((which == number)[:, None], choices[number][rows], out)
-    return out

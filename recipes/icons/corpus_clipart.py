@@ -133,6 +133,8 @@ class Clips:
         for words in candidates:
             while words and words[-1] in _SMALL:
                 words = words[:-1]
+            if words[:2] == ["hotel", "icon"]:  # a set of signs: "hotel icon in room phone"
+                words = words[2:]
             if words and len(words) <= 6 and self.english(words):
                 return " ".join(words)
         return None

@@ -20,6 +20,7 @@ from corpus_words import (
     emoji_concept,
     name_label,
     plain,
+    singular,
     tone_weight,
     untoned,
     useful_tags,
@@ -150,9 +151,10 @@ def _categories(icons: Mapping[str, Any]) -> dict[str, list[str]]:
     """The categories of each icon as words: "MapTravel" gives "map" and "travel"."""
     result: dict[str, list[str]] = {}
     for category, names in icons.get("categories", {}).items():
-        words = plain(re.sub(r"([a-z])([A-Z])", r"\1 \2", category)).split()
+        parts = plain(re.sub(r"([a-z])([A-Z])", r"\1 \2", category)).split()
+        words = [singular(part) for part in parts if part not in {"essential", "others"}]
         for name in names:
-            result.setdefault(name, []).extend(w for w in words if w not in {"essential", "others"})
+            result.setdefault(name, []).extend(words)
     return result
 
 

@@ -29,7 +29,7 @@ _GENDERED = {
     "santa": "mx",
 }
 _PREPOSITIONS = {"in", "with", "and", "person"}
-_KEEP_NUMBER = {"beaufort", "index", "die", "dice", "number", "keycap", "error", "top", "block"}
+_KEEP_NUMBER = {"beaufort", "index", "die", "dice", "number", "keycap", "error", "top"}
 _NUMBER_WORDS = {"one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"}
 _SINGULAR_AS_IT_IS = {"glasses", "lens", "news", "scissors", "series", "species", "sunglasses"}
 _TONES = re.compile(r"(?:medium-light|medium-dark|light|medium|dark)(?:-skin)?(?:-tone)?$")
@@ -59,16 +59,16 @@ def captions(key: str, label: str, tags: Sequence[str], style: str) -> list[str]
     """Eight captions of a drawing, the same ones every time: `label[, 0-4 tags][, style]`.
 
     The first is "label, style" and the second the bare label; the rest drop tags and the style
-    at random, where random means a hash of the drawing's key.
+    at random, where random means a hash of the drawing's key. Half of them keep the whole style
+    ("emoji, noto style"), a quarter only the kind that it starts with ("emoji"), a quarter none.
     """
+    kind = style.partition(",")[0]
     result = [f"{label}, {style}", label]
     for turn in range(2, CAPTIONS):
         dice = digest(key, str(turn))
         shuffled = sorted(tags, key=lambda tag: digest(key, str(turn), tag))
-        parts = [label, *shuffled[: dice % 5]]
-        if dice // 5 % 4:  # three times out of four
-            parts.append(style)
-        result.append(", ".join(parts))
+        ending = ((), (kind,), (style,), (style,))[dice // 5 % 4]
+        result.append(", ".join([label, *shuffled[: dice % 5], *ending]))
     return result
 
 

@@ -103,7 +103,11 @@ def _guided(model: Model, wish: Guidance, planned: _Plan) -> Denoiser:
     contrasts = [c for c, blocks in zip(weaker, (wish.perturb, wish.skip), strict=True) if blocks]
     rule = _rule(wish, planned.path)
     guided = guidance.classifier_free(plain, planned.negative, planned.scale, rule, contrasts)
-    return guided if wish.interval is None else guidance.interval(guided, plain, *wish.interval)
+    if wish.interval is None:
+        return guided
+    ends = model.schedule.level(torch.tensor(wish.interval, dtype=torch.float64))
+    low, high = (ends.sigma / ends.alpha).tolist()  # at alpha = 0 infinity, as meant
+    return guidance.interval(guided, plain, low, high)
 
 
 _MAX_POOL = {1: F.adaptive_max_pool1d, 2: F.adaptive_max_pool2d, 3: F.adaptive_max_pool3d}

@@ -42,7 +42,7 @@ class Guidance:
     """How strongly the prompt steers, and by which rules; they combine freely.
 
     scale: classifier-free guidance, 1 is off; None takes the model's default
-    interval: ``(low, high)`` of sigma / alpha: guidance only there (Kynkäänniemi et al. 2024)
+    interval: ``(low, high)`` of the time t: guidance only there (Kynkäänniemi et al. 2024)
     rescale: share of the standard deviation taken back to the conditional's (Lin et al. 2023)
     apg: adaptive projected guidance instead of the plain rule (Sadat et al. 2024)
     cfg_zero_star: optimised unconditional scale and a zero first step (Fan et al. 2025)
