@@ -1,9 +1,10 @@
 """The judge: which words does a picture look like?  Trained on real drawings only.
 
 A small network from principal components of picture features to MiniLM's space of sentences, by
-the contrastive loss of CLIP (InfoNCE, arXiv 2103.00020).  It learns from the drawings of all concepts, held-out ones too:
-only the model that draws must not know them; a judge who knows what a thing looks like is the
-fairer one.  The drawings that give the ceiling are never among those it learned from.
+the contrastive loss of CLIP (InfoNCE, arXiv 2103.00020).  It learns from the drawings of all
+concepts, held-out ones too: only the model that draws must not know them; a judge who knows what
+a thing looks like is the fairer one.  The drawings that give the ceiling are never among those
+that it learned from.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 HIDDEN = 1024
 TEXT = 384
 COMPONENTS = 768
-EPOCHS = 20
+EPOCHS = 12
 _BATCH = 512
 _RATE = 1e-3
 _DECAY = 0.05

@@ -51,7 +51,7 @@ def from_pure_noise(levels: Level) -> Level:
 
 
 @both
-@pytest.mark.parametrize("steps", [4, 20])
+@pytest.mark.parametrize("steps", [4, 12])
 @pytest.mark.parametrize("curve", CURVES)
 def test_there_and_back(name: str, curve: str, steps: int) -> None:
     """Through sigma = 0 at the data's end, to rounding error, however few the steps."""
@@ -66,7 +66,7 @@ def test_there_and_back(name: str, curve: str, steps: int) -> None:
 @pytest.mark.parametrize("curve", ["vp", "flow"])
 def test_there_and_back_from_pure_noise(name: str, curve: str) -> None:
     run, inversion = PAIRS[name]
-    levels = from_pure_noise(closed(path(curve, 20, -2.5, 2.5)))
+    levels = from_pure_noise(closed(path(curve, 12, -2.5, 2.5)))
     start = inverted(partial(inversion, iterations=60), GAUSSIAN, data(), levels)
     assert torch.allclose(sampled(run, GAUSSIAN, start, levels), data(), atol=1e-8)
 
@@ -101,19 +101,19 @@ def test_every_iteration_shrinks_the_error(name: str) -> None:
     ("inversion", "order"),
     [
         (partial(ddim_inversion, iterations=1), 1),
-        (partial(ddim_inversion, iterations=20), 1),
-        (partial(heun_inversion, iterations=20), 2),
+        (partial(ddim_inversion, iterations=12), 1),
+        (partial(heun_inversion, iterations=12), 2),
     ],
 )
 def test_order_of_the_noise_found(inversion: Inversion, order: int, curve: str) -> None:
     """Against the exact probability flow backward; halving the steps by 2^order."""
     errors: list[float] = []
-    for n in (40, 80):
+    for n in (20, 40):
         levels = path(curve, n, -2.0, 1.5)
         x = data() * (levels.alpha[-1] ** 2 + levels.sigma[-1] ** 2).sqrt()
         exact = gaussian_flow(MEAN, COVARIANCE, x, levels.at(-1), levels.at(0))
         errors.append(float((inverted(inversion, GAUSSIAN, x, levels) - exact).abs().max()))
-    assert math.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.2)
+    assert math.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.25)
 
 
 def test_one_iteration_is_the_textbook_inversion() -> None:

@@ -84,7 +84,7 @@ def scaled(run: Run, denoise: Denoiser, levels: Level, u: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("name", SAMPLERS)
 @pytest.mark.parametrize("kind", MODELS)
-@pytest.mark.parametrize("steps", [1, 7, 12])
+@pytest.mark.parametrize("steps", [1, 9])
 def test_every_model_gives_the_same(name: str, kind: str, steps: int) -> None:
     u = MEAN + math.exp(3) * normal(0, 4, 3)
     run = SAMPLERS[name].run
@@ -132,7 +132,7 @@ def test_flow_time_is_finite_at_pure_noise(run: Run) -> None:
 
 def slope(run: Run, denoise: Denoiser, curve: str, grade: float) -> float:
     """The order: minus the slope of log error over log steps, against the exact flow."""
-    counts = [40, 80, 160]
+    counts = [32, 64, 128]
     errors: list[float] = []
     for n in counts:
         levels = path(curve, n, -2.0, 1.5, grade)

@@ -84,14 +84,14 @@ def _invert(phi: Phi, x: Tensor, levels: Level, iterations: int) -> Iterator[Ste
     for number, span in enumerate(reversed(path), 1):
         goal = x  # x', at the cleaner level
         scale = _norm(span.start) / _norm(span.end)
-        x = scale * goal
-        for iteration in range(iterations):
+        arrived, estimate = phi(scale * goal, span)
+        # The factor alpha / alpha' makes the first iteration of DDIM the textbook's, in which only
+        # eps is taken from the guess: x = (alpha / alpha') x' + (sigma − alpha sigma' / alpha') eps
+        factor = float(span.start.alpha) / float(span.end.alpha)
+        x = scale * goal + factor * (goal - arrived)
+        for _ in range(iterations - 1):
             arrived, estimate = phi(x, span)
-            # alpha / alpha' makes the first iteration of DDIM the textbook's, in which only eps
-            # is taken from the guess: x = (alpha / alpha') x' + (sigma − alpha sigma' / alpha') eps
-            alpha = float(span.start.alpha) / float(span.end.alpha)
-            factor = alpha if iteration == 0 else scale
-            x = x + factor * (goal - arrived)
+            x = x + scale * (goal - arrived)
         yield Step(number, span.total, span.start, x, estimate)
 
 

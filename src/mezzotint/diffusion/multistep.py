@@ -27,8 +27,7 @@ from collections.abc import Sequence
 def exponential_moments(z: float, count: int) -> list[float]:
     """The means of ``1, v, …, v^(count − 1)`` under the density ``exp(z v)`` on [0, 1].
 
-    These are ratios of the phi functions of exponential integrators (Hochbruck & Ostermann 2010,
-    eq. 2.10), with no cancellation at small ``z``.
+    These are ratios of the phi functions of exponential integrators (Hochbruck & Ostermann 2010), with no cancellation at small ``z``.
 
     Raises:
         ValueError: ``z`` is not finite.
@@ -53,7 +52,7 @@ def midpoint_moments() -> list[float]:
 
 
 def bh1_moments(z: float) -> list[float]:
-    """``1, z / (2 (1 − e^−z))``: UniPC's B(h) = h with its rho = 1/2 (Zhao et al. 2023, §3.3)."""
+    """``1, z / (2 (1 − e^−z))``: UniPC's B(h) = h with its rho = 1/2 (Zhao et al. 2023)."""
     return [1.0, 0.5 if z == 0 else z / (-2 * math.expm1(-z))]
 
 

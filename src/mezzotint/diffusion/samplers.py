@@ -154,7 +154,7 @@ def lcm(
 ) -> Iterator[Step]:
     """Multistep consistency sampling: ``x' = alpha' x0 + sigma' z``, so ``c = sigma'``.
 
-    Song et al. 2023, algorithm 1; Luo et al. 2023 (LCM), algorithm 3.  The boundary scaling
+    Song et al. 2023, algorithm 1; Luo et al. 2023 (LCM).  The boundary scaling
     c_skip, c_out of a consistency model belongs to its denoiser.
     """
     for span in spans(levels):
@@ -174,7 +174,7 @@ def tcd(
     gamma: float | None = None,
     inner: Level | None = None,
 ) -> Iterator[Step]:
-    """Strategic stochastic sampling of trajectory consistency models (Zheng et al. 2024, alg. 4).
+    """Strategic stochastic sampling of trajectory consistency models (Zheng et al. 2024).
 
     Each step goes deterministically to an inner level s, cleaner than the next one, and is noised
     back to the next: ``c^2 = sigma'^2 − (alpha' sigma_s / alpha_s)^2``.  In the paper
@@ -240,7 +240,7 @@ def dpm2(
 ) -> Iterator[Step]:
     """DPM-Solver-2 as the field runs it: the midpoint method, at the geometric mean of the times.
 
-    k-diffusion's DPM2, after Karras et al. 2022, algorithm 1 and Lu et al. 2022, algorithm 4.
+    k-diffusion's DPM2, which equals Lu et al. 2022, algorithm 1.
     """
     curve = between(levels)
     for span in spans(levels):
@@ -271,7 +271,7 @@ def lms(
 ) -> Iterator[Step]:
     """Linear multistep (Adams–Bashforth) in sigma / alpha, with exact weights for uneven steps.
 
-    k-diffusion's LMS; rho-AB of DEIS (Zhang & Chen 2022, §3.3).  ``order`` from 1 on.
+    k-diffusion's LMS; the rho-AB variant of DEIS (Zhang & Chen 2022).  ``order`` from 1 on.
     """
     check_order("lms", order, 4)
     history: list[tuple[float, Tensor]] = []  # (time, integrand), newest first
@@ -295,9 +295,9 @@ def ipndm(
     order: int = 4,
     integrand: Integrand = "eps",
 ) -> Iterator[Step]:
-    """iPNDM (Zhang & Chen 2022, eq. 21): Adams–Bashforth weights as if all steps were equal.
+    """iPNDM (Zhang & Chen 2022, appendix): Adams–Bashforth weights as if all steps were equal.
 
-    Started by lower orders instead of PNDM's Runge–Kutta steps (Liu et al. 2022, eq. 12).  Of
+    Started by lower orders instead of PNDM's Runge–Kutta steps (Liu et al. 2022).  Of
     order ``order`` where steps are equal in sigma / alpha, of order 2 on other smooth paths.
     """
     check_order("ipndm", order, 4)
@@ -321,7 +321,7 @@ def deis(
     order: int = 3,
     lower_order_final: bool = False,
 ) -> Iterator[Step]:
-    """DEIS multistep (Zhang & Chen 2022, eq. 15): eps a polynomial in log rho, integrated exactly.
+    """DEIS multistep (Zhang & Chen 2022, §3): eps a polynomial in log rho, integrated exactly.
 
     rho = sigma / alpha, so log rho = −lambda: the form the field runs ("log-rho").  ``order`` 1 to
     3; ``lower_order_final`` lets the order fall to 1 towards the last step.

@@ -146,7 +146,7 @@ def exponential_step(
 ) -> Tensor:
     """``x'`` with x0 replaced by its mean under ``exp((1 + eta) lambda)`` over the step.
 
-    Gonzalez et al. 2023 (SEEDS), Lu et al. 2022b and Xue et al. 2023, eq. 13, in one line: the
+    Lu et al. 2022b (appendix), Gonzalez et al. 2023 and Xue et al. 2023 in one line: the
     first-order step with ``c = sigma' sqrt(1 − e^(−2 eta h))`` and the mean of x0.
     """
     where = places([node for node, _ in nodes], span.begin, span.finish)
@@ -167,7 +167,7 @@ def dpmpp_2m_sde(
     eta: float = 1.0,
     variant: Literal["midpoint", "heun"] = "midpoint",
 ) -> Iterator[Step]:
-    """SDE-DPM-Solver++(2M) (Lu et al. 2022b, appendix B.2, and k-diffusion).
+    """SDE-DPM-Solver++(2M) (Lu et al. 2022b, appendix, and k-diffusion).
 
     x0 is linear in log-SNR: taken at the middle of the step ("midpoint") or integrated exactly
     ("heun").  With eta = 0 it is DPM-Solver++(2M).
@@ -277,7 +277,7 @@ def predictor_corrector(
 
 
 def middle_tau(level: Level) -> float:
-    """1 for 0.05 ≤ sigma / alpha ≤ 1, else 0 (Xue et al. 2023, §6: noise in the middle)."""
+    """1 for 0.05 ≤ sigma / alpha ≤ 1, else 0 (Xue et al. 2023: noise in the middle)."""
     return 1.0 if 0.05 * level.alpha <= level.sigma <= level.alpha else 0.0
 
 

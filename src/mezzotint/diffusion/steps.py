@@ -141,7 +141,7 @@ def ancestral(span: Span, eta: float) -> float:
 def diffused(span: Span, eta: float) -> float:
     """``c = sigma' sqrt(1 − e^(−2 eta h))``: exact noise of the reverse SDE of strength eta.
 
-    SDE-DPM-Solver++ (Lu et al. 2022b, appendix) for eta = 1, SA-Solver (Xue et al. 2023, eq. 14)
+    SDE-DPM-Solver++ (Lu et al. 2022b, appendix) for eta = 1, SA-Solver (Xue et al. 2023)
     for eta = tau^2.  Equal to :func:`ancestral` at eta = 0 and 1.
     """
     if eta < 0:

@@ -56,6 +56,7 @@ class ModelConfig:
     """prediction: "x0", "eps", "v", "flow" or "edm"; schedule: "flow", "cosine", "linear", "edm".
     condition: what the model is told: "none", "class" (folder names) or "text" (captions).
     latent: a trained autoencoder's model file; none diffuses pixels.
+    init: a trained model's file of the same network, to go on from (fine-tuning); none starts anew.
     steps, guidance, sampler, spacing: what `generate` takes when it is not told.
     """
 
@@ -63,6 +64,7 @@ class ModelConfig:
     schedule: Literal["flow", "cosine", "linear", "edm"]
     condition: Literal["none", "class", "text"] = "none"
     latent: str | None = None
+    init: str | None = None
     steps: int = 20
     guidance: float = 3.0
     sampler: str = "dpmpp_2m"
@@ -267,8 +269,7 @@ def parse_config(text: str, folder: Path) -> TrainConfig:
         network = _network(document["network"], channels)
     if "model" in document:
         model = _fill(ModelConfig, document["model"], "model", {})
-        if model.latent is not None:
-            model = replace(model, latent=str((folder / model.latent).absolute()))
+        model = _found(model, folder)
     if "autoencoder" in document:
         given = {"channels": channels}
         autoencoder = _fill(AutoencoderConfig, document["autoencoder"], "autoencoder", given)
@@ -292,6 +293,13 @@ def _located(data: DataConfig, folder: Path) -> DataConfig:
         source=str((folder / data.source).absolute()),
         cache_folder=None if cache is None else str((folder / cache).absolute()),
     )
+
+
+def _found(model: ModelConfig, folder: Path) -> ModelConfig:
+    def absolute(path: str | None) -> str | None:
+        return None if path is None else str((folder / path).absolute())
+
+    return replace(model, latent=absolute(model.latent), init=absolute(model.init))
 
 
 def read_config(path: Path) -> TrainConfig:

@@ -179,7 +179,7 @@ def generate(model: Model, request: Request, listener: Listener | None = None) -
         request: what to make; None values take the model's defaults.
         listener: called after every step; what it raises ends the work (cancelling).
     Returns:
-        one ``(C, *spatial)`` float32 tensor in [−1, 1] on the CPU a seed, in the order of the seeds.
+        one ``(C, *spatial)`` float32 tensor in [−1, 1] on the CPU a seed, in their order.
     Raises:
         RequestError: the request is impossible for this model.
     """

@@ -27,7 +27,14 @@ from mezzotint.engine.reports import Listener
 from mezzotint.engine.state import TrainError
 from mezzotint.engine.team import Team
 from mezzotint.families.model import Conditioner, Model
-from mezzotint.families.native import LatentConfig, NativeConfig, build, modules, save_model
+from mezzotint.families.native import (
+    LatentConfig,
+    NativeConfig,
+    build,
+    load_model,
+    modules,
+    save_model,
+)
 from mezzotint.modalities.dataset import Dataset, open_dataset
 from mezzotint.networks.autoencoder import Autoencoder, AutoencoderConfig
 from mezzotint.networks.bert import BertConfig
@@ -205,6 +212,7 @@ def _diffusion(
     assert config.model is not None and config.network is not None
     settings, data = config.model, config.data
     _check_conditions(dataset, settings.condition)
+    first = None if settings.init is None else load_model(Path(settings.init))
     frozen: Autoencoder | None = None
     latent: LatentConfig | None = None
     if settings.latent is None:
@@ -219,6 +227,9 @@ def _diffusion(
 
         stored = _shared(team, encode)
         mean, std = latent_statistics(stored)
+        if first is not None and first[1].latent is not None:  # the scale that it was trained at
+            told = first[1].latent.mean, first[1].latent.std
+            mean, std = torch.tensor(told, dtype=torch.float64)
         reader = _latent_reader(stored, mean, std)
         channels = frozen.config.latent_channels
         latent = LatentConfig(frozen.config, tuple(mean.tolist()), tuple(std.tolist()))
@@ -234,9 +245,25 @@ def _diffusion(
         latent=latent,
     )
     model = _build(native, frozen)
+    if first is not None:
+        _start_from(model, native, *first, str(settings.init))
     if settings.condition == "text":
         _check_captions(dataset, model.conditioner)
     return _task(config, dataset, model, native, frozen, reader, notes)
+
+
+def _start_from(
+    model: Model, native: NativeConfig, first: Model, description: NativeConfig, path: str
+) -> None:
+    """Take the weights of a trained model, which must mean the same to the network."""
+    same = ("network", "channels", "condition", "prediction", "schedule", "classes", "latent")
+    differ = [name for name in same if getattr(native, name) != getattr(description, name)]
+    if differ:
+        raise TrainError(
+            f"model.init = {path!r} is another model: its {', '.join(differ)} differ from this "
+            "configuration: make them the same, or leave init out"
+        )
+    model.network.load_state_dict(first.network.state_dict())
 
 
 def _check_latent(config: TrainConfig, frozen: Autoencoder) -> None:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from mezzotint.checkpoints.files import CheckpointError, load, load_into, save
+from mezzotint.checkpoints.files import CheckpointError, build_unfilled, load, load_into, save
 from mezzotint.diffusion import schedules
 from mezzotint.diffusion.level import Conditioning, Level, Tokens
 from mezzotint.diffusion.prediction import ROWS, Parameterization, unit
@@ -303,8 +303,9 @@ def load_model(path: Path, dtype: torch.dtype = torch.float32) -> tuple[Model, N
             f"{path}: a safetensors file, but not a Mezzotint model: `mezzotint inspect` says what"
         )
     config = from_json(metadata[KEY])
-    model = build(config)
+    model = build_unfilled(lambda: build(config))
     parts = nn.ModuleDict(modules(model))
-    load_into(parts, {name: tensor.to(dtype) for name, tensor in state.items()}, str(path))
+    weights = {name: tensor.to(dtype) for name, tensor in state.items()}
+    load_into(parts, weights, str(path), assign=True)
     parts.eval().requires_grad_(False)
     return model, config

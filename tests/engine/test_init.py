@@ -1,0 +1,114 @@
+"""Fine-tuning: a run that starts from the weights of a trained model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from mezzotint.checkpoints.files import CheckpointError, load
+from mezzotint.engine.config import TrainConfig, parse_config
+from mezzotint.engine.state import TrainError
+from mezzotint.engine.train import train
+from mezzotint.families.native import load_model
+
+CONFIG = """
+name = "tiny"
+[data]
+source = "pictures"
+size = 8
+[network]
+kind = "dit"
+patch = 4
+width = 24
+depth = 1
+heads = 2
+[model]
+prediction = "x0"
+schedule = "flow"
+[train]
+pictures = 16
+batch = 8
+learning_rate = 1e-3
+loss = "flow"
+"""
+AUTOENCODER = """
+name = "folds"
+[data]
+source = "pictures"
+size = 8
+[autoencoder]
+width = 16
+decoder_width = 16
+multipliers = [1, 2]
+latent_channels = 4
+attention = false
+[train]
+pictures = 16
+batch = 8
+learning_rate = 1e-3
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    pixels = torch.randint(0, 256, (8, 8 * 8 * 3), generator=torch.Generator().manual_seed(0))
+    (tmp_path / "pictures").mkdir()
+    for number, row in enumerate(pixels.tolist()):
+        Image.frombytes("RGB", (8, 8), bytes(row)).save(tmp_path / f"pictures/{number}.png")
+    return tmp_path
+
+
+def _config(folder: Path, model: str = "", text: str = CONFIG) -> TrainConfig:
+    return parse_config(text.replace("[train]", f"{model}\n[train]"), folder)
+
+
+def test_it_starts_from_the_weights(folder: Path) -> None:
+    train(_config(folder), folder / "first")
+    tuned = _config(folder, 'init = "first/model.safetensors"')
+    # A rate of almost nothing leaves the weights where they start.
+    slow = parse_config(
+        CONFIG.replace("1e-3", "1e-12").replace(
+            "[train]", 'init = "first/model.safetensors"\n[train]'
+        ),
+        folder,
+    )
+    train(slow, folder / "slow")
+    train(tuned, folder / "tuned")
+    states = [load(folder / name / "model.safetensors")[0] for name in ("first", "slow", "tuned")]
+    first, kept, moved = states
+    assert all(torch.allclose(first[n], kept[n], atol=1e-9) for n in first)
+    assert any(not torch.allclose(first[n], moved[n], atol=1e-5) for n in first)
+
+
+def test_a_latent_model_keeps_the_scale_of_its_latents(folder: Path) -> None:
+    train(_config(folder, text=AUTOENCODER), folder / "code")
+    latent = 'latent = "code/model.safetensors"\n'
+    fine = CONFIG.replace("patch = 4", "patch = 1")
+    train(_config(folder, latent, fine), folder / "first")
+    (folder / "pictures/0.png").unlink()  # other statistics
+    tuned = _config(
+        folder,
+        latent + 'init = "first/model.safetensors"',
+        CONFIG.replace("patch = 4", "patch = 1"),
+    )
+    path = train(tuned, folder / "tuned")
+    latents = [load_model(p)[1].latent for p in (folder / "first/model.safetensors", path)]
+    assert latents[0] == latents[1] is not None
+
+
+def test_another_network(folder: Path) -> None:
+    train(_config(folder), folder / "first")
+    other = _config(
+        folder, 'init = "first/model.safetensors"', CONFIG.replace("depth = 1", "depth = 2")
+    )
+    with pytest.raises(TrainError, match="another model: its network differ"):
+        train(other, folder / "other")
+
+
+def test_a_missing_model(folder: Path) -> None:
+    with pytest.raises(CheckpointError):
+        train(_config(folder, 'init = "nowhere.safetensors"'), folder / "run")
