@@ -27,7 +27,8 @@ from collections.abc import Sequence
 def exponential_moments(z: float, count: int) -> list[float]:
     """The means of ``1, v, …, v^(count − 1)`` under the density ``exp(z v)`` on [0, 1].
 
-    These are ratios of the phi functions of exponential integrators (Hochbruck & Ostermann 2010), with no cancellation at small ``z``.
+    These are ratios of the phi functions of exponential integrators (Hochbruck & Ostermann 2010),
+    with no cancellation at small ``z``.
 
     Raises:
         ValueError: ``z`` is not finite.

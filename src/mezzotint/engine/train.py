@@ -171,7 +171,11 @@ def _prefetch(run: Run) -> Iterator[Iterator[list[Batch]]]:
             except queue.Full:
                 continue
 
+    alone, threads = threading.Event(), torch.get_num_threads()
+
     def work() -> None:
+        torch.set_num_threads(1)  # a second team of threads would fight the network's for cores
+        alone.set()
         try:
             for step in range(first, steps):
                 if ended.is_set():
@@ -190,6 +194,8 @@ def _prefetch(run: Run) -> Iterator[Iterator[list[Batch]]]:
 
     thread = threading.Thread(target=work, name="mezzotint-data", daemon=True)
     thread.start()
+    alone.wait()
+    torch.set_num_threads(threads)  # what threads to come begin with is as it was
     try:
         yield take()
     finally:

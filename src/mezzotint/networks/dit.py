@@ -22,7 +22,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
 WRITTEN_OUT = 1024**2
 """Up to so many pairs of query and key a head, attention on a CPU is written out: the backward
 pass of the fused kernel there takes 1.6 to 5 times as long."""
@@ -55,6 +54,11 @@ class DiTConfig:
     token_width: int = 0
 
 
+def wide(x: Tensor) -> Tensor:
+    """``x`` in float32, or in float64 as it was."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
 class RMSNorm(nn.Module):
     """``x / rms(x) * gain`` over the last dimension, in float32."""
 
@@ -63,7 +67,7 @@ class RMSNorm(nn.Module):
         self.gain = nn.Parameter(torch.ones(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x.float(), x.shape[-1:], self.gain, 1e-6).to(x.dtype)
+        return (F.rms_norm(wide(x), x.shape[-1:], None, 1e-6) * self.gain).to(x.dtype)
 
 
 def normalise(x: Tensor) -> Tensor:
@@ -82,7 +86,7 @@ def rotary(ids: Tensor, width: int) -> tuple[Tensor, Tensor]:
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn the pairs ``(x[i], x[i + width / 2])`` by the tokens' angles; ``x (B, H, N, width)``."""
-    a, b = x.float().chunk(2, dim=-1)
+    a, b = wide(x).chunk(2, dim=-1)
     return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1).to(x.dtype)
 
 
@@ -120,8 +124,9 @@ class Embed(nn.Module):
     def forward(self, time: Tensor) -> Tensor:
         half = self.features // 2
         rates = torch.exp(torch.linspace(0, math.log(10000.0), half, device=time.device))
-        angles = time.float()[:, None] * (rates * 2 * math.pi / 10)  # (B, half)
-        return self.outer(F.silu(self.inner(torch.cat([angles.cos(), angles.sin()], dim=-1))))
+        angles = wide(time)[:, None] * (rates * 2 * math.pi / 10)  # (B, half)
+        waves = torch.cat([angles.cos(), angles.sin()], dim=-1).to(self.inner.weight.dtype)
+        return self.outer(F.silu(self.inner(waves)))
 
 
 class Block(nn.Module):
@@ -324,7 +329,7 @@ class DiT(nn.Module):
         if vector is not None:
             signal = signal + self.vector(vector.to(signal.dtype))
         signal = F.silu(signal)
-        modulation = self.modulation(signal).unflatten(1, (6, -1)).float()
+        modulation = self.modulation(signal).unflatten(1, (6, -1))
         for number, block in enumerate(self.blocks):
             if number not in skip:
                 sequence = block(sequence, modulation, cos, sin, mask, number in perturb)
