@@ -23,6 +23,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from PIL import Image
 
 from mezzotint.checkpoints.files import load
@@ -120,6 +121,8 @@ def kill_once(folder: Path, run: Path, after: float) -> str | None:
 def main(kills: int, seed: int) -> int:
     """The table; the number of runs that differ."""
     dice, differing = random.Random(seed), 0
+    torch.set_num_threads(1)
+    torch.optim.AdamW([torch.zeros(1, requires_grad=True)]).zero_grad()  # imports much, once
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         draw_pictures(folder)

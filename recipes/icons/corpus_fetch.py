@@ -66,8 +66,8 @@ def fetch(package: Package, cache: Path) -> Path:
     return path
 
 
-def _deb_data(path: Path) -> tuple[bytes, str]:
-    """The data archive inside a Debian package (an `ar` file) and how it is compressed."""
+def _deb_data(path: Path) -> bytes:
+    """The data archive inside a Debian package (an `ar` file)."""
     raw = path.read_bytes()
     offset = 8  # after the magic line "!<arch>\n"
     while offset + 60 <= len(raw):
@@ -75,7 +75,7 @@ def _deb_data(path: Path) -> tuple[bytes, str]:
         size = int(raw[offset + 48 : offset + 58])
         start = offset + 60
         if name.startswith("data.tar"):
-            return raw[start : start + size], name.rpartition(".")[2].rstrip("/")
+            return raw[start : start + size]
         offset = start + size + size % 2  # members start at even offsets
     raise CorpusError(f"{path}: no data archive inside")
 
@@ -88,12 +88,8 @@ def members(path: Path) -> Iterator[tuple[str, bytes]]:
                 if not info.is_dir():
                     yield info.filename, wheel.read(info)
         return
-    if path.suffix == ".deb":
-        data, kind = _deb_data(path)
-        tar = tarfile.open(fileobj=io.BytesIO(data), mode=f"r:{kind}")  # noqa: SIM115
-    else:
-        tar = tarfile.open(path, mode="r:gz")  # noqa: SIM115
-    with tar:
+    raw = _deb_data(path) if path.suffix == ".deb" else path.read_bytes()
+    with tarfile.open(fileobj=io.BytesIO(raw), mode="r:*") as tar:
         for info in tar:
             content = tar.extractfile(info) if info.isreg() else None
             if content is not None:

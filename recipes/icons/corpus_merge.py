@@ -47,9 +47,9 @@ def duplicates(thumbs: Sequence[NDArray[np.uint8]]) -> list[int | None]:
     for index in range(len(hashes)):
         bits = np.bitwise_count(hashes[:index] ^ hashes[index]).sum(axis=1)
         original = None
-        for candidate in np.flatnonzero(bits <= _HASH_BITS):
+        for candidate in np.flatnonzero(bits <= _HASH_BITS).tolist():
             if first[candidate] is None and _alike(thumbs[candidate], thumbs[index]):
-                original = int(candidate)
+                original = candidate
                 break
         first.append(original)
     return first

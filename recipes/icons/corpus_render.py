@@ -74,7 +74,7 @@ def _draw(tree: resvg.usvg.Tree, scale: float, dx: float, dy: float) -> Image.Im
 
 def content_box(picture: Image.Image) -> tuple[int, int, int, int]:
     """Left, top, right, bottom of the visible part; an error for an empty picture."""
-    seen = picture.getchannel("A").point(lambda a: 255 if a >= VISIBLE else 0)
+    seen = picture.getchannel("A").point([255 * (alpha >= VISIBLE) for alpha in range(256)])
     box = seen.getbbox()
     if box is None:
         raise RenderError("nothing visible")

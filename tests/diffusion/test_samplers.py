@@ -225,7 +225,7 @@ SAME: dict[str, tuple[Run, Run]] = {
     ),
     "ddim 1, ddpm": (partial(s.ddim, eta=1.0), s.ddpm),
     "euler a, ddpm": (s.euler_ancestral, s.ddpm),
-    "unipc without memory": (
+    "unipc bh1, sa without noise": (
         partial(s.unipc, order=2, variant="bh1"),
         partial(sde.sa_solver, tau=lambda _: 0.0, predictor_order=2, corrector_order=3),
     ),

@@ -1,0 +1,46 @@
+"""Write a trained model as the one in the package: float16 weights, and notes on where it is from.
+
+    python recipes/icons/ship.py runs/icons/model.safetensors
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from mezzotint.checkpoints.files import load
+from mezzotint.families.catalogue import PACKAGED
+from mezzotint.families.native import KEY, from_json, save_model
+
+LIMIT = 75_000_000
+"""Bytes that the package's data may have in all: model, text encoder, tokenizer."""
+
+
+def ship(source: Path, target: Path) -> None:
+    """Convert and write; says what it wrote and how much room is left."""
+    state, metadata = load(source)
+    config = from_json(metadata[KEY])
+    lost = max(
+        float((tensor - tensor.half().to(tensor.dtype)).norm() / tensor.norm().clamp(min=1e-12))
+        for tensor in state.values()
+    )
+    weights = {name: tensor.to(torch.float16).contiguous() for name, tensor in state.items()}
+    save_model(target, replace(config, name="icons"), weights)
+    total = sum(path.stat().st_size for path in target.parent.iterdir() if path.is_file())
+    print(f"{target.name}: {target.stat().st_size:,} bytes, rounding at most {lost:.1e} a tensor")
+    print(f"the package's data: {total:,} of {LIMIT:,} bytes")
+    if total > LIMIT:
+        raise SystemExit("too large for the package")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", type=Path, help="the model.safetensors of a run")
+    ship(parser.parse_args().model, PACKAGED["icons"])
+
+
+if __name__ == "__main__":
+    main()
