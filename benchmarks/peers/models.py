@@ -62,9 +62,9 @@ _SAMPLED = UNetConfig(
     time_frequencies=(1e-4, 1.0),
 )
 _TRAINED = UNetConfig(
-    3, 3, width=32, multipliers=(1, 2, 4, 4), blocks=1, attention=(False, False, True, True)
+    3, 3, width=48, multipliers=(1, 2, 4, 4), blocks=1, attention=(False, False, True, True)
 )
-FULL = Scale(11, 5, 7, 4, 8, 3, 384, 8, _SAMPLED, _TRAINED, 256, 16)
+FULL = Scale(11, 7, 7, 6, 6, 2, 384, 8, _SAMPLED, _TRAINED, 256, 16)
 _TINY = {"multipliers": (1, 2), "attention": (False, True), "width": 16, "head_width": 16}
 QUICK = Scale(2, 2, 2, 2, 2, 1, 48, 1, replace(_SAMPLED, **_TINY), replace(_TRAINED, **_TINY), 8, 2)
 """For trying the program out; its numbers mean nothing."""

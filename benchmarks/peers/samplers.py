@@ -58,9 +58,9 @@ def ours(model: Model, clock: Clock, sampler: str, scale: float) -> Made:
 
 
 def _scale(scheduler: Any) -> float:
-    """Where x starts for noise of unit variance: at ``sqrt(1 + sigma^2)`` where x is x0 + sigma eps.
+    """The factor on the noise at the start: ``sqrt(1 + sigma^2)`` where x is ``x0 + sigma eps``.
 
-    ``init_noise_sigma`` leaves the 1 out at these spacings, which is another start by 0.2 %.
+    ``init_noise_sigma`` leaves the 1 out at these spacings: a start that differs by 0.2 %.
     """
     if isinstance(scheduler, EulerDiscreteScheduler):
         return math.hypot(1, float(scheduler.sigmas[0]))

@@ -23,7 +23,7 @@ from torch.overrides import TorchFunctionMode
 
 from mezzotint.files import atomic_write
 
-M = TypeVar("M", bound=nn.Module)
+M = TypeVar("M")
 
 _MAX_HEADER = 100_000_000  # bytes; the format's own limit
 
@@ -370,7 +370,7 @@ class _SkipFilling(TorchFunctionMode):
 
 
 def build_unfilled(build: Callable[[], M]) -> M:
-    """A network whose parameters hold no values yet, for :func:`load_into` to give them all.
+    """What ``build`` makes, its parameters without values yet: :func:`load_into` gives them.
 
     It costs no time for random weights, and the global generator is left as it was.  Buffers are
     made as always.

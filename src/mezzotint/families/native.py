@@ -185,8 +185,13 @@ class _Call:
                 x, time, conditioning.vector, tokens.values, tokens.mask, tokens.ids, **weak
             )
         return self.network(
-            x, time, conditioning.vector, tokens.values, tokens.mask,
-            residuals=conditioning.residuals, **weak,
+            x,
+            time,
+            conditioning.vector,
+            tokens.values,
+            tokens.mask,
+            residuals=conditioning.residuals,
+            **weak,
         )
 
 
