@@ -396,8 +396,6 @@ def _room() -> tuple[bench.Bench, torch.Tensor]:
     judge = probe.train(drawings.features.sight, words[concept], concept, 20, tell=len)
     told = {f"thing {n}": words[n] for n in range(24)}
     base = bench.Baselines(
-        measures.Recall(1.0, 0.4),
-        measures.Recall(0.9, 0.4),
         measures.Kid(0.0, 0.01),
         measures.Kid(2.0, 0.01),
         {"uniform noise": measures.Kid(9.0, float("nan"))},
@@ -416,13 +414,14 @@ def test_score_and_report(tmp_path: Path) -> None:
     copies = unit[:24:2] * 2 - 1  # the asked drawings themselves
     found = bench.score(room, copies, copies[:6])
     assert found.seen.value == 1.0
+    assert found.seen == found.seen_ceiling
     assert found.count == (12, 6)
     copied = torch.tensor([room.corpus.entries[row].split == "train" for row in range(0, 24, 2)])
     assert (found.near_pixels[:12][copied] < 5e-3).all()
     assert (found.nearest[:12][copied] == torch.arange(0, 24, 2)[copied]).all()
     told = report.write(tmp_path, room, found, copies, copies[:6], "toy.safetensors")
     assert told == json.loads((tmp_path / "report.json").read_text())
-    assert told["retrieval_heldout"]["share_of_ceiling"] == pytest.approx(found.heldout.value / 0.9)
+    assert told["retrieval_heldout"]["share_of_ceiling"] == pytest.approx(1.0)
     page = (tmp_path / "report.md").read_text()
     assert "toy.safetensors" in page
     assert "nan" not in page
@@ -446,8 +445,7 @@ def test_baselines_come_back_from_the_cache(tmp_path: Path) -> None:
     path = tmp_path / "baselines.safetensors"
     first = bench._kept_baselines(path, lambda: room.baselines)
     again = bench._kept_baselines(path, pytest.fail)
-    assert first.recall_seen == again.recall_seen == room.baselines.recall_seen
-    assert first.kid_gaussian == again.kid_gaussian
+    assert first.kid_floor == again.kid_floor
     assert again.kid_others.keys() == {"uniform noise"}
     assert torch.equal(again.near_pixels, room.baselines.near_pixels)
     path.write_bytes(b"half a file")

@@ -40,20 +40,22 @@ from quality.reference import (
 
 Tell = Callable[[str], None]
 _NEAR = 0.01  # the quantile of real drawings' distances below which a picture counts as near
-_BLURS = (1.0, 3.0)  # of 64 px: a little soft, very soft
+_FLOOR_BLUR = 3.0  # of 64 px: right colours and places, no detail
+_SOFT_BLUR = 1.0
 
 
 @dataclass(frozen=True)
 class Baselines:
-    """What real drawings and trivial generators reach."""
+    """What real drawings reach, and what pictures without any detail reach (the floor).
 
-    recall_seen: Recall
-    recall_heldout: Recall
+    kid_others: more points of comparison, trivial generators and slight damage.
+    """
+
     kid_real: Kid
-    kid_gaussian: Kid
+    kid_floor: Kid
     kid_others: dict[str, Kid]
     clean_real: float
-    clean_gaussian: float
+    clean_floor: float
     near_features: Tensor  # sorted distances of held-out drawings to their nearest training one
     near_pixels: Tensor
 
@@ -78,6 +80,8 @@ class Score:
 
     seen: Recall
     heldout: Recall
+    seen_ceiling: Recall  # of real drawings, for the same prompts
+    heldout_ceiling: Recall
     kid: Kid
     clean: float
     near_features: Tensor  # (N,) distance to the nearest training drawing
@@ -150,27 +154,28 @@ def _baselines(
     exam: Exam,
     extractor: Extractor,
     drawings: Real,
-    judge: Judge,
-    told: dict[str, Tensor],
     tell: Tell,
 ) -> Baselines:
     tell("ceilings and floors")
     found = drawings.features
     reference = found.pooled[list(exam.reference)]
     real_unit = units(corpus, _both(exam))
-    made = gaussian_pictures(units(corpus, exam.reference), len(real_unit))
-    others = {f"real drawings blurred by {b:g} px": blurred(real_unit, b) for b in _BLURS}
+    floor = blurred(real_unit, _FLOOR_BLUR)
     noise = torch.rand(real_unit.shape, generator=torch.Generator().manual_seed(1))
-    others["uniform noise"] = torch.cat([noise[:, :3] * noise[:, 3:], noise[:, 3:]], dim=1)
+    others = {
+        "real drawings blurred by 1 px": blurred(real_unit, _SOFT_BLUR),
+        "uniform noise": torch.cat([noise[:, :3] * noise[:, 3:], noise[:, 3:]], dim=1),
+        "Gaussian with the drawings' mean and covariance": gaussian_pictures(
+            units(corpus, exam.reference), len(real_unit)
+        ),
+    }
     training, unseen = _rows(corpus, "train"), _rows(corpus, "heldout")
     return Baselines(
-        asked_recall(judge, found.sight[list(exam.seen.rows)], exam.seen, told),
-        asked_recall(judge, found.sight[list(exam.heldout.rows)], exam.heldout, told),
         kid(found.pooled[_both(exam)], reference),
-        kid(extractor(made).pooled, reference),
+        kid(extractor(floor).pooled, reference),
         {name: kid(extractor(unit).pooled, reference) for name, unit in others.items()},
         float(clean(real_unit).float().mean()),
-        float(clean(made).float().mean()),
+        float(clean(floor).float().mean()),
         nearest_cosine(found.pooled[unseen], found.pooled[training])[0].sort()[0],
         nearest_pixels(drawings.tiny[unseen], drawings.tiny[training])[0].sort()[0],
     )
@@ -181,19 +186,13 @@ def _kept_baselines(path: Path, make: Callable[[], Baselines]) -> Baselines:
     if not path.is_file():
         made = make()
         numbers: dict[str, list[float]] = {
-            "recall": [
-                made.recall_seen.value,
-                made.recall_seen.shuffled,
-                made.recall_heldout.value,
-                made.recall_heldout.shuffled,
-            ],
             "kid": [
                 made.kid_real.value,
                 made.kid_real.error,
-                made.kid_gaussian.value,
-                made.kid_gaussian.error,
+                made.kid_floor.value,
+                made.kid_floor.error,
             ],
-            "clean": [made.clean_real, made.clean_gaussian],
+            "clean": [made.clean_real, made.clean_floor],
         }
         for name, value in made.kid_others.items():
             numbers[f"other:{name}"] = [value.value, value.error]
@@ -201,11 +200,8 @@ def _kept_baselines(path: Path, make: Callable[[], Baselines]) -> Baselines:
         stored |= {"near_features": made.near_features, "near_pixels": made.near_pixels}
         save_tensors(path, stored)
     kept = load_tensors(path)
-    seen, seen_floor, heldout, heldout_floor = kept["recall"].tolist()
     real_kid, real_error, floor_kid, floor_error = kept["kid"].tolist()
     return Baselines(
-        Recall(seen, seen_floor),
-        Recall(heldout, heldout_floor),
         Kid(real_kid, real_error),
         Kid(floor_kid, floor_error),
         {k[6:]: Kid(*v.tolist()) for k, v in sorted(kept.items()) if k.startswith("other:")},
@@ -234,7 +230,7 @@ def prepare(path: Path, cache: Path, site: Path | None = None, tell: Tell = prin
     judge = judge_of(corpus, exam, drawings, told, cache, tell)
     baselines = _kept_baselines(
         cache / f"baselines-{corpus.digest}-{VERSION}.safetensors",
-        lambda: _baselines(corpus, exam, extractor, drawings, judge, told, tell),
+        lambda: _baselines(corpus, exam, extractor, drawings, tell),
     )
     training = _rows(corpus, "train")
     return Bench(corpus, exam, extractor, drawings, training, judge, told, baselines)
@@ -260,9 +256,17 @@ def score(bench: Bench, seen: Tensor, heldout: Tensor) -> Score:
     found: Features = bench.extractor(unit)
     known = bench.real.features.pooled
     near, where = nearest_cosine(found.pooled, known[bench.training])
+    judged = [
+        asked_recall(bench.judge, sight, questions, bench.sentences)
+        for sight, questions in (
+            (found.sight[: len(seen)], exam.seen),
+            (found.sight[len(seen) :], exam.heldout),
+            (bench.real.features.sight[list(exam.seen.rows[: len(seen)])], exam.seen),
+            (bench.real.features.sight[list(exam.heldout.rows[: len(heldout)])], exam.heldout),
+        )
+    ]
     return Score(
-        asked_recall(bench.judge, found.sight[: len(seen)], exam.seen, bench.sentences),
-        asked_recall(bench.judge, found.sight[len(seen) :], exam.heldout, bench.sentences),
+        *judged,
         kid(found.pooled, known[list(exam.reference)]),
         float(clean(unit).float().mean()),
         near,

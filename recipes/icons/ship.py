@@ -1,11 +1,12 @@
-"""Write a trained model as the one in the package: float16 weights, and notes on where it is from.
+"""Write a trained model as the one in the package: float16 weights, and whose drawings it learnt.
 
-    python recipes/icons/ship.py runs/icons/model.safetensors
+    python recipes/icons/ship.py runs/icons/model.safetensors --corpus icons-128.zip
 """
 
 from __future__ import annotations
 
 import argparse
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import torch
 from mezzotint.checkpoints.files import load
 from mezzotint.families.catalogue import PACKAGED
 from mezzotint.families.native import KEY, from_json, save_model
+from mezzotint.files import atomic_write
 
 LIMIT = 75_000_000
 """Bytes that the package's data may have in all: model, text encoder, tokenizer."""
@@ -36,10 +38,20 @@ def ship(source: Path, target: Path) -> None:
         raise SystemExit("too large for the package")
 
 
+def attribute(corpus: Path, target: Path) -> None:
+    """Put the corpus's attribution file beside the model: it must travel with it (CC-BY)."""
+    with zipfile.ZipFile(corpus) as archive, atomic_write(target) as file:
+        file.write(archive.read("LICENCES.md"))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", type=Path, help="the model.safetensors of a run")
-    ship(parser.parse_args().model, PACKAGED["icons"])
+    parser.add_argument("--corpus", type=Path, required=True, help="the archive it learnt from")
+    args = parser.parse_args()
+    target = PACKAGED["icons"]
+    attribute(args.corpus, target.with_name("icons-licences.md"))
+    ship(args.model, target)
 
 
 if __name__ == "__main__":
