@@ -1,6 +1,6 @@
 """Write a trained model as the one in the package: float16 weights, and whose drawings it learnt.
 
-    python recipes/icons/ship.py runs/icons/model.safetensors --corpus icons-128.zip
+python recipes/icons/ship.py runs/icons/model.safetensors --corpus icons-128.zip
 """
 
 from __future__ import annotations
