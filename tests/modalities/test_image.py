@@ -294,3 +294,11 @@ def test_sheets_refuse_what_makes_no_sheet() -> None:
         pictures.contact_sheet([image], captions=["a", "b"])
     with pytest.raises(ValueError, match="at least one column"):
         pictures.contact_sheet([image], columns=0)
+
+
+def test_a_contact_sheet_enlarges_tiny_pictures_by_a_whole_number() -> None:
+    dots = Image.new("L", (8, 8))
+    dots.putpixel((3, 2), 255)
+    sheet = np.asarray(pictures.contact_sheet([dots]).convert("L"))
+    inside = sheet[sheet.shape[0] // 2 - 24 :, sheet.shape[1] // 2 - 24 :][:48, :48]
+    assert (inside[12:18, 18:24] == 255).all() and int((inside == 255).sum()) == 36

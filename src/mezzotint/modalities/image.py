@@ -295,6 +295,10 @@ def _lines(text: str, width: float, font: ImageFont.FreeTypeFont, most: int = 2)
     return "\n".join(lines)
 
 
+_LEGIBLE = 48
+"""The edge that a contact sheet gives its pictures at least."""
+
+
 def contact_sheet(
     images: Sequence[Image.Image],
     columns: int | None = None,
@@ -302,7 +306,8 @@ def contact_sheet(
 ) -> Image.Image:
     """Pictures in rows on white, a caption under each; transparency shows as a checkerboard.
 
-    columns: None makes the sheet about square.  Cells are as large as the largest picture.
+    columns: None makes the sheet about square.  Cells are as large as the largest picture; if that
+    is tiny, all are enlarged by a whole number, pixels staying squares.
 
     Raises:
         ValueError: no pictures, no columns, or another number of captions than of pictures.
@@ -315,6 +320,12 @@ def contact_sheet(
     if columns < 1:
         raise ValueError(f"a contact sheet needs at least one column, not {columns}")
     columns = min(columns, len(images))
+    times = -(-_LEGIBLE // max(max(image.size) for image in images))
+    if times > 1:
+        images = [
+            image.resize((image.width * times, image.height * times), Image.Resampling.NEAREST)
+            for image in images
+        ]
     width = max(image.width for image in images)
     height = max(image.height for image in images)
     gap = max(4, width // 16)
