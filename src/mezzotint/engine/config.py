@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from mezzotint.families.model import Defaults
+from mezzotint.families.native import CHANNELS, NETWORKS, kind_of
 from mezzotint.networks.autoencoder import AutoencoderConfig
 from mezzotint.networks.dit import DiTConfig
 from mezzotint.networks.unet import UNetConfig
@@ -148,7 +149,6 @@ DERIVED = {"in_channels", "out_channels", "channels", "vector_width", "token_wid
     "context_width"
 }
 """Fields of a network that follow from the data and the conditioning."""
-_NETWORKS: dict[str, type[DiTConfig] | type[UNetConfig]] = {"dit": DiTConfig, "unet": UNetConfig}
 MAY_CHANGE = {
     *(f"data.{name}" for name in ("source", "cache", "cache_folder")),
     *(f"train.{name}" for name in ("pictures", "checkpoint_minutes", "snapshot_pictures")),
@@ -235,14 +235,15 @@ def _network(table: Any, channels: int) -> DiTConfig | UNetConfig:
         raise ConfigError("network must be a table, [network]")
     table = dict(table)
     kind = table.pop("kind", None)
-    if kind not in _NETWORKS:
-        raise ConfigError(f"network.kind = {kind!r}: it must be one of 'dit', 'unet'")
+    if kind not in NETWORKS:
+        kinds = ", ".join(map(repr, NETWORKS))
+        raise ConfigError(f"network.kind = {kind!r}: it must be one of {kinds}")
     derived = {
         entry.name: channels if entry.name.endswith("channels") else 0
-        for entry in fields(_NETWORKS[kind])
+        for entry in fields(NETWORKS[kind][0])
         if entry.name in DERIVED
     }
-    return _fill(_NETWORKS[kind], table, "network", derived)
+    return _fill(NETWORKS[kind][0], table, "network", derived)
 
 
 def parse_config(text: str, folder: Path) -> TrainConfig:
@@ -263,7 +264,7 @@ def parse_config(text: str, folder: Path) -> TrainConfig:
         if key not in document:
             raise ConfigError(f"missing {'key' if key == 'name' else 'table'} {key}")
     data = _fill(DataConfig, document["data"], "data", {})
-    channels = {"grey": 1, "rgb": 3, "rgba": 4}[data.channels]
+    channels = CHANNELS[data.channels]
     network = model = autoencoder = None
     if "network" in document:
         network = _network(document["network"], channels)
@@ -401,8 +402,8 @@ def flat(config: TrainConfig) -> dict[str, Any]:
         part = getattr(config, table)
         if not is_dataclass(part):
             continue
-        if table == "network":
-            found["network.kind"] = "dit" if isinstance(part, DiTConfig) else "unet"
+        if table == "network" and config.network is not None:
+            found["network.kind"] = kind_of(config.network)
         for entry in fields(part):
             value = getattr(part, entry.name)
             derived = table in ("network", "autoencoder") and entry.name in DERIVED

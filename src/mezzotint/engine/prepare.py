@@ -28,6 +28,7 @@ from mezzotint.engine.state import TrainError
 from mezzotint.engine.team import Team
 from mezzotint.families.model import Conditioner, Model
 from mezzotint.families.native import (
+    CHANNELS,
     LatentConfig,
     NativeConfig,
     build,
@@ -217,7 +218,7 @@ def _diffusion(
     latent: LatentConfig | None = None
     if settings.latent is None:
         reader = _pixel_reader(_shared(team, cached), len(dataset.items))
-        channels = {"grey": 1, "rgb": 3, "rgba": 4}[data.channels]
+        channels = CHANNELS[data.channels]
     else:
         frozen, identity = load_autoencoder(Path(settings.latent))
         _check_latent(config, frozen)
@@ -272,7 +273,7 @@ def _check_latent(config: TrainConfig, frozen: Autoencoder) -> None:
         raise TrainError(
             f"data.size = {size} does not divide by the autoencoder's stride {stride}: change it"
         )
-    channels = {"grey": 1, "rgb": 3, "rgba": 4}[config.data.channels]
+    channels = CHANNELS[config.data.channels]
     if frozen.config.channels != channels:
         raise TrainError(
             f"the autoencoder {config.model and config.model.latent} has {frozen.config.channels} "

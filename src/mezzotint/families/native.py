@@ -73,8 +73,13 @@ class NativeConfig:
 # --- the file's JSON document -----------------------------------------------------------------
 
 
+def kind_of(network: DiTConfig | UNetConfig) -> str:
+    """The row of NETWORKS that a network's configuration belongs to."""
+    return next(name for name, (kind, _) in NETWORKS.items() if isinstance(network, kind))
+
+
 def to_json(config: NativeConfig) -> str:
-    kind = next(name for name, (kind, _) in NETWORKS.items() if isinstance(config.network, kind))
+    kind = kind_of(config.network)
     return json.dumps({"format": FORMAT, "network": kind, "config": asdict(config)})
 
 
@@ -254,7 +259,7 @@ def build(config: NativeConfig) -> Model:
     for name, known in ((config.prediction, ROWS), (config.schedule, SCHEDULES)):
         if name not in known:
             raise ValueError(f"unknown {name!r}: choose one of {', '.join(known)}")
-    make = next(make for kind, make in NETWORKS.values() if isinstance(config.network, kind))
+    make = NETWORKS[kind_of(config.network)][1]
     network = make(config.network)  # type: ignore[arg-type]  # the row pairs them
     codec: Codec = PixelCodec(CHANNELS[config.channels])
     if config.latent is not None:
