@@ -15,8 +15,11 @@ if TYPE_CHECKING:
     from mezzotint.apps.python import Maker
 
 
-def load(name_or_path: str) -> Maker:
-    """A model by name ("icons") or by the path of its file, ready to make pictures."""
+def load(name_or_path: str, device: str | None = None) -> Maker:
+    """A model by name ("icons") or by the path of its file, ready to make pictures.
+
+    device: "cpu", "cuda", "cuda:1" or "mps"; none takes the GPU if there is one.
+    """
     from mezzotint.apps.python import Maker  # torch is imported when a model is, not before
 
-    return Maker.load(name_or_path)
+    return Maker.load(name_or_path, device)

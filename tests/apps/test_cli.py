@@ -189,6 +189,7 @@ BAD = [
     ("generate fox --size 100000", "impossible size 100000x100000"),
     ("generate fox --size=-8", "impossible size -8x-8"),
     ("generate fox --size big", "'big' is no size"),
+    ("generate fox --device tpu", "no device 'tpu' here: choose one of cpu"),
     ("generate fox --steps 0", "whole number of 1 or more"),
     ("generate fox --seed x", "whole number of 0 or more"),
     ("generate fox -n 0", "whole number of 1 or more"),

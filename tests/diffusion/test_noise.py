@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mezzotint.diffusion.noise import batch, noise, philox, stream, uniform
+from mezzotint.diffusion.noise import batch, draws, noise, philox, stream, uniform
 
 # Known answers of Philox-4x32-10 (kat_vectors of Random123): counter, key, words.
 KNOWN = [
@@ -26,7 +26,7 @@ def test_philox_gives_the_known_answers(
     counter: tuple[int, int, int, int], key: tuple[int, int], words: tuple[int, ...]
 ) -> None:
     first, *rest = counter
-    result = philox((torch.tensor([first]), rest[0], rest[1], rest[2]), key)
+    result = philox(tuple(torch.tensor([word]) for word in (first, *rest)), key)
     assert tuple(int(word) for word in result) == words
 
 
@@ -97,3 +97,10 @@ def test_misuse_is_named() -> None:
         noise(0, "a", -1, (2,))
     with pytest.raises(ValueError, match="3 seeds for a batch of 2"):
         stream([1, 2, 3], "step", torch.zeros(2, 3))
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (8, 16, 16), (3, 31, 17)])
+def test_many_draws_at_once_are_the_draws_one_by_one(shape: tuple[int, ...]) -> None:
+    indices = [5, 0, 2**33 + 1, 7]
+    together = draws(3, "train", indices, shape)
+    assert torch.equal(together, torch.stack([noise(3, "train", i, shape) for i in indices]))

@@ -101,6 +101,8 @@ def test_what_is_written_is_read_again(text: str) -> None:
         ('"flow"', '"edm"', "the edm prediction and the edm schedule go together"),
         ('"dit"', '"dti"', "network.kind = 'dti': it must be one of 'dit', 'unet'"),
         ("patch = 2", "patch = 2\nin_channels = 4", "network.in_channels follows from the data"),
+        ("[model]", "[model]\nsampler = 'eulr'", "model.sampler: unknown sampler 'eulr'"),
+        ("[model]", "[model]\nspacing = 'karas'", "model.spacing: no spacing named 'karas'"),
         ("[model]", "[modell]", "unknown key modell; the nearest known is 'model'"),
         ('name = "digits"', "", "missing key name"),
         ('name = "digits"', "name = ", "not readable as TOML"),
@@ -141,6 +143,8 @@ def test_differences_name_the_keys_that_may_not_change() -> None:
     old = parse_config(DIT, HERE)
     longer = replace(old, train=replace(old.train, pictures=128, log_steps=3))
     assert differences(old, longer) == []
+    assert old.model is not None
+    assert differences(old, replace(old, model=replace(old.model, guidance=5.0))) == []
     wider = replace(old, network=replace(old.network, width=48))  # type: ignore[type-var]
     assert differences(old, wider) == ["network.width (24, now 48)"]
     other = replace(old, seed=1, train=replace(old.train, batch=4))

@@ -12,13 +12,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from mezzotint.diffusion.level import Conditioning, Level, Tokens
+from mezzotint.diffusion.level import Conditioning, Level
 from mezzotint.diffusion.noise import noise
 from mezzotint.diffusion.prediction import ROWS, target
 from mezzotint.engine import objectives
 from mezzotint.engine.config import parse_config
 from mezzotint.engine.data_order import DataOrder, Streams
-from mezzotint.engine.objectives import Batch, Objective, autoencoder_loss, remembered
+from mezzotint.engine.objectives import Batch, Objective, autoencoder_loss
 from mezzotint.engine.pictures import latent_statistics
 from mezzotint.families.model import Model
 from mezzotint.families.native import NativeConfig, build
@@ -75,7 +75,8 @@ def _diffusion(prediction: str = "v") -> tuple[Objective, Model]:
         "t", network, "grey", "class", prediction, "cosine", config.model.defaults(4), ("a", "b")
     )
     model = build(native)
-    return objectives.diffusion(config, ITEMS, model, _pixels), model  # type: ignore[arg-type]
+    told = model.conditioner
+    return objectives.diffusion(config, ITEMS, model, _pixels, told), model  # type: ignore[arg-type]
 
 
 def _joined(batches: list[Batch]) -> list[Tensor]:
@@ -128,7 +129,9 @@ def test_a_perfect_network_has_no_loss() -> None:
 
     config = parse_config(CONFIG.replace('"v"', '"eps"'), Path("/"))
     perfect_model = replace(model, call=perfect)  # type: ignore[arg-type]
-    found = objectives.diffusion(config, ITEMS, perfect_model, _pixels)  # type: ignore[arg-type]
+    found = objectives.diffusion(  # type: ignore[arg-type]
+        config, ITEMS, perfect_model, _pixels, model.conditioner
+    )
     assert found.losses(batch).abs().max() < 1e-6
 
 
@@ -154,32 +157,6 @@ def test_the_named_levels_and_weights() -> None:
 
 
 # --- conditions -------------------------------------------------------------------------------
-
-
-def test_remembered_conditions_are_the_same_and_padded() -> None:
-    asked: list[str] = []
-
-    def conditioner(prompts: Sequence[str]) -> Conditioning:
-        (prompt,) = prompts
-        asked.append(prompt)
-        count = len(prompt) + 1
-        values = torch.full((1, count, 3), 0.1)
-        return Conditioning(
-            torch.full((1, 2), float(count)), tokens=Tokens(values, torch.ones(1, count).bool())
-        )
-
-    for most, calls in ((1 << 20, 3), (0, 6)):
-        asked.clear()
-        remember = remembered(conditioner, most)
-        for _ in range(2):
-            found = remember(["ab", "", "a"])
-            assert found.tokens is not None and found.tokens.mask is not None
-            assert found.tokens.mask.sum(1).tolist() == [3, 1, 2]
-            assert found.tokens.values.shape == (3, 3, 3)
-            assert found.tokens.values[1, 1:].abs().max() == 0
-            assert found.tokens.values[0, 0, 0] == torch.tensor(0.1).half().float()
-            assert found.vector is not None and found.vector[:, 0].tolist() == [3, 1, 2]
-        assert len(asked) == calls
 
 
 def test_prompts() -> None:

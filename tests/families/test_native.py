@@ -106,6 +106,13 @@ def test_unknown_names_say_what_there_is() -> None:
         build(replace(CONFIG, prediction="velocity"))
 
 
+def test_a_device_that_is_not_there() -> None:
+    assert catalogue.device("cpu") == torch.device("cpu")
+    assert catalogue.device().type == ("cuda" if torch.cuda.is_available() else "cpu")
+    with pytest.raises(ValueError, match=r"no device 'cuda:99' here: choose one of cpu"):
+        catalogue.load("icons", "cuda:99")
+
+
 def test_prompts_that_a_model_cannot_take() -> None:
     with pytest.raises(ValueError, match="unconditional"):
         build(CONFIG).conditioner(["fox"])

@@ -137,6 +137,7 @@ def _generate_parser(parser: argparse.ArgumentParser) -> None:
     guide("--apg", action="store_true", help="adaptive projected guidance")
     guide("--cfg-zero-star", action="store_true", help="CFG-Zero*, for flow models")
     show = parser.add_argument_group("how").add_argument
+    show("--device", metavar="NAME", help="cpu, cuda, cuda:1, mps (default: a GPU if there)")
     show("--threads", type=_count, metavar="N", help="of the processor")
     show("--quiet", action="store_true", help="print the files' names only")
     show("--no-preview", dest="preview", action="store_false", help="no picture while drawing")

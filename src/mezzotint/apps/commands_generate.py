@@ -201,7 +201,7 @@ def run(args: argparse.Namespace) -> int:
     output = prepare(args.output, args.prompt, len(seeds))
     if args.threads is not None:
         torch.set_num_threads(args.threads)
-    model = load(args.model)
+    model = load(args.model, args.device)
     request = _request(args, model, seeds)
     began = time.monotonic()
     made: list[Image.Image] = []

@@ -30,15 +30,14 @@ def _multiply(constant: int, x: Tensor) -> tuple[Tensor, Tensor]:
     return (product >> 32) & _LOW, product & _LOW
 
 
-def philox(counter: tuple[Tensor, int, int, int], key: tuple[int, int]) -> tuple[Tensor, ...]:
-    """Philox-4x32-10: four 32-bit words (in int64 tensors) for each first counter word.
+def philox(counter: tuple[Tensor, ...], key: tuple[int, int]) -> tuple[Tensor, ...]:
+    """Philox-4x32-10: four 32-bit words (in int64 tensors) for each counter.
 
     Args:
-        counter: the first word ``(N,)`` int64, and three words shared by all.
+        counter: four 32-bit words, int64 tensors of shapes that broadcast.
         key: two 32-bit words.
     """
-    c0 = counter[0]
-    c1, c2, c3 = (torch.full_like(c0, word) for word in counter[1:])
+    c0, c1, c2, c3 = counter
     k0, k1 = key
     for _ in range(10):
         high0, low0 = _multiply(_M0, c0)
@@ -53,22 +52,24 @@ def _key(seed: int, stream: str) -> tuple[int, int]:
     return int.from_bytes(digest[:4], "little"), int.from_bytes(digest[4:8], "little")
 
 
-def _words(seed: int, stream: str, index: int, count: int) -> Tensor:
-    """``(count, 4)`` random 32-bit words of one stream and index."""
-    if index < 0:
-        raise ValueError(f"a noise index counts from 0, not {index}")
+def _words(seed: int, stream: str, indices: Sequence[int], count: int) -> tuple[Tensor, ...]:
+    """Four random 32-bit words, each ``(indices, count or a little more)``, of one stream."""
+    if min(indices) < 0:
+        raise ValueError(f"a noise index counts from 0, not {min(indices)}")
     # Box and Muller's cosine is vectorized; whole vectors keep every element's rounding the same
     # whatever the length, so a longer draw begins with the shorter one.
     first = torch.arange(-(-count // 64) * 64, dtype=torch.int64)
-    words = philox((first, index & _LOW, index >> 32, 0), _key(seed, stream))
-    return torch.stack(words, dim=1)[:count]
+    index = torch.tensor(indices, dtype=torch.int64)[:, None]  # (S, 1)
+    zero = torch.zeros_like(index)
+    return philox((first, index & _LOW, index >> 32, zero), _key(seed, stream))
 
 
 def uniform(seed: int, stream: str, index: int, shape: Sequence[int] = ()) -> Tensor:
     """Uniform numbers in (0, 1), float64, a pure function of the arguments."""
     count = math.prod(shape)
-    words = _words(seed, stream, index, -(-count // 2)).view(-1, 2)
-    return _unit(words[:, 0], words[:, 1])[:count].view(tuple(shape))
+    w0, w1, w2, w3 = _words(seed, stream, [index], -(-count // 2))
+    pairs = torch.stack([_unit(w0, w1), _unit(w2, w3)], dim=2)
+    return pairs.flatten()[:count].view(tuple(shape))
 
 
 def _unit(high: Tensor, low: Tensor) -> Tensor:
@@ -85,12 +86,17 @@ def noise(seed: int, stream: str, index: int, shape: Sequence[int]) -> Tensor:
         index: which draw of the stream (the step of a sampler, the sample of an epoch …), ≥ 0.
         shape: of one sample, without the batch.
     """
+    return draws(seed, stream, [index], shape)[0]
+
+
+def draws(seed: int, stream: str, indices: Sequence[int], shape: Sequence[int]) -> Tensor:
+    """``(len(indices), *shape)``: :func:`noise` of each index, made at once."""
     count = math.prod(shape)
-    w0, w1, w2, w3 = _words(seed, stream, index, -(-count // 2)).unbind(1)
+    w0, w1, w2, w3 = _words(seed, stream, indices, -(-count // 2))
     radius = (-2 * _unit(w0, w1).log()).sqrt()
     angle = 2 * math.pi * _unit(w2, w3)
-    pairs = torch.stack([radius * angle.cos(), radius * angle.sin()], dim=1)
-    return pairs.flatten()[:count].float().view(tuple(shape))
+    pairs = torch.stack([radius * angle.cos(), radius * angle.sin()], dim=2)
+    return pairs.flatten(1)[:, :count].float().view(-1, *shape)
 
 
 def batch(seeds: Sequence[int], stream: str, index: int, shape: Sequence[int]) -> Tensor:

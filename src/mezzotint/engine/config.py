@@ -17,6 +17,7 @@ from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from mezzotint.diffusion import samplers, spacings
 from mezzotint.families.model import Defaults
 from mezzotint.families.native import CHANNELS, NETWORKS, kind_of
 from mezzotint.networks.autoencoder import AutoencoderConfig
@@ -151,6 +152,7 @@ DERIVED = {"in_channels", "out_channels", "channels", "vector_width", "token_wid
 """Fields of a network that follow from the data and the conditioning."""
 MAY_CHANGE = {
     *(f"data.{name}" for name in ("source", "cache", "cache_folder")),
+    *(f"model.{name}" for name in ("steps", "guidance", "sampler", "spacing")),
     *(f"train.{name}" for name in ("pictures", "checkpoint_minutes", "snapshot_pictures")),
     *(f"train.{name}" for name in ("sample_pictures", "sample_prompts", "log_steps")),
     *(f"train.{name}" for name in ("tensorboard", "final_ema")),
@@ -382,6 +384,12 @@ def check(config: TrainConfig) -> None:
         raise ConfigError("a latent model learns from cached latents: leave data.cache = true")
     if train.decay == "inverse_sqrt" and not train.decay_pictures:
         raise ConfigError("train.decay = 'inverse_sqrt' needs train.decay_pictures above 0")
+    if model is not None:
+        for key, find in (("sampler", samplers.find), ("spacing", spacings.find)):
+            try:
+                find(getattr(model, key))
+            except ValueError as error:
+                raise ConfigError(f"model.{key}: {error}") from error
     if model is not None and (model.schedule == "edm") != (model.prediction == "edm"):
         raise ConfigError("the edm prediction and the edm schedule go together (sigma_data = 0.5)")
     edge = data.crop or data.size

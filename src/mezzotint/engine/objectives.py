@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from mezzotint.diffusion import losses
 from mezzotint.diffusion.level import Conditioning, Level, Tokens, mix
-from mezzotint.diffusion.noise import noise
+from mezzotint.diffusion.noise import draws
 from mezzotint.diffusion.schedules import Schedule
 from mezzotint.engine.config import StepsConfig, TrainConfig
 from mezzotint.engine.data_order import BLOCK, DataOrder, Streams
@@ -25,8 +25,6 @@ from mezzotint.engine.pictures import Reader, to_float
 from mezzotint.families.model import Conditioner, Model
 from mezzotint.modalities.dataset import Dataset, Item
 from mezzotint.networks.autoencoder import Autoencoder, kl_divergence
-
-_MEMO_BYTES = 1 << 30
 
 
 class Batch(NamedTuple):
@@ -65,45 +63,6 @@ class Objective:
     network: nn.Module
     draw: Callable[[Sequence[int]], Batch]
     losses: Callable[[Batch], Tensor]
-
-
-# --- conditions -------------------------------------------------------------------------------
-
-
-def remembered(conditioner: Conditioner, most: int = _MEMO_BYTES) -> Conditioner:
-    """A conditioner that keeps each prompt's features, as float16, up to ``most`` bytes.
-
-    Features are rounded to float16 whether they are kept or not, and each prompt is encoded
-    alone, so what a sample sees depends on its prompt only.
-    """
-    memo: dict[str, tuple[Tensor | None, Tensor | None]] = {}
-    used = 0
-
-    def features(prompt: str) -> tuple[Tensor | None, Tensor | None]:
-        nonlocal used
-        if prompt in memo:
-            return memo[prompt]
-        found = conditioner([prompt])
-        vector = None if found.vector is None else found.vector[0].half()
-        values = None if found.tokens is None else found.tokens.values[0].half()  # (N, C)
-        size = sum(part.numel() * 2 for part in (vector, values) if part is not None)
-        if used + size <= most:
-            used += size
-            memo[prompt] = (vector, values)
-        return vector, values
-
-    def condition(prompts: Sequence[str]) -> Conditioning:
-        rows = [features(prompt) for prompt in prompts]
-        vectors = [vector for vector, _ in rows if vector is not None]
-        values = [value for _, value in rows if value is not None]
-        tokens = None
-        if values:
-            padded = torch.nn.utils.rnn.pad_sequence(values, batch_first=True).float()
-            lengths = torch.tensor([len(value) for value in values])
-            tokens = Tokens(padded, torch.arange(padded.shape[1]) < lengths[:, None])
-        return Conditioning(torch.stack(vectors).float() if vectors else None, tokens=tokens)
-
-    return condition
 
 
 def prompt_of(item: Item, condition: str, choice: float) -> str:
@@ -163,11 +122,14 @@ def level_weight(train: StepsConfig) -> losses.Weight:
     return weights[train.loss]
 
 
-def diffusion(config: TrainConfig, dataset: Dataset, model: Model, x0_of: Reader) -> Objective:
+def diffusion(
+    config: TrainConfig, dataset: Dataset, model: Model, x0_of: Reader, conditioner: Conditioner
+) -> Objective:
     """A denoiser's objective: ``w(level) |F − (p x0 + q eps)|^2`` (see ``diffusion.losses``).
 
     Args:
         x0_of: item numbers, those of mirrored items shifted by ``len(dataset)``, → ``x0``.
+        conditioner: what the network is told of a prompt.
     """
     assert config.model is not None
     train, condition = config.train, config.model.condition
@@ -175,7 +137,6 @@ def diffusion(config: TrainConfig, dataset: Dataset, model: Model, x0_of: Reader
     streams, count = Streams(config.seed), len(dataset.items)
     levels = numbered_levels(train, model.schedule, streams)
     weight = level_weight(train)
-    conditioner = remembered(model.conditioner)
     row = model.parameterization.row
 
     def draw(numbers: Sequence[int]) -> Batch:
@@ -188,7 +149,7 @@ def diffusion(config: TrainConfig, dataset: Dataset, model: Model, x0_of: Reader
             "" if drop else prompt_of(dataset.items[item], condition, float(choice))
             for item, choice, drop in zip(items, streams("caption", numbers), dropped, strict=True)
         ]
-        eps = torch.stack([noise(config.seed, "train/noise", n, x0.shape[1:]) for n in numbers])
+        eps = draws(config.seed, "train/noise", numbers, x0.shape[1:])
         return Batch(x0, eps, level, time, conditioner(prompts))
 
     def per_sample(batch: Batch) -> Tensor:
@@ -256,7 +217,7 @@ def autoencoder(
             square.flip(-1) if flip and data.flip else square
             for square, flip in zip(squares, flips, strict=True)
         ]
-        eps = torch.stack([noise(config.seed, "train/code", n, code) for n in numbers])
+        eps = draws(config.seed, "train/code", numbers, code)
         none = torch.zeros(len(numbers), dtype=torch.float64)
         return Batch(to_float(torch.stack(turned)), eps, None, none, Conditioning())
 

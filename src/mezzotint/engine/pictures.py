@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -58,15 +58,14 @@ def _cache_key(data: DataConfig, dataset: Dataset, kind: str) -> str:
 # --- caches -----------------------------------------------------------------------------------
 
 
-def _write(
+def write_cache(
     path: Path,
     shape: tuple[int, ...],
     dtype: type[np.generic],
-    rows: Callable[[int], np.ndarray[Any, Any]],
-    step: int,
+    parts: Iterable[np.ndarray[Any, Any]],
     note: Note,
 ) -> None:
-    """``rows(start)`` for every ``step``-th start into a new file, which then takes its name."""
+    """``parts`` one after the other into a new file, which takes its name when it is whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
@@ -79,10 +78,13 @@ def _write(
                 "data.cache_folder to a folder on another disk"
             )
         array = np.lib.format.open_memmap(part, mode="w+", dtype=dtype, shape=shape)
-        for start in range(0, shape[0], step):
-            array[start : start + step] = rows(start)
-            if start // step % max(1, 2000 // step) == 0:
-                note(f"caching pictures: {start} of {shape[0]}")
+        done, kind = 0, path.name.partition("-")[0]
+        for number, rows in enumerate(parts):
+            array[done : done + len(rows)] = rows
+            done += len(rows)
+            if number % 100 == 0:
+                note(f"caching {kind}: {done / shape[0]:.0%}")
+        assert done == shape[0]
         array.flush()
         del array
         with part.open("rb") as file:
@@ -93,11 +95,15 @@ def _write(
             part.unlink()
 
 
-def _open(path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> Tensor:
+def open_cache(path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> Tensor:
     array = np.load(path, mmap_mode="c")  # copy on write: nobody writes, torch wants it writable
     if array.shape != shape or array.dtype != dtype:
         raise CheckpointError(f"{path}: is not the cache it should be: delete it and start again")
     return torch.from_numpy(array)
+
+
+def _batches(count: int) -> list[range]:
+    return [range(start, min(start + _BATCH, count)) for start in range(0, count, _BATCH)]
 
 
 def picture_bytes(dataset: Dataset, index: int, size: int) -> Tensor:
@@ -132,13 +138,9 @@ def pictures(
         shape = (len(dataset.items), CHANNELS[data.channels], data.size, data.size)
         path = folder / f"pictures-{_cache_key(data, dataset, 'pictures')}.npy"
         if not path.exists() and writes:
-
-            def rows(start: int) -> np.ndarray[Any, Any]:
-                stop = min(start + _BATCH, shape[0])
-                return read(range(start, stop)).numpy()
-
-            _write(path, shape, np.uint8, rows, _BATCH, note)
-        array = _open(path, shape, np.uint8)
+            parts = (read(batch).numpy() for batch in _batches(shape[0]))
+            write_cache(path, shape, np.uint8, parts, note)
+        array = open_cache(path, shape, np.uint8)
         return lambda indices: array[torch.as_tensor(list(indices))]
 
     return read, cached
@@ -165,16 +167,16 @@ def latents(
     kind = f"latents {identity} {variants}"
     path = folder / f"latents-{_cache_key(data, dataset, kind)}.npy"
 
-    def rows(start: int) -> np.ndarray[Any, Any]:
-        media = to_float(read(range(start, min(start + _BATCH, shape[0]))))
+    def rows(batch: range) -> np.ndarray[Any, Any]:
+        media = to_float(read(batch))
         views = [media, media.flip(-1)][:variants]
         means = [autoencoder.encode(view)[0] for view in views]
         return torch.stack(means, dim=1).half().numpy()
 
     if not path.exists() and writes:
         with torch.no_grad():
-            _write(path, shape, np.float16, rows, _BATCH, note)
-    return _open(path, shape, np.float16)
+            write_cache(path, shape, np.float16, map(rows, _batches(shape[0])), note)
+    return open_cache(path, shape, np.float16)
 
 
 def latent_statistics(stored: Tensor, most: int = 4096) -> tuple[Tensor, Tensor]:

@@ -11,9 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from mezzotint.engine import objectives
+from mezzotint.engine.captions import caption_features
 from mezzotint.engine.config import ModelConfig, TrainConfig
 from mezzotint.engine.objectives import Objective
 from mezzotint.engine.pictures import (
+    Note,
     Reader,
     fingerprint,
     latent_statistics,
@@ -36,6 +38,7 @@ from mezzotint.families.native import (
     modules,
     save_model,
 )
+from mezzotint.families.text import load_text_encoder
 from mezzotint.modalities.dataset import Dataset, open_dataset
 from mezzotint.networks.autoencoder import Autoencoder, AutoencoderConfig
 from mezzotint.networks.bert import BertConfig
@@ -43,7 +46,6 @@ from mezzotint.networks.dit import DiTConfig
 from mezzotint.networks.unet import UNetConfig
 
 T = TypeVar("T")
-_LONGEST = 64  # captions tried on the text encoder before the run
 
 
 @dataclass(frozen=True)
@@ -152,15 +154,23 @@ def _check_conditions(dataset: Dataset, condition: str) -> None:
     )
 
 
-def _check_captions(dataset: Dataset, conditioner: Conditioner) -> None:
-    """The longest captions go through the text encoder now rather than in the middle of a run."""
-    captions = sorted({c for item in dataset.items for c in item.captions}, key=len)
-    for caption in captions[-_LONGEST:]:
-        try:
-            conditioner([caption])
-        except ValueError as error:
-            owner = next(item.name for item in dataset.items if caption in item.captions)
-            raise TrainError(f"{owner}: its caption cannot be used: {error}") from error
+def _conditioner(
+    config: TrainConfig, dataset: Dataset, model: Model, folder: Path, team: Team, note: Note
+) -> Conditioner:
+    """What the model is told of a prompt; the features of captions are computed beforehand."""
+    assert config.model is not None
+    if config.model.condition != "text":
+        return model.conditioner
+    encoder = load_text_encoder()
+    ids = {"": encoder.ids("")}  # no prompt, for guidance
+    for item in dataset.items:
+        for caption in item.captions:
+            try:
+                ids[caption] = ids.get(caption) or encoder.ids(caption)
+            except ValueError as error:
+                raise TrainError(f"{item.name}: its caption cannot be used: {error}") from error
+    kept = folder if config.data.cache else None
+    return _shared(team, lambda: caption_features(ids, encoder, kept, team.first, note))
 
 
 def network_config(
@@ -248,9 +258,9 @@ def _diffusion(
     model = _build(native, frozen)
     if first is not None:
         _start_from(model, native, *first, str(settings.init))
-    if settings.condition == "text":
-        _check_captions(dataset, model.conditioner)
-    return _task(config, dataset, model, native, frozen, reader, notes)
+    told = _conditioner(config, dataset, model, folder, team, listener.note)
+    objective = objectives.diffusion(config, dataset, model, reader, told)
+    return _task(objective, dataset, model, native, frozen, notes)
 
 
 def _start_from(
@@ -292,12 +302,11 @@ def _build(native: NativeConfig, frozen: Autoencoder | None) -> Model:
 
 
 def _task(
-    config: TrainConfig,
+    objective: Objective,
     dataset: Dataset,
     model: Model,
     native: NativeConfig,
     frozen: Autoencoder | None,
-    reader: Reader,
     notes: dict[str, str],
 ) -> Task:
     def export(path: Path, state: dict[str, Tensor], more: dict[str, str]) -> None:
@@ -316,7 +325,7 @@ def _task(
         return twin[0]
 
     return Task(
-        objectives.diffusion(config, dataset, model, reader),
+        objective,
         fingerprint(dataset),
         len(dataset.items),
         levels=True,

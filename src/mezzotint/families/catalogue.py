@@ -5,9 +5,11 @@ from __future__ import annotations
 import difflib
 from pathlib import Path
 
+import torch
+
 from mezzotint.checkpoints.files import CheckpointError
 from mezzotint.families.model import Model
-from mezzotint.families.native import load_model
+from mezzotint.families.native import load_model, modules
 
 DATA = Path(__file__).parent / "data"
 PACKAGED = {"icons": DATA / "icons.safetensors"}
@@ -37,6 +39,26 @@ def locate(name_or_path: str) -> Path:
     return path
 
 
-def load(name_or_path: str) -> Model:
-    """Load a model by name or path, on the CPU."""
-    return load_model(locate(name_or_path))[0]
+def device(name: str | None = None) -> torch.device:
+    """A device by its name ("cpu", "cuda:1", "mps"); none is the GPU if there is one.
+
+    Raises:
+        ValueError: there is no such device here.
+    """
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    here = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
+    here += ["cuda"] if len(here) > 1 else []
+    here += ["mps"] if torch.backends.mps.is_available() else []
+    if name not in here:
+        raise ValueError(f"no device {name!r} here: choose one of {', '.join(here)}")
+    return torch.device(name)
+
+
+def load(name_or_path: str, place: str | None = None) -> Model:
+    """Load a model by name or path, onto a device (none: the GPU if there is one)."""
+    where, path = device(place), locate(name_or_path)
+    model = load_model(path)[0]
+    for module in modules(model).values():
+        module.to(where)
+    return model

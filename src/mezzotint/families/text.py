@@ -6,6 +6,7 @@ rest in float16 (``recipes/icons/text_encoder.py`` writes it); here it is float3
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -61,12 +62,26 @@ class TextEncoder:
 
     def _encode(self, ids: tuple[int, ...]) -> Tensor:
         """``(n, C)``, never to be written to: it is shared by all who ask for the caption."""
-        batch = torch.tensor([ids])  # (1, n)
+        return self.encode(torch.tensor([ids]))[0]
+
+    def encode(self, ids: Tensor) -> Tensor:
+        """Features ``(B, n, 384)`` of captions of equal length, several at once.
+
+        Equal to :meth:`tokens` up to the rounding of float32, and several times as fast.
+
+        Args:
+            ids: ``(B, n)``, rows of :meth:`ids`.
+        """
         # A trainer may call this under autocast: the features must not depend on that.
         with torch.no_grad(), torch.autocast("cpu", enabled=False):
-            return self._network(batch, torch.ones_like(batch, dtype=torch.bool))[0]
+            return self._network(ids, torch.ones_like(ids, dtype=torch.bool))
 
-    def _ids(self, caption: str, max_tokens: int) -> tuple[int, ...]:
+    def ids(self, caption: str, max_tokens: int = 64) -> tuple[int, ...]:
+        """A caption's word pieces, with those of [CLS] and [SEP].
+
+        Raises:
+            ValueError: there are more than ``max_tokens``.
+        """
         ids = self._tokenizer.encode(caption).ids
         if len(ids) > max_tokens:
             start = caption if len(caption) <= 40 else caption[:37] + "..."
@@ -83,7 +98,7 @@ class TextEncoder:
         if not 2 <= max_tokens <= (most := self._network.config.positions):
             raise ValueError(f"max_tokens must lie between 2 and {most}, not {max_tokens}")
         # Tokenize all first: a text that is too long should not cost the encoding of the others.
-        return [self._remembered(ids) for ids in [self._ids(c, max_tokens) for c in captions]]
+        return [self._remembered(ids) for ids in [self.ids(c, max_tokens) for c in captions]]
 
     def tokens(
         self, captions: Sequence[str], max_tokens: int = 64, fixed: bool = False
@@ -134,6 +149,15 @@ def _tokenizer(path: Path) -> Tokenizer:
     except Exception as error:  # the library raises nothing narrower
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"{path}: is not a tokenizer: {reason}") from None
+
+
+@lru_cache(maxsize=1)
+def identity(folder: Path = DATA) -> str:
+    """A hash of the encoder's files: what a cache of its features is named by."""
+    digest = hashlib.sha256()
+    for name in (TOKENIZER, WEIGHTS):
+        digest.update((folder / name).read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def load_text_encoder(folder: Path = DATA, memo: int = 1024) -> TextEncoder:
