@@ -12,7 +12,7 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -156,7 +156,7 @@ def _share(train: StepsConfig, team: Team, step: int) -> list[range]:
     return [range(start, min(start + size, last)) for start in range(first, last, size)]
 
 
-def _batches(run: Run) -> Iterator[list[Batch]]:
+def _batches(run: Run) -> Generator[list[Batch]]:
     """The batches of the steps left.
 
     A GPU's are drawn ahead by a thread.  On a CPU they are drawn in turn: a thread takes the
