@@ -19,7 +19,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from mezzotint.checkpoints.files import build_unfilled, load, load_into, save
-from mezzotint.checkpoints.keys import BERT, rename
+from mezzotint.checkpoints.keys import BERT, to_ours
 from mezzotint.families.text import DATA, TOKENIZER, WEIGHTS, TextEncoder, dequantize, quantize
 from mezzotint.files import atomic_write
 from mezzotint.networks.bert import Bert, BertConfig
@@ -74,7 +74,7 @@ def main() -> None:
     arguments = parser.parse_args()
     source = arguments.unpacked / MODEL
     raw, _ = load(source / "model.safetensors")
-    state = rename(raw, BERT, build_unfilled(lambda: Bert(BertConfig())).state_dict())
+    state = to_ours(raw, BERT, build_unfilled(lambda: Bert(BertConfig())).state_dict())
     tokenizer = plain_tokenizer(source / "tokenizer.json")
 
     reference = encoder(state, tokenizer)

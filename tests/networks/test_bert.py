@@ -10,7 +10,7 @@ from transformers import BertConfig as ReferenceConfig
 from transformers import BertModel as Reference
 
 from mezzotint.checkpoints.files import load, load_into
-from mezzotint.checkpoints.keys import BERT, rename
+from mezzotint.checkpoints.keys import BERT, to_ours, to_theirs
 from mezzotint.families.text import DATA, WEIGHTS, dequantize
 from mezzotint.networks.bert import Bert, BertConfig, mean_pool
 
@@ -81,7 +81,7 @@ def test_equals_transformers_on_random_weights() -> None:
     generator = torch.Generator().manual_seed(0)
     for parameter in other.parameters():
         parameter.normal_(std=0.3, generator=generator)
-    load_into(ours, rename(other.state_dict(), BERT, ours.state_dict()), "the reference")
+    load_into(ours, to_ours(other.state_dict(), BERT, ours.state_dict()), "the reference")
     ids, mask = ids_and_mask(SMALL.vocabulary, [17, 1, 9, 40])
     expected = other(ids, attention_mask=mask.long()).last_hidden_state
     assert (ours(ids, mask) - expected)[mask].abs().max() < 1e-5
@@ -93,10 +93,7 @@ def test_equals_transformers_on_the_shipped_weights() -> None:
     other, ours = reference(config), Bert(config).eval()
     state = dequantize(load(DATA / WEIGHTS)[0])
     load_into(ours, state, WEIGHTS)
-    names = rename({name: name for name in other.state_dict()}, BERT, state)  # ours -> theirs
-    lacking, extra = other.load_state_dict(
-        {theirs: state[name] for name, theirs in names.items()}, strict=False
-    )
+    lacking, extra = other.load_state_dict(to_theirs(state, BERT), strict=False)
     assert not extra
     assert all("pooler" in name or "position_ids" in name for name in lacking)
     ids, mask = ids_and_mask(config.vocabulary, [20, 3, 11, 64])

@@ -1,20 +1,95 @@
 """Key maps: the names that others gave their weights, and ours, as tables of patterns.
 
 A pattern is a name with placeholders: ``{p}`` stands for ``weight`` or ``bias``, any other, such
-as ``{n}``, for a number.  The right-hand side uses the same placeholders; None says that the
-tensor is known and not needed.
+as ``{n}``, for a number.  The right-hand side uses the same placeholders and says which part of
+which of our tensors it is; None says that the tensor is known and not needed.
+
+Ours are the fused ones (query, key and value in one matrix, because one product is faster than
+three), so a tensor of theirs is a whole tensor of ours or some rows of one.  Therefore a table
+reads in both directions, and a tensor goes there and back without a bit changed.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
 
 from mezzotint.checkpoints.files import CheckpointError, nearest
 
-Table = Mapping[str, str | None]
-T = TypeVar("T")
+
+class View(NamedTuple):
+    """How numbers of theirs lie in ours, there and back; no number is changed."""
+
+    ours: Callable[[Tensor], Tensor]
+    theirs: Callable[[Tensor], Tensor]
+
+
+def _same(x: Tensor) -> Tensor:
+    return x
+
+
+def _swap(x: Tensor) -> Tensor:
+    first, second = x.chunk(2)
+    return torch.cat([second, first])
+
+
+SAME = View(_same, _same)
+MATRIX = View(lambda x: x.flatten(1), lambda x: x[..., None, None])
+"""Theirs is a 1×1 convolution ``(O, I, 1, 1)``, ours a matrix ``(O, I)``."""
+SWAPPED = View(_swap, _swap)
+"""The first half of theirs is the second of ours: shift and scale in another order."""
+TRANSPOSED = View(lambda x: x.T, lambda x: x.T)
+"""Theirs multiplies from the right."""
+ROW = View(lambda x: x[0], lambda x: x[None])
+"""Theirs has a batch dimension of one in front."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows of a tensor of ours.
+
+    name: of our tensor, with the pattern's placeholders
+    index: which of its parts, counted along dimension 0
+    shares: the parts' numbers of rows, as a ratio
+    view: how theirs lies in it
+    """
+
+    name: str
+    index: int = 0
+    shares: tuple[int, ...] = (1,)
+    view: View = SAME
+
+    def rows(self, total: int) -> slice:
+        """The rows of this part in a tensor of ``total`` rows."""
+        unit = total // sum(self.shares)
+        start = unit * sum(self.shares[: self.index])
+        return slice(start, start + unit * self.shares[self.index])
+
+
+Table = Mapping[str, str | Part | None]
+"""Their pattern → our name, a part of it, or None."""
+
+
+def parts(name: str, count: int) -> tuple[Part, ...]:
+    """The ``count`` equal parts of one of our tensors, as query, key and value are."""
+    return tuple(Part(name, index, (1,) * count) for index in range(count))
+
+
+def prefixed(table: Table, theirs: str, ours: str = "") -> dict[str, str | Part | None]:
+    """A network's table where its names stand behind a prefix."""
+
+    def under(target: str | Part | None) -> str | Part | None:
+        if isinstance(target, Part):
+            return replace(target, name=ours + target.name)
+        return None if target is None else ours + target
+
+    return {theirs + pattern: under(target) for pattern, target in table.items()}
+
 
 BERT: Table = {
     "embeddings.position_ids": None,
@@ -34,53 +109,125 @@ BERT: Table = {
 }
 """BERT as ``transformers`` and ``sentence-transformers`` name it, to ``networks.bert.Bert``."""
 
+
+# --- reading a table --------------------------------------------------------------------------
+
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 
 def _compile(pattern: str) -> re.Pattern[str]:
-    parts = _PLACEHOLDER.split(pattern)  # text, name, text, name, …, text
-    for i in range(0, len(parts), 2):
-        parts[i] = re.escape(parts[i])
-    for i in range(1, len(parts), 2):
-        parts[i] = f"(?P<{parts[i]}>{'weight|bias' if parts[i] == 'p' else '[0-9]+'})"
-    return re.compile("".join(parts))
+    pieces = _PLACEHOLDER.split(pattern)  # text, name, text, name, …, text
+    seen: set[str] = set()
+    for i in range(0, len(pieces), 2):
+        pieces[i] = re.escape(pieces[i])
+    for i in range(1, len(pieces), 2):
+        name = pieces[i]
+        group = "weight|bias" if name == "p" else "[0-9]+"
+        pieces[i] = f"(?P={name})" if name in seen else f"(?P<{name}>{group})"
+        seen.add(name)
+    return re.compile("".join(pieces))
 
 
-def rename(state: Mapping[str, T], table: Table, wanted: Iterable[str]) -> dict[str, T]:
-    """The state dict under our names.
+def _part(target: str | Part) -> Part:
+    return target if isinstance(target, Part) else Part(target)
+
+
+class Reader:
+    """A table, compiled: where each of their names lies in ours."""
+
+    def __init__(self, table: Table) -> None:
+        self.table = table
+        self._rows = [(_compile(pattern), target) for pattern, target in table.items()]
+
+    def find(self, name: str) -> Part | None:
+        """The part of ours that a name stands for, None for what is left out.
+
+        Raises:
+            CheckpointError: no pattern matches; it names the nearest.
+        """
+        for pattern, target in self._rows:
+            if match := pattern.fullmatch(name):
+                if target is None:
+                    return None
+                part = _part(target)
+                return replace(part, name=part.name.format(**match.groupdict()))
+        raise CheckpointError(f"unknown key {name!r}{nearest(name, self.table)}")
+
+
+def to_ours(
+    state: Mapping[str, Tensor], table: Table, wanted: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """A state dict of theirs under our names.
 
     Args:
-        state: values by the names of the file.
-        table: patterns of those names -> ours, None for what is left out.
-        wanted: our names, all of which must come out, such as a network's ``state_dict()``.
+        state: tensors by the names of the file.
+        table: what they are called here.
+        wanted: our tensors, all of which must come out, such as a network's ``state_dict()``.
 
     Raises:
-        CheckpointError: a name matches no pattern, two give one of ours, or one of ours is not
-            reached; it names the first and the nearest.
+        CheckpointError: a name matches no pattern, two give one place of ours, or a place of ours
+            stays empty; it names the first and the nearest.
     """
-    patterns = [(_compile(pattern), target) for pattern, target in table.items()]
-    wanted = set(wanted)
-    renamed: dict[str, T] = {}
-    origin: dict[str, str] = {}
+    reader = Reader(table)
+    found: dict[str, dict[int, Tensor]] = {}
+    origin: dict[tuple[str, int], str] = {}
+    shares: dict[str, int] = {}
     for name, value in state.items():
-        matches = [(m, target) for p, target in patterns if (m := p.fullmatch(name))]
-        if not matches:
-            raise CheckpointError(f"unknown key {name!r}{nearest(name, table)}")
-        match, target = matches[0]
-        if target is None:
+        part = reader.find(name)
+        if part is None:
             continue
-        ours = target.format(**match.groupdict())
-        if ours in renamed:
-            raise CheckpointError(f"keys {origin[ours]!r} and {name!r} both stand for {ours!r}")
-        if ours not in wanted:
+        place = (part.name, part.index)
+        if place in origin:
             raise CheckpointError(
-                f"key {name!r} stands for {ours!r}, which this network lacks: the checkpoint has "
-                f"another size{nearest(ours, wanted)}"
+                f"keys {origin[place]!r} and {name!r} both stand for {part.name!r}"
             )
-        renamed[ours], origin[ours] = value, name
-    if missing := sorted(wanted - renamed.keys()):
+        if part.name not in wanted:
+            raise CheckpointError(
+                f"key {name!r} stands for {part.name!r}, which this network lacks: the checkpoint "
+                f"has another size{nearest(part.name, wanted)}"
+            )
+        found.setdefault(part.name, {})[part.index] = part.view.ours(value)
+        origin[place], shares[part.name] = name, len(part.shares)
+    missing = sorted(n for n in wanted if len(found.get(n, ())) != shares.get(n, 1))
+    if missing:
         number = "1 key is" if len(missing) == 1 else f"{len(missing)} keys are"
         raise CheckpointError(
-            f"{number} missing, the first for {missing[0]!r}{nearest(missing[0], renamed)}"
+            f"{number} missing, the first for {missing[0]!r}{nearest(missing[0], found)}"
         )
-    return renamed
+    return {name: _joined(pieces) for name, pieces in found.items()}
+
+
+def _joined(pieces: Mapping[int, Tensor]) -> Tensor:
+    ordered = [pieces[index] for index in sorted(pieces)]
+    return ordered[0] if len(ordered) == 1 else torch.cat(ordered)
+
+
+def to_theirs(state: Mapping[str, Tensor], table: Table) -> dict[str, Tensor]:
+    """A state dict of ours under their names; the first pattern of a place counts.
+
+    Raises:
+        CheckpointError: the table has no name for one of ours.
+    """
+    rows: dict[str, dict[int, tuple[str, Part]]] = {}
+    for pattern, target in table.items():
+        if target is not None:
+            part = _part(target)
+            rows.setdefault(part.name, {}).setdefault(part.index, (pattern, part))
+    compiled = [(_compile(ours), pieces) for ours, pieces in rows.items()]
+    named: dict[str, Tensor] = {}
+    for name, value in state.items():
+        match, pieces = _first(name, compiled)
+        for pattern, part in pieces.values():
+            rows_of = value if len(part.shares) == 1 else value[part.rows(len(value))]
+            named[pattern.format(**match.groupdict())] = part.view.theirs(rows_of)
+    return named
+
+
+def _first(
+    name: str, compiled: Sequence[tuple[re.Pattern[str], dict[int, tuple[str, Part]]]]
+) -> tuple[re.Match[str], dict[int, tuple[str, Part]]]:
+    for pattern, pieces in compiled:
+        if match := pattern.fullmatch(name):
+            return match, pieces
+    known: Iterable[str] = (pattern for _, pieces in compiled for pattern, _ in pieces.values())
+    raise CheckpointError(f"this layout has no name for {name!r}{nearest(name, known)}")
