@@ -1,0 +1,68 @@
+"""Latent diffusion's autoencoder: equal to `diffusers` on small random networks."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+from mezzotint.checkpoints.files import load_into
+from mezzotint.checkpoints.keys import to_ours, to_theirs
+from mezzotint.checkpoints.tables import ldm_autoencoder as tables
+from mezzotint.networks.ldm_autoencoder import LdmAutoencoder, LdmAutoencoderConfig
+
+CONFIGS = {
+    "4 channels": LdmAutoencoderConfig(width=32, multipliers=(1, 2)),
+    "16 channels": LdmAutoencoderConfig(
+        latent_channels=16, width=32, multipliers=(1, 2, 2), mixed=False
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@torch.no_grad()
+def test_equals_diffusers(name: str) -> None:
+    config = CONFIGS[name]
+    torch.manual_seed(0)
+    levels = len(config.multipliers)
+    theirs = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
+        block_out_channels=tuple(config.width * m for m in config.multipliers),
+        layers_per_block=config.blocks,
+        latent_channels=config.latent_channels,
+        use_quant_conv=config.mixed,
+        use_post_quant_conv=config.mixed,
+    ).eval()
+    ours = LdmAutoencoder(config).eval()
+    state = to_ours(theirs.state_dict(), tables.DIFFUSERS, ours.state_dict())
+    load_into(ours, state, "diffusers")
+    x = torch.randn(2, 3, 16, 24)
+    expected = theirs.encode(x).latent_dist
+    mean, log_variance = ours.encode(x)
+    torch.testing.assert_close(mean, expected.mean, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(log_variance, expected.logvar, atol=1e-5, rtol=1e-5)
+    back = theirs.decode(expected.mean).sample
+    torch.testing.assert_close(ours.decode(expected.mean), back, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_both_layouts_name_every_weight_once(name: str) -> None:
+    config = CONFIGS[name]
+    state = LdmAutoencoder(config).state_dict()
+    for table in (tables.original(len(config.multipliers)), tables.DIFFUSERS):
+        back = to_ours(to_theirs(state, table), table, state)
+        assert all(torch.equal(back[key], state[key]) for key in state)
+
+
+def test_the_names_of_old_releases_are_known() -> None:
+    state = LdmAutoencoder(CONFIGS["4 channels"]).state_dict()
+    old = {
+        name.replace("to_q", "query")
+        .replace("to_k", "key")
+        .replace("to_v", "value")
+        .replace("to_out.0", "proj_attn"): value
+        for name, value in to_theirs(state, tables.DIFFUSERS).items()
+    }
+    back = to_ours(old, tables.DIFFUSERS, state)
+    assert all(torch.equal(back[key], state[key]) for key in state)

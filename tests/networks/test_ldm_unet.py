@@ -1,0 +1,137 @@
+"""Stable Diffusion's U-Net: equal to `diffusers` on small random networks of its shapes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from torch import Tensor
+
+from mezzotint.checkpoints.files import load_into
+from mezzotint.checkpoints.keys import to_ours, to_theirs
+from mezzotint.checkpoints.tables import ldm_unet as tables
+from mezzotint.networks.ldm_unet import LdmUNet, LdmUNetConfig, embed_time
+
+
+@dataclass(frozen=True)
+class Case:
+    """Ours, and what `diffusers` calls the same."""
+
+    config: LdmUNetConfig
+    convolutions: bool
+    theirs: dict[str, object]
+
+
+def _case(config: LdmUNetConfig, convolutions: bool, **more: object) -> Case:
+    widths = tuple(config.width * m for m in config.multipliers)
+    down = tuple("CrossAttnDownBlock2D" if d else "DownBlock2D" for d in config.depths)
+    up = tuple("CrossAttnUpBlock2D" if d else "UpBlock2D" for d in reversed(config.depths))
+    heads = tuple(config.heads_of(width) for width in widths)
+    theirs: dict[str, object] = {
+        "sample_size": 16,
+        "in_channels": config.in_channels,
+        "block_out_channels": widths,
+        "layers_per_block": config.blocks,
+        "down_block_types": down,
+        "up_block_types": up,
+        "cross_attention_dim": config.context_width,
+        "attention_head_dim": heads,  # their name for the number of heads
+        "use_linear_projection": not convolutions,
+        "transformer_layers_per_block": tuple(max(d, 1) for d in config.depths),
+    }
+    return Case(config, convolutions, theirs | more)
+
+
+CASES = {
+    "sd1": _case(
+        LdmUNetConfig(width=32, multipliers=(1, 2), depths=(1, 0), context_width=24), True
+    ),
+    "sd1 inpainting": _case(
+        LdmUNetConfig(9, width=32, multipliers=(1, 2), depths=(1, 0), context_width=24), True
+    ),
+    "sd2": _case(
+        LdmUNetConfig(
+            width=32, multipliers=(1, 2), depths=(1, 0), context_width=24, heads=0, head_width=16
+        ),
+        False,
+    ),
+    "sdxl": _case(
+        LdmUNetConfig(
+            width=32,
+            multipliers=(1, 2, 4),
+            depths=(0, 1, 2),
+            middle_depth=2,
+            context_width=24,
+            vector_width=20 + 6 * 8,
+            heads=0,
+            head_width=16,
+        ),
+        False,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=20 + 6 * 8,
+    ),
+}
+
+
+def _pair(case: Case) -> tuple[UNet2DConditionModel, LdmUNet]:
+    torch.manual_seed(0)
+    theirs = UNet2DConditionModel(**case.theirs).eval()  # type: ignore[arg-type]
+    ours = LdmUNet(case.config).eval()
+    state = to_ours(theirs.state_dict(), tables.diffusers(case.convolutions), ours.state_dict())
+    load_into(ours, state, "diffusers")
+    return theirs, ours
+
+
+def _inputs(case: Case, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+    x = torch.randn(2, case.config.in_channels, *size)
+    return x, torch.tensor([3.0, 801.0]), torch.randn(2, 5, case.config.context_width)
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("size", [(16, 16), (8, 24)])
+@torch.no_grad()
+def test_equals_diffusers(name: str, size: tuple[int, int]) -> None:
+    case = CASES[name]
+    theirs, ours = _pair(case)
+    x, time, context = _inputs(case, size)
+    vector, added = None, None
+    if case.config.vector_width:
+        text, sizes = torch.randn(2, 20), torch.randint(0, 1024, (2, 6))
+        added = {"text_embeds": text, "time_ids": sizes}
+        vector = torch.cat([text, embed_time(sizes.flatten(), 8).view(2, -1)], dim=1)
+    expected = theirs(x, time, context, added_cond_kwargs=added).sample
+    found = ours(x, time, context, vector)
+    assert (found - expected).norm() / expected.norm() < 1e-5
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_both_layouts_name_every_weight_once(name: str) -> None:
+    case = CASES[name]
+    state = LdmUNet(case.config).state_dict()
+    original = tables.original(case.config.depths, case.config.blocks, case.convolutions)
+    for table in (original, tables.diffusers(case.convolutions)):
+        back = to_ours(to_theirs(state, table), table, state)
+        assert back.keys() == state.keys()
+        assert all(torch.equal(back[key], state[key]) for key in state)
+
+
+@torch.no_grad()
+def test_residuals_reach_their_ports() -> None:
+    case = CASES["sd1"]
+    theirs, ours = _pair(case)
+    x, time, context = _inputs(case, (16, 16))
+    ports = [torch.randn(2, width, 16 // by, 16 // by) for width, by in ours.ports]
+    expected = theirs(
+        x,
+        time,
+        context,
+        down_block_additional_residuals=tuple(ports[:-1]),
+        mid_block_additional_residual=ports[-1],
+    ).sample
+    found = ours(x, time, context, residuals=ports)
+    assert (found - expected).norm() / expected.norm() < 1e-5
+    with pytest.raises(ValueError, match="the residuals have shapes"):
+        ours(x, time, context, residuals=ports[1:])
