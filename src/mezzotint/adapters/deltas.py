@@ -73,10 +73,11 @@ def _ratio(weight: Tensor, magnitude: Tensor) -> Tensor:
     ones = (1,) * (weight.ndim - 2)
     eps = torch.finfo(torch.float32).eps
     if magnitude.numel() == magnitude.shape[0] == weight.shape[0]:
-        norm = weight.flatten(1).norm(dim=1) + eps  # (O,)
+        norm = weight.flatten(1).square().sum(dim=1).sqrt() + eps  # (O,)
         return (magnitude.flatten() / norm).view(-1, 1, *ones)
     if magnitude.numel() == weight.shape[1] and magnitude.shape[0] == 1:
-        norm = weight.transpose(0, 1).flatten(1).norm(dim=1) + eps  # (I,)
+        columns = weight.transpose(0, 1).flatten(1)
+        norm = columns.square().sum(dim=1).sqrt() + eps  # (I,)
         return (magnitude.flatten() / norm).view(1, -1, *ones)
     raise DeltaError(
         f"a magnitude of shape {tuple(magnitude.shape)} does not fit a weight of "
@@ -96,7 +97,7 @@ def _lora(factors: Mapping[str, Tensor], shape: tuple[int, ...]) -> Tensor:
 
 def _loha(factors: Mapping[str, Tensor], shape: tuple[int, ...]) -> Tensor:
     """``(B1 A1) ∘ (B2 A2)`` (Hyeon-Woo et al. 2022, eq. 3)."""
-    halves = []
+    halves: list[Tensor] = []
     for n in ("1", "2"):
         left, right = factors[f"w{n}_a"], factors[f"w{n}_b"]
         core = factors.get(f"t{n}")

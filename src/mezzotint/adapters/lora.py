@@ -8,7 +8,7 @@ is an error.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -194,7 +194,7 @@ def changed(weight: Tensor, wanted: Sequence[tuple[Part, Delta, float]]) -> Tens
 @contextmanager
 def attached(
     networks: Mapping[str, nn.Module], adapters: Sequence[tuple[Sequence[Fitted], float]]
-) -> Iterator[None]:
+) -> Generator[None]:
     """The networks with adapters, each at its strength; afterwards every weight is what it was.
 
     The weights themselves are set aside and put back, so they are the same bits whatever the
@@ -209,7 +209,7 @@ def attached(
             wanted.setdefault((network, part.name), []).append((part, delta, strength))
     aside: list[tuple[nn.Module, str, nn.Parameter]] = []
     with torch.no_grad():
-        made = []
+        made: list[tuple[nn.Module, str, nn.Parameter, nn.Parameter]] = []
         for (network, name), rows in wanted.items():
             path, _, leaf = name.rpartition(".")
             module = networks[network].get_submodule(path)

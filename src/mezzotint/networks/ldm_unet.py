@@ -143,7 +143,7 @@ class CrossAttention(nn.Module):
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """``softmax(q k^T / sqrt(d)) v`` over ``(B, N, heads, d)``, joined to ``(B, N, C)``."""
-    y = F.scaled_dot_product_attention(*(x.transpose(1, 2) for x in (q, k, v)))
+    y = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
     return y.transpose(1, 2).flatten(2)
 
 
@@ -320,21 +320,21 @@ class LdmUNet(nn.Module):
         x = self.stem(x.contiguous(memory_format=torch.channels_last))
         kept = [x]
         for level in self.down:
-            for block in level.blocks:
+            for block in level.blocks:  # type: ignore[union-attr]
                 x = block(x, told)
                 kept.append(x)
             if level.downsample is not None:
-                x = level.downsample(x)
+                x = level.downsample(x)  # type: ignore[operator]
                 kept.append(x)
         x = self.middle.second(self.middle.first(x, told), told)
         if residuals is not None:
             kept, x = _controlled(kept, x, residuals)
         for level in self.up:
-            for block in level.blocks:
+            for block in level.blocks:  # type: ignore[union-attr]
                 x = block(torch.cat((x, kept.pop()), dim=1), told)
             if level.upsample is not None:
                 # An odd size on the way down comes back by the size of what was kept there.
-                x = level.upsample(F.interpolate(x, size=kept[-1].shape[2:]))
+                x = level.upsample(F.interpolate(x, size=kept[-1].shape[2:]))  # type: ignore[operator]
         return self.head(F.silu(self.norm(x)))
 
     def _embed(self, time: Tensor, vector: Tensor | None) -> Tensor:

@@ -61,9 +61,8 @@ class Layer(nn.Module):
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
         """``x (B, N, C)``, ``bias (B or 1, heads, N, N)`` added to the scores."""
         q, k, v = self.qkv(self.norm1(x)).unflatten(-1, (3, self.heads, -1)).unbind(2)
-        y = F.scaled_dot_product_attention(
-            *(part.transpose(1, 2) for part in (q, k, v)), attn_mask=bias, scale=1.0
-        )
+        q, k, v = (part.transpose(1, 2) for part in (q, k, v))
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=1.0)
         x = x + self.out(y.transpose(1, 2).flatten(2))
         gate, value = self.mlp_in(self.norm2(x)).chunk(2, dim=-1)
         return x + self.mlp_out(F.gelu(gate, approximate="tanh") * value)
