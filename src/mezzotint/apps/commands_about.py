@@ -19,7 +19,7 @@ from mezzotint.diffusion import samplers, spacings
 from mezzotint.families import catalogue, text
 
 _NEEDED = ("torch", "numpy", "safetensors", "tokenizers", "pillow", "rich")
-_EXTRAS = {"tracking": ("tensorboard",), "recipes": ("resvg",)}
+_EXTRAS = {"tracking": ("tensorboard",), "recipes": ("resvg",), "gguf": ("gguf",)}
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:
