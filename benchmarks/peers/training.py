@@ -287,7 +287,7 @@ def _text(found: dict[str, list[Rate]], scale: Scale) -> str:
         "diffusers' `train_unconditional.py` at its defaults: `accelerate` without mixed "
         "precision, pictures read in the main process, AdamW, cosine rate, gradients clipped at "
         "1, no average of the weights. Ours takes its own defaults: bf16 autocast, pictures from "
-        "a cache drawn ahead by a thread, fused AdamW, channels-last weights, two averages of the "
+        "a cache, fused AdamW, channels-last weights, two averages of the "
         "weights and a report of the loss by level. Timed are steps, not the preparation: reading "
         "the files once into the cache (ours), checkpoints (both).\n\n"
         f"What our defaults save of the script's time for a picture: {shares}. The rows of equal "
