@@ -1,4 +1,6 @@
-"""Write a trained model as the one in the package: float16 weights, and whose drawings it learnt.
+"""Write a trained model as the one in the package, small, and whose drawings it learnt from.
+
+The matrices of the two networks become int8 rows, everything else float16.
 
 python recipes/icons/ship.py runs/icons/model.safetensors --corpus icons-128.zip
 """
@@ -10,9 +12,10 @@ import zipfile
 from dataclasses import replace
 from pathlib import Path
 
-import torch
+from torch import Tensor
 
 from mezzotint.checkpoints.files import load
+from mezzotint.checkpoints.rows import WEIGHT, pack, unpack
 from mezzotint.families.catalogue import PACKAGED
 from mezzotint.families.native import KEY, from_json, save_model
 from mezzotint.files import atomic_write
@@ -25,11 +28,14 @@ def ship(source: Path, target: Path) -> None:
     """Convert and write; says what it wrote and how much room is left."""
     state, metadata = load(source)
     config = from_json(metadata[KEY])
+    weights: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        matrix = name.endswith(WEIGHT) and tensor.ndim > 1 and not name.startswith("autoencoder.")
+        weights |= pack(name, tensor) if matrix else {name: tensor.half().contiguous()}
     lost = max(
-        float((tensor - tensor.half().to(tensor.dtype)).norm() / tensor.norm().clamp(min=1e-12))
-        for tensor in state.values()
+        float((state[name] - tensor.float()).norm() / state[name].norm().clamp(min=1e-12))
+        for name, tensor in unpack(weights).items()
     )
-    weights = {name: tensor.to(torch.float16).contiguous() for name, tensor in state.items()}
     save_model(target, replace(config, name="icons"), weights)
     total = sum(path.stat().st_size for path in target.parent.iterdir() if path.is_file())
     print(f"{target.name}: {target.stat().st_size:,} bytes, rounding at most {lost:.1e} a tensor")

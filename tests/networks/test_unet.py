@@ -425,3 +425,31 @@ def test_context_for_a_network_without_cross_attention_is_refused() -> None:
         network(**given)
     with pytest.raises(ValueError, match="this U-Net takes None"):
         build(config(vector_width=0))(given["x"], given["time"], given["vector"])
+
+
+# --- the canvas -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_a_canvas_is_input_drawn_from_the_vector(dims: int) -> None:
+    settings = config(dims=dims, canvas=2, canvas_edge=2)
+    network = build(settings)
+    given = inputs(size=(4,) * dims)
+
+    # The same network without a canvas, given the enlarged map as input channels of its own.
+    plain = UNet(config(dims=dims, in_channels=5)).double().eval()
+    plain.load_state_dict({n: w for n, w in network.state_dict().items() if "canvas" not in n})
+    assert network.canvas is not None
+    drawn = network.canvas(given["vector"]).view(3, 2, *(2,) * dims)
+    for dim in range(2, 2 + dims):
+        drawn = drawn.repeat_interleave(2, dim)
+    wider = given | {"x": torch.cat([given["x"], drawn], dim=1)}
+    assert torch.allclose(plain(**wider), network(**given), rtol=0, atol=1e-12)
+
+
+def test_a_canvas_takes_any_size_and_refuses_what_cannot_be() -> None:
+    assert build(config(canvas=1))(**inputs(size=(6, 10))).shape == (3, 2, 6, 10)
+    with pytest.raises(ValueError, match="canvas is -1"):
+        config(canvas=-1)
+    with pytest.raises(ValueError, match="no vector to draw it from"):
+        UNet(config(canvas=1, vector_width=0))

@@ -12,19 +12,19 @@ import json
 import math
 import tomllib
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from mezzotint.diffusion import samplers, spacings
 from mezzotint.families.model import Defaults
-from mezzotint.families.native import CHANNELS, NETWORKS, kind_of
+from mezzotint.families.native import CHANNELS, NETWORKS, NetworkConfig, kind_of
 from mezzotint.networks.autoencoder import AutoencoderConfig
-from mezzotint.networks.dit import DiTConfig
-from mezzotint.networks.unet import UNetConfig
+from mezzotint.networks.mlp import MLPConfig
 
 T = TypeVar("T")
+Part = TypeVar("Part", "DataConfig", "ModelConfig")
 
 
 class ConfigError(ValueError):
@@ -36,6 +36,8 @@ class DataConfig:
     """source: folder or prepared archive, relative to the configuration file.
     size: edge of the square pictures, in pixels; channels: "grey", "rgb" or "rgba".
     split, sets: train on these only; none takes all.
+    embeddings: a file of the pictures' embeddings, which an "mlp" learns to make, and a model
+        with a prior is told.
     flip: mirror every other picture; crop: learn random squares of this edge (autoencoders).
     skip_bad: leave damaged files out instead of stopping.
     cache: keep the decoded (or encoded) data set in one file, under the run or in cache_folder.
@@ -46,6 +48,7 @@ class DataConfig:
     channels: Literal["grey", "rgb", "rgba"] = "rgb"
     split: str | None = None
     sets: tuple[str, ...] | None = None
+    embeddings: str | None = None
     flip: bool = False
     crop: int = 0
     skip_bad: bool = False
@@ -58,6 +61,7 @@ class ModelConfig:
     """prediction: "x0", "eps", "v", "flow" or "edm"; schedule: "flow", "cosine", "linear", "edm".
     condition: what the model is told: "none", "class" (folder names) or "text" (captions).
     latent: a trained autoencoder's model file; none diffuses pixels.
+    prior: the model file of a trained "mlp", which makes the embeddings when `generate` is asked.
     init: a trained model's file of the same network, to go on from (fine-tuning); none starts anew.
     steps, guidance, sampler, spacing: what `generate` takes when it is not told.
     """
@@ -66,6 +70,7 @@ class ModelConfig:
     schedule: Literal["flow", "cosine", "linear", "edm"]
     condition: Literal["none", "class", "text"] = "none"
     latent: str | None = None
+    prior: str | None = None
     init: str | None = None
     steps: int = 20
     guidance: float = 3.0
@@ -92,6 +97,8 @@ class StepsConfig:
     levels: which are learnt: "uniform", "logit_normal", "edm_lognormal", with level_mean and
         level_std of the latter two.
     drop_condition: share of samples trained without their condition, for guidance.
+    embedding_noise: the most noise that is mixed into the embeddings which a model is told, so
+        that it forgives its prior (noise conditioning augmentation, Ho et al. 2022, §4).
     kl_weight, edge_weight: of an autoencoder's loss.
     ema: relative widths of the tracked averages of the weights (EDM2, §3.1); final_ema: the one
         that the final model takes, tracked or not (none: the first tracked).
@@ -117,6 +124,7 @@ class StepsConfig:
     level_mean: float = 0.0
     level_std: float = 1.0
     drop_condition: float = 0.1
+    embedding_noise: float = 0.0
     kl_weight: float = 1e-5
     edge_weight: float = 1.0
     ema: tuple[float, ...] = (0.05, 0.10)
@@ -140,7 +148,7 @@ class TrainConfig:
     name: str
     data: DataConfig
     train: StepsConfig
-    network: DiTConfig | UNetConfig | None = None
+    network: NetworkConfig | None = None
     model: ModelConfig | None = None
     autoencoder: AutoencoderConfig | None = None
     seed: int = 0
@@ -151,8 +159,8 @@ DERIVED = {"in_channels", "out_channels", "channels", "vector_width", "token_wid
 }
 """Fields of a network that follow from the data and the conditioning."""
 MAY_CHANGE = {
-    *(f"data.{name}" for name in ("source", "cache", "cache_folder")),
-    *(f"model.{name}" for name in ("steps", "guidance", "sampler", "spacing")),
+    *(f"data.{name}" for name in ("source", "embeddings", "cache", "cache_folder")),
+    *(f"model.{name}" for name in ("prior", "steps", "guidance", "sampler", "spacing")),
     *(f"train.{name}" for name in ("pictures", "checkpoint_minutes", "snapshot_pictures")),
     *(f"train.{name}" for name in ("sample_pictures", "sample_prompts", "log_steps")),
     *(f"train.{name}" for name in ("tensorboard", "final_ema")),
@@ -232,7 +240,7 @@ def _fill(kind: type[T], table: Any, where: str, given: Mapping[str, Any]) -> T:
         raise ConfigError(f"{where}: {error}") from error
 
 
-def _network(table: Any, channels: int) -> DiTConfig | UNetConfig:
+def _network(table: Any, channels: int) -> NetworkConfig:
     if not isinstance(table, dict):
         raise ConfigError("network must be a table, [network]")
     table = dict(table)
@@ -272,14 +280,14 @@ def parse_config(text: str, folder: Path) -> TrainConfig:
         network = _network(document["network"], channels)
     if "model" in document:
         model = _fill(ModelConfig, document["model"], "model", {})
-        model = _found(model, folder)
+        model = _located(model, folder, ("latent", "prior", "init"))
     if "autoencoder" in document:
         given = {"channels": channels}
         autoencoder = _fill(AutoencoderConfig, document["autoencoder"], "autoencoder", given)
     config = TrainConfig(
         name=_value(str, document["name"], "name"),
         seed=_value(int, document.get("seed", 0), "seed"),
-        data=_located(data, folder),
+        data=_located(data, folder, ("source", "embeddings", "cache_folder")),
         train=_fill(StepsConfig, document["train"], "train", {}),
         network=network,
         model=model,
@@ -289,20 +297,10 @@ def parse_config(text: str, folder: Path) -> TrainConfig:
     return config
 
 
-def _located(data: DataConfig, folder: Path) -> DataConfig:
-    cache = data.cache_folder
-    return replace(
-        data,
-        source=str((folder / data.source).absolute()),
-        cache_folder=None if cache is None else str((folder / cache).absolute()),
-    )
-
-
-def _found(model: ModelConfig, folder: Path) -> ModelConfig:
-    def absolute(path: str | None) -> str | None:
-        return None if path is None else str((folder / path).absolute())
-
-    return replace(model, latent=absolute(model.latent), init=absolute(model.init))
+def _located(part: Part, folder: Path, paths: Sequence[str]) -> Part:
+    """``part`` with the ``paths`` among its fields made absolute."""
+    given = {name: getattr(part, name) for name in paths if getattr(part, name) is not None}
+    return replace(part, **{name: str((folder / path).absolute()) for name, path in given.items()})
 
 
 def read_config(path: Path) -> TrainConfig:
@@ -350,6 +348,8 @@ def _positive(config: TrainConfig) -> None:
     for key, value in least.items():
         if value < 0:
             raise ConfigError(f"{key} = {value}: it must not be below 0")
+    if not 0 <= train.embedding_noise < 1:
+        raise ConfigError(f"train.embedding_noise = {train.embedding_noise}: a share of 0 to 1")
     if not all(0 <= beta < 1 for beta in train.betas):
         raise ConfigError(f"train.betas = {list(train.betas)}: both must lie in [0, 1)")
     if not 0 <= train.drop_condition <= 1:
@@ -357,6 +357,27 @@ def _positive(config: TrainConfig) -> None:
     for width in (*train.ema, *(() if train.final_ema is None else (train.final_ema,))):
         if not 0 < width < 0.28:  # gamma >= 0 keeps every average a falling tail into the past
             raise ConfigError(f"train.ema: {width} is no width of an average: 0 < width < 0.28")
+
+
+def _check_embeddings(config: TrainConfig) -> None:
+    data, model, makes = config.data, config.model, isinstance(config.network, MLPConfig)
+    told = model is not None and model.prior is not None
+    if (makes or told) and model is not None and model.condition == "none":
+        raise ConfigError("embeddings are made of a condition: set model.condition")
+    if makes and model is not None and (model.latent or told):
+        raise ConfigError(
+            "network.kind = 'mlp' makes embeddings: leave model.latent and model.prior to the "
+            "network that makes pictures"
+        )
+    if (makes or told) != (data.embeddings is not None):
+        raise ConfigError(
+            "data.embeddings is for network.kind = 'mlp', which learns to make them, and for "
+            "model.prior, which makes them when pictures are generated: give both or neither"
+        )
+    if data.embeddings is not None and data.flip:
+        raise ConfigError("data.flip: a mirrored picture has another embedding: leave it out")
+    if config.train.embedding_noise and not told:
+        raise ConfigError("train.embedding_noise is for a model that is told embeddings: leave it")
 
 
 def check(config: TrainConfig) -> None:
@@ -380,6 +401,7 @@ def check(config: TrainConfig) -> None:
             f"train.final_ema = {train.final_ema} is none of train.ema: making it afterwards needs "
             "snapshots: set train.snapshot_pictures"
         )
+    _check_embeddings(config)
     if model is not None and model.latent is not None and not data.cache:
         raise ConfigError("a latent model learns from cached latents: leave data.cache = true")
     if train.decay == "inverse_sqrt" and not train.decay_pictures:

@@ -29,8 +29,6 @@ class _Plan(NamedTuple):
     path: Level  # (steps + 1,)
     sampler: samplers.Sampler
     scale: float
-    conditioning: Conditioning
-    negative: Conditioning
 
 
 def device(model: Model) -> torch.device:
@@ -38,8 +36,8 @@ def device(model: Model) -> torch.device:
     return next(model.network.parameters()).device
 
 
-def _conditioning(model: Model, prompt: str) -> Conditioning:
-    """The prompt's conditioning on the model's device."""
+def _conditioning(model: Model, prompt: str, seed: int) -> Conditioning:
+    """What the model is told of a prompt, on its device."""
     place = device(model)
     told = model.conditioner([prompt])
 
@@ -50,11 +48,23 @@ def _conditioning(model: Model, prompt: str) -> Conditioning:
         ids = None if tokens.ids is None else tokens.ids.to(place)
         return Tokens(tokens.values.to(place), mask, ids)
 
-    return told._replace(
+    told = told._replace(
         vector=None if told.vector is None else told.vector.to(place),
         context=move(told.context),
         tokens=move(told.tokens),
     )
+    if model.prior is None:
+        return told
+    assert told.vector is not None  # a model with a prior is told something to make one of
+    return told._replace(vector=torch.cat([told.vector, _imagine(model.prior, prompt, seed)], 1))
+
+
+def _imagine(prior: Model, prompt: str, seed: int) -> Tensor:
+    """``(1, K)``: the embedding that a prior makes of a prompt, zeros of an empty one."""
+    request = Request(prompt, (seed,))
+    if prompt == "":
+        return torch.zeros(1, *prior.codec.shape(()), device=device(prior))
+    return _walk(prior, request, plan(prior, request), 0, None, "prior/")
 
 
 def plan(model: Model, request: Request) -> _Plan:
@@ -76,8 +86,6 @@ def plan(model: Model, request: Request) -> _Plan:
         path,
         samplers.find(request.sampler or defaults.sampler),
         defaults.guidance if wish.scale is None else wish.scale,
-        _conditioning(model, request.prompt),
-        _conditioning(model, request.negative),
     )
 
 
@@ -93,7 +101,7 @@ def _rule(wish: Guidance, path: Level) -> guidance.Rule:
     return guidance.rescale(wish.rescale, rule) if wish.rescale else rule
 
 
-def _guided(model: Model, wish: Guidance, planned: _Plan) -> Denoiser:
+def _guided(model: Model, wish: Guidance, planned: _Plan, negative: Conditioning) -> Denoiser:
     """The model under the request's guidance; made fresh for a sample: rules may remember."""
     plain = model.denoise()
     weaker = [
@@ -102,7 +110,7 @@ def _guided(model: Model, wish: Guidance, planned: _Plan) -> Denoiser:
     ]
     contrasts = [c for c, blocks in zip(weaker, (wish.perturb, wish.skip), strict=True) if blocks]
     rule = _rule(wish, planned.path)
-    guided = guidance.classifier_free(plain, planned.negative, planned.scale, rule, contrasts)
+    guided = guidance.classifier_free(plain, negative, planned.scale, rule, contrasts)
     if wish.interval is None:
         return guided
     ends = model.schedule.level(torch.tensor(wish.interval, dtype=torch.float64))
@@ -118,24 +126,27 @@ def _coarse_mask(mask: Tensor, shape: tuple[int, ...]) -> Tensor:
     return _MAX_POOL[len(shape) - 1](mask[None], shape[1:])
 
 
-def _sample(
+def _walk(
     model: Model,
     request: Request,
     planned: _Plan,
     number: int,
     listener: Listener | None,
+    streams: str = "",
 ) -> Tensor:
-    """The sample of seed ``number`` of the request: ``(C, *spatial)`` in [−1, 1]."""
+    """From noise to the ``x0`` of seed ``number``, ``(1, …)``; ``streams`` prefixes the noise's."""
     place, seed = device(model), request.seeds[number]
     shape = model.codec.shape(planned.size)
-    path, denoise = planned.path, _guided(model, request.guidance, planned)
-    x = start(model, request, path, batch([seed], "start", 0, shape).to(place))
+    told = _conditioning(model, request.prompt, seed)
+    negative = _conditioning(model, request.negative, seed)
+    path, denoise = planned.path, _guided(model, request.guidance, planned, negative)
+    x = start(model, request, path, batch([seed], f"{streams}start", 0, shape).to(place))
     if request.known is not None:
         known = model.codec.encode(request.known.media[None].to(place))
         mask = _coarse_mask(request.known.mask, shape).to(place)
         denoise = guidance.constrained(denoise, guidance.known_region(known, mask))
-    noise = stream([seed], "step", x)
-    for step in planned.sampler.run(denoise, x, path, planned.conditioning, noise):
+    noise = stream([seed], f"{streams}step", x)
+    for step in planned.sampler.run(denoise, x, path, told, noise):
         x = step.x
         if listener is not None:
             believed = step.estimate.x0
@@ -148,6 +159,14 @@ def _sample(
                     lambda believed=believed: model.codec.decode(believed)[0].clamp(-1, 1).cpu(),
                 )
             )
+    return x
+
+
+def _sample(
+    model: Model, request: Request, planned: _Plan, number: int, listener: Listener | None
+) -> Tensor:
+    """The sample of seed ``number`` of the request: ``(C, *spatial)`` in [−1, 1]."""
+    x = _walk(model, request, planned, number, listener)
     result = model.codec.decode(x)[0].clamp(-1, 1).cpu()
     return result if request.known is None else _keep(result, request.known)
 

@@ -122,14 +122,40 @@ def level_weight(train: StepsConfig) -> losses.Weight:
     return weights[train.loss]
 
 
+def told_embeddings(
+    config: TrainConfig, embeddings: Tensor, streams: Streams
+) -> Callable[[Sequence[int], Sequence[int], Tensor], Tensor]:
+    """How to tell samples their pictures' embeddings: zeros where the condition is dropped.
+
+    ``sqrt(1 − s^2) embedding + s z`` with ``s`` uniform below ``train.embedding_noise``.
+    """
+    most = config.train.embedding_noise
+
+    def told(numbers: Sequence[int], items: Sequence[int], dropped: Tensor) -> Tensor:
+        rows = embeddings[torch.as_tensor(items)]
+        if most:
+            s = most * streams("embedding", numbers)[:, None].float()
+            z = draws(config.seed, "train/embedding", numbers, rows.shape[1:])
+            rows = (1 - s.square()).sqrt() * rows + s * z
+        return rows.masked_fill(dropped[:, None], 0.0)
+
+    return told
+
+
 def diffusion(
-    config: TrainConfig, dataset: Dataset, model: Model, x0_of: Reader, conditioner: Conditioner
+    config: TrainConfig,
+    dataset: Dataset,
+    model: Model,
+    x0_of: Reader,
+    conditioner: Conditioner,
+    embeddings: Tensor | None = None,
 ) -> Objective:
     """A denoiser's objective: ``w(level) |F − (p x0 + q eps)|^2`` (see ``diffusion.losses``).
 
     Args:
         x0_of: item numbers, those of mirrored items shifted by ``len(dataset)``, → ``x0``.
         conditioner: what the network is told of a prompt.
+        embeddings: ``(items, K)``, told beside it.
     """
     assert config.model is not None
     train, condition = config.train, config.model.condition
@@ -138,6 +164,7 @@ def diffusion(
     levels = numbered_levels(train, model.schedule, streams)
     weight = level_weight(train)
     row = model.parameterization.row
+    told = None if embeddings is None else told_embeddings(config, embeddings, streams)
 
     def draw(numbers: Sequence[int]) -> Batch:
         items = [order.item(n) for n in numbers]
@@ -150,7 +177,11 @@ def diffusion(
             for item, choice, drop in zip(items, streams("caption", numbers), dropped, strict=True)
         ]
         eps = draws(config.seed, "train/noise", numbers, x0.shape[1:])
-        return Batch(x0, eps, level, time, conditioner(prompts))
+        conditioning = conditioner(prompts)
+        if told is not None and conditioning.vector is not None:
+            vector = torch.cat([conditioning.vector, told(numbers, items, dropped)], dim=1)
+            conditioning = conditioning._replace(vector=vector)
+        return Batch(x0, eps, level, time, conditioning)
 
     def per_sample(batch: Batch) -> Tensor:
         level = batch.level

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from mezzotint.engine import objectives
 from mezzotint.engine.captions import caption_features
-from mezzotint.engine.config import ModelConfig, TrainConfig
+from mezzotint.engine.config import TrainConfig
+from mezzotint.engine.embeddings import read_embeddings
 from mezzotint.engine.objectives import Objective
 from mezzotint.engine.pictures import (
     Note,
@@ -33,6 +34,7 @@ from mezzotint.families.native import (
     CHANNELS,
     LatentConfig,
     NativeConfig,
+    NetworkConfig,
     build,
     load_model,
     modules,
@@ -43,7 +45,7 @@ from mezzotint.modalities.dataset import Dataset, open_dataset
 from mezzotint.networks.autoencoder import Autoencoder, AutoencoderConfig
 from mezzotint.networks.bert import BertConfig
 from mezzotint.networks.dit import DiTConfig
-from mezzotint.networks.unet import UNetConfig
+from mezzotint.networks.mlp import MLPConfig
 
 T = TypeVar("T")
 
@@ -174,12 +176,18 @@ def _conditioner(
 
 
 def network_config(
-    network: DiTConfig | UNetConfig, model: ModelConfig, channels: int, classes: Sequence[str]
-) -> DiTConfig | UNetConfig:
-    """The network with the channels and widths that the data and the condition give it."""
-    width = BertConfig().width if model.condition == "text" else 0
-    vector = len(classes) if model.condition == "class" else width
+    network: NetworkConfig, condition: str, channels: int, classes: Sequence[str], told: int
+) -> NetworkConfig:
+    """The network with the channels and widths that the data and the condition give it.
+
+    Args:
+        told: width of the embedding that the network is told, 0 for none.
+    """
+    width = BertConfig().width if condition == "text" else 0
+    vector = (len(classes) if condition == "class" else width) + told
     common = {"in_channels": channels, "out_channels": channels, "vector_width": vector}
+    if isinstance(network, MLPConfig):
+        return replace(network, **common)
     if isinstance(network, DiTConfig):
         return replace(network, **common, token_width=width)
     return replace(network, **common, context_width=width)
@@ -210,6 +218,62 @@ def _pixel_reader(read: Reader, count: int) -> Reader:
     return mirrored
 
 
+class _Subject(NamedTuple):
+    """What a run learns to make: items → ``x0`` of ``channels``, and the codec's latent space."""
+
+    read: Reader
+    channels: int
+    latent: LatentConfig | None = None
+    autoencoder: Autoencoder | None = None
+
+
+def _latent_subject(
+    config: TrainConfig,
+    dataset: Dataset,
+    now: Reader,
+    folder: Path,
+    team: Team,
+    note: Note,
+    first: NativeConfig | None,
+) -> _Subject:
+    """The scaled codes of an autoencoder; at the scale that the ``first`` model was trained at."""
+    assert config.model is not None and config.model.latent is not None
+    frozen, identity = load_autoencoder(Path(config.model.latent))
+    _check_latent(config, frozen)
+
+    def encode() -> Tensor:
+        return latents(config.data, dataset, now, frozen, identity, folder, team.first, note)
+
+    stored = _shared(team, encode)
+    mean, std = latent_statistics(stored)
+    if first is not None and first.latent is not None:
+        mean = torch.tensor(first.latent.mean, dtype=torch.float64)
+        std = torch.tensor(first.latent.std, dtype=torch.float64)
+    latent = LatentConfig(frozen.config, tuple(mean.tolist()), tuple(std.tolist()))
+    return _Subject(
+        _latent_reader(stored, mean, std), frozen.config.latent_channels, latent, frozen
+    )
+
+
+def _load_prior(
+    path: str, embeddings: Tensor, condition: str, classes: tuple[str, ...]
+) -> tuple[Model, NativeConfig]:
+    """A trained prior, which must make embeddings such as the data's, of the same prompts."""
+    prior, description = load_model(Path(path))
+    if (description.condition, description.classes) != (condition, classes):
+        raise TrainError(
+            f"model.prior = {path!r} is told other prompts ({description.condition}, "
+            f"{len(description.classes)} classes) than this model ({condition}, {len(classes)})"
+        )
+    network = description.network
+    if not isinstance(network, MLPConfig) or network.in_channels != embeddings.shape[1]:
+        raise TrainError(
+            f"model.prior = {path!r} does not make embeddings of {embeddings.shape[1]} numbers, as "
+            "data.embeddings has: train one with network.kind = 'mlp' on the same file"
+        )
+    return prior, description
+
+
 def _diffusion(
     config: TrainConfig,
     dataset: Dataset,
@@ -224,43 +288,49 @@ def _diffusion(
     settings, data = config.model, config.data
     _check_conditions(dataset, settings.condition)
     first = None if settings.init is None else load_model(Path(settings.init))
-    frozen: Autoencoder | None = None
-    latent: LatentConfig | None = None
-    if settings.latent is None:
+    classes = dataset.classes if settings.condition == "class" else ()
+    identity, embeddings, prior = fingerprint(dataset), torch.empty(0, 0), None
+    if data.embeddings is not None:
+        embeddings, mark = read_embeddings(Path(data.embeddings), dataset)
+        identity = f"{identity} {mark}"
+    if settings.prior is not None:
+        prior = _load_prior(settings.prior, embeddings, settings.condition, classes)
+    if isinstance(config.network, MLPConfig):
+        subject = _Subject(lambda items: embeddings[torch.as_tensor(items)], embeddings.shape[1])
+    elif settings.latent is None:
         reader = _pixel_reader(_shared(team, cached), len(dataset.items))
-        channels = CHANNELS[data.channels]
+        subject = _Subject(reader, CHANNELS[data.channels])
     else:
-        frozen, identity = load_autoencoder(Path(settings.latent))
-        _check_latent(config, frozen)
-
-        def encode() -> Tensor:
-            return latents(data, dataset, now, frozen, identity, folder, team.first, listener.note)
-
-        stored = _shared(team, encode)
-        mean, std = latent_statistics(stored)
-        if first is not None and first[1].latent is not None:  # the scale that it was trained at
-            told = first[1].latent.mean, first[1].latent.std
-            mean, std = torch.tensor(told, dtype=torch.float64)
-        reader = _latent_reader(stored, mean, std)
-        channels = frozen.config.latent_channels
-        latent = LatentConfig(frozen.config, tuple(mean.tolist()), tuple(std.tolist()))
+        told = None if first is None else first[1]
+        subject = _latent_subject(config, dataset, now, folder, team, listener.note, told)
+    known = 0 if prior is None else embeddings.shape[1]
     native = NativeConfig(
         name=config.name,
-        network=network_config(config.network, settings, channels, dataset.classes),
+        network=network_config(
+            config.network, settings.condition, subject.channels, classes, known
+        ),
         channels=data.channels,
         condition=settings.condition,
         prediction=settings.prediction,
         schedule=settings.schedule,
         defaults=settings.defaults(data.size),
-        classes=dataset.classes if settings.condition == "class" else (),
-        latent=latent,
+        classes=classes,
+        latent=subject.latent,
+        prior=None if prior is None else prior[1],
     )
+    frozen: dict[str, nn.Module] = {}
+    if subject.autoencoder is not None:
+        frozen["autoencoder"] = subject.autoencoder
+    if prior is not None:
+        frozen["prior"] = prior[0].network
     model = _build(native, frozen)
     if first is not None:
         _start_from(model, native, *first, str(settings.init))
-    told = _conditioner(config, dataset, model, folder, team, listener.note)
-    objective = objectives.diffusion(config, dataset, model, reader, told)
-    return _task(objective, dataset, model, native, frozen, notes)
+    conditioner = _conditioner(config, dataset, model, folder, team, listener.note)
+    objective = objectives.diffusion(
+        config, dataset, model, subject.read, conditioner, embeddings if prior else None
+    )
+    return _task(objective, dataset, identity, model, native, frozen, notes)
 
 
 def _start_from(
@@ -291,28 +361,30 @@ def _check_latent(config: TrainConfig, frozen: Autoencoder) -> None:
         )
 
 
-def _build(native: NativeConfig, frozen: Autoencoder | None) -> Model:
+def _build(native: NativeConfig, frozen: Mapping[str, nn.Module]) -> Model:
+    """The model with fresh weights, except those of its ``frozen`` modules."""
     try:
         model = build(native)
     except ValueError as error:
         raise TrainError(f"network: {error}") from error
-    if frozen is not None:
-        modules(model)["autoencoder"].load_state_dict(frozen.state_dict())
+    for name, module in frozen.items():
+        modules(model)[name].load_state_dict(module.state_dict())
     return model
 
 
 def _task(
     objective: Objective,
     dataset: Dataset,
+    identity: str,
     model: Model,
     native: NativeConfig,
-    frozen: Autoencoder | None,
+    frozen: Mapping[str, nn.Module],
     notes: dict[str, str],
 ) -> Task:
     def export(path: Path, state: dict[str, Tensor], more: dict[str, str]) -> None:
         tensors = {f"network.{name}": value for name, value in state.items()}
-        if frozen is not None:
-            tensors |= {f"autoencoder.{n}": value for n, value in frozen.state_dict().items()}
+        for part, module in frozen.items():
+            tensors |= {f"{part}.{name}": value for name, value in module.state_dict().items()}
         save_model(path, replace(native, notes=notes | more), tensors)
 
     twin: list[Model] = []  # made when first needed: a second network, never the one that learns
@@ -326,10 +398,10 @@ def _task(
 
     return Task(
         objective,
-        fingerprint(dataset),
+        identity,
         len(dataset.items),
         levels=True,
         export=export,
-        preview=preview,
+        preview=None if isinstance(native.network, MLPConfig) else preview,
         notes=notes,
     )

@@ -9,7 +9,7 @@ import torch
 
 from mezzotint.checkpoints.files import CheckpointError
 from mezzotint.families.model import Model
-from mezzotint.families.native import load_model, modules
+from mezzotint.families.native import EmbeddingCodec, load_model, modules
 
 DATA = Path(__file__).parent / "data"
 PACKAGED = {"icons": DATA / "icons.safetensors"}
@@ -56,9 +56,19 @@ def device(name: str | None = None) -> torch.device:
 
 
 def load(name_or_path: str, place: str | None = None) -> Model:
-    """Load a model by name or path, onto a device (none: the GPU if there is one)."""
+    """Load a model that makes media, by name or path, onto a device (none: the GPU if any).
+
+    Raises:
+        CheckpointError: there is no such file, or it is damaged or no such model.
+        ValueError: there is no such device.
+    """
     where, path = device(place), locate(name_or_path)
     model = load_model(path)[0]
+    if isinstance(model.codec, EmbeddingCodec):
+        raise CheckpointError(
+            f"{path}: a prior, which makes embeddings and no pictures: give the model that was "
+            "trained with it"
+        )
     for module in modules(model).values():
         module.to(where)
     return model

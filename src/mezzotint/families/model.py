@@ -66,7 +66,11 @@ class NetworkCall(Protocol):
 
 @dataclass(frozen=True)
 class Model:
-    """A family's network, loaded, with its prediction row, schedule, codec and text side."""
+    """A family's network, loaded, with its prediction row, schedule, codec and text side.
+
+    prior: a model that first makes an embedding of the same prompt; it is told to this one as
+        the last entries of the vector, zeros where the prompt is empty.
+    """
 
     name: str
     network: nn.Module
@@ -76,6 +80,7 @@ class Model:
     codec: Codec
     conditioner: Conditioner
     defaults: Defaults
+    prior: Model | None = None
 
     def denoise(
         self, *, perturb: frozenset[int] = frozenset(), skip: frozenset[int] = frozenset()

@@ -17,22 +17,28 @@ import torch
 from torch import Tensor, nn
 
 from mezzotint.checkpoints.files import CheckpointError, build_unfilled, load, load_into, save
+from mezzotint.checkpoints.rows import unpack
 from mezzotint.diffusion import schedules
 from mezzotint.diffusion.level import Conditioning, Level, Tokens
 from mezzotint.diffusion.prediction import ROWS, Parameterization, unit
 from mezzotint.families.model import Codec, Conditioner, Defaults, Model
 from mezzotint.networks.autoencoder import Autoencoder, AutoencoderConfig
 from mezzotint.networks.dit import DiT, DiTConfig
+from mezzotint.networks.mlp import MLP, MLPConfig
 from mezzotint.networks.unet import UNet, UNetConfig
 
 FORMAT = 1
 KEY = "mezzotint"
 CHANNELS = {"grey": 1, "rgb": 3, "rgba": 4}
-NETWORKS: dict[str, tuple[type[DiTConfig] | type[UNetConfig], type[DiT] | type[UNet]]] = {
+NetworkConfig = DiTConfig | UNetConfig | MLPConfig
+Network = DiT | UNet | MLP
+NETWORKS: dict[str, tuple[type[NetworkConfig], type[Network]]] = {
     "dit": (DiTConfig, DiT),
     "unet": (UNetConfig, UNet),
+    "mlp": (MLPConfig, MLP),
 }
-"""The networks that a native model may have, by their kind in files and configurations."""
+"""The networks that a native model may have, by their kind in files and configurations: "mlp"
+makes embeddings of pictures, the others pictures."""
 SCHEDULES: dict[str, schedules.Schedule] = {
     "flow": schedules.RectifiedFlow(),
     "cosine": schedules.Cosine(),
@@ -56,10 +62,12 @@ class NativeConfig:
 
     condition: "none", "class" (``classes`` names them) or "text" (MiniLM tokens and pooled).
     prediction: a row of :data:`mezzotint.diffusion.prediction.ROWS`; schedule: of SCHEDULES.
+    prior: the model that makes, of the same prompt, the picture's embedding, which this model is
+        told beside the prompt (unCLIP, Ramesh et al. 2022); its network is an MLP.
     """
 
     name: str
-    network: DiTConfig | UNetConfig
+    network: NetworkConfig
     channels: Literal["grey", "rgb", "rgba"]
     condition: Literal["none", "class", "text"]
     prediction: str
@@ -67,13 +75,14 @@ class NativeConfig:
     defaults: Defaults
     classes: tuple[str, ...] = ()
     latent: LatentConfig | None = None
+    prior: NativeConfig | None = None
     notes: dict[str, str] = field(default_factory=dict)  # licence, trained pictures, …
 
 
 # --- the file's JSON document -----------------------------------------------------------------
 
 
-def kind_of(network: DiTConfig | UNetConfig) -> str:
+def kind_of(network: NetworkConfig) -> str:
     """The row of NETWORKS that a network's configuration belongs to."""
     return next(name for name, (kind, _) in NETWORKS.items() if isinstance(network, kind))
 
@@ -101,16 +110,21 @@ def from_json(text: str) -> NativeConfig:
             "update mezzotint"
         )
     try:
-        values = _tuples(document["config"])
-        network = NETWORKS[document["network"]][0](**values.pop("network"))
-        defaults = Defaults(**values.pop("defaults"))
-        latent = values.pop("latent")
-        if latent is not None:
-            latent["autoencoder"] = AutoencoderConfig(**latent["autoencoder"])
-            latent = LatentConfig(**latent)
-        return NativeConfig(network=network, defaults=defaults, latent=latent, **values)
-    except (KeyError, TypeError) as error:
+        return _config(document["network"], _tuples(document["config"]))
+    except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"the model file's description is damaged: {error}") from error
+
+
+def _config(kind: str, values: dict[str, Any]) -> NativeConfig:
+    network = NETWORKS[kind][0](**values.pop("network"))
+    defaults = Defaults(**values.pop("defaults"))
+    latent, prior = values.pop("latent"), values.pop("prior", None)
+    if latent is not None:
+        latent["autoencoder"] = AutoencoderConfig(**latent["autoencoder"])
+        latent = LatentConfig(**latent)
+    if prior is not None:
+        prior = _config("mlp", prior)
+    return NativeConfig(network=network, defaults=defaults, latent=latent, prior=prior, **values)
 
 
 # --- its parts --------------------------------------------------------------------------------
@@ -154,6 +168,24 @@ class LatentCodec:
         return self.autoencoder.decode(x0 * self.std.to(x0) + self.mean.to(x0))
 
 
+@dataclass(frozen=True)
+class EmbeddingCodec:
+    """What is diffused is a picture's embedding: a vector, which is no medium to be shown."""
+
+    width: int
+    channels: int = 0
+    multiple: int = 1
+
+    def shape(self, size: Sequence[int]) -> tuple[int, ...]:
+        return (self.width,)
+
+    def encode(self, media: Tensor) -> Tensor:
+        return media
+
+    def decode(self, x0: Tensor) -> Tensor:
+        return x0
+
+
 def _parameterization(config: NativeConfig) -> Parameterization:
     schedule = SCHEDULES[config.schedule]
     if config.schedule != "edm":
@@ -171,7 +203,7 @@ def _parameterization(config: NativeConfig) -> Parameterization:
 class _Call:
     """The network behind the engine's one signature; picks the slots that this network reads."""
 
-    def __init__(self, network: DiT | UNet) -> None:
+    def __init__(self, network: Network) -> None:
         self.network = network
 
     def __call__(
@@ -185,6 +217,10 @@ class _Call:
     ) -> Tensor:
         tokens = conditioning.tokens or Tokens(None)  # type: ignore[arg-type]
         weak = {"perturb": perturb, "skip": skip}
+        if isinstance(self.network, MLP):
+            if perturb:
+                raise ValueError("an MLP has no attention to perturb: leave perturb out")
+            return self.network(x, time, conditioning.vector, skip)
         if isinstance(self.network, DiT):
             return self.network(
                 x, time, conditioning.vector, tokens.values, tokens.mask, tokens.ids, **weak
@@ -264,6 +300,8 @@ def build(config: NativeConfig) -> Model:
     codec: Codec = PixelCodec(CHANNELS[config.channels])
     if config.latent is not None:
         codec = _latent_codec(config.latent, CHANNELS[config.channels])
+    if isinstance(config.network, MLPConfig):
+        codec = EmbeddingCodec(config.network.in_channels)
     return Model(
         name=config.name,
         network=network,
@@ -273,6 +311,7 @@ def build(config: NativeConfig) -> Model:
         codec=codec,
         conditioner=_conditioner(config),
         defaults=config.defaults,
+        prior=None if config.prior is None else build(config.prior),
     )
 
 
@@ -293,16 +332,18 @@ def modules(model: Model) -> dict[str, nn.Module]:
     parts: dict[str, nn.Module] = {"network": model.network}
     if isinstance(model.codec, LatentCodec):
         parts["autoencoder"] = model.codec.autoencoder
+    if model.prior is not None:
+        parts["prior"] = model.prior.network
     return parts
 
 
 def save_model(path: Path, config: NativeConfig, tensors: dict[str, Tensor]) -> None:
-    """Write a model file, atomically; ``tensors`` named ``network.…`` and ``autoencoder.…``."""
+    """Write a model file, atomically; ``tensors`` named by :func:`modules`, ``network.…`` etc."""
     save(path, tensors, {KEY: to_json(config)})
 
 
 def load_model(path: Path, dtype: torch.dtype = torch.float32) -> tuple[Model, NativeConfig]:
-    """A native model from its file, on the CPU, in evaluation mode.
+    """A native model from its file, on the CPU, in evaluation mode; int8 rows are unpacked.
 
     Raises:
         CheckpointError: the file is damaged, is not ours, or does not fit its own description.
@@ -315,7 +356,7 @@ def load_model(path: Path, dtype: torch.dtype = torch.float32) -> tuple[Model, N
     config = from_json(metadata[KEY])
     model = build_unfilled(lambda: build(config))
     parts = nn.ModuleDict(modules(model))
-    weights = {name: tensor.to(dtype) for name, tensor in state.items()}
+    weights = {name: tensor.to(dtype) for name, tensor in unpack(state).items()}
     load_into(parts, weights, str(path), assign=True)
     parts.eval().requires_grad_(False)
     return model, config

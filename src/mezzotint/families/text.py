@@ -16,35 +16,26 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from mezzotint.checkpoints.files import CheckpointError, build_unfilled, load, load_into
+from mezzotint.checkpoints.rows import ROWS, SCALE, WEIGHT, pack, unpack
 from mezzotint.networks.bert import Bert, BertConfig, mean_pool
 
 DATA = Path(__file__).parent / "data"
 WEIGHTS = "minilm.safetensors"
 TOKENIZER = "minilm-tokenizer.json"
 
-_ROWS = "embedding.word.int8"  # (V, C) int8
-_SCALE = "embedding.word.scale"  # (V,) float32
-_WORD = "embedding.word.weight"
+_WORD = "embedding.word"  # the layer that is shipped as int8 rows
 
 
 def quantize(state: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
-    """The encoder's float32 state dict as it is shipped: int8 word rows, the rest in ``dtype``.
-
-    Row ``r`` becomes ``round(r / s)`` with ``s = max|r| / 127``.
-    """
-    word = state[_WORD]
-    scale = word.abs().amax(dim=1).clamp_min(torch.finfo(torch.float32).tiny) / 127  # (V,)
-    shipped = {name: value.to(dtype) for name, value in state.items() if name != _WORD}
-    shipped[_ROWS] = (word / scale[:, None]).round().to(torch.int8)
-    shipped[_SCALE] = scale
-    return shipped
+    """The encoder's float32 state dict as it is shipped: int8 word rows, the rest in ``dtype``."""
+    word = _WORD + WEIGHT
+    shipped = {name: value.to(dtype) for name, value in state.items() if name != word}
+    return shipped | pack(word, state[word])
 
 
 def dequantize(shipped: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The float32 state dict of what :func:`quantize` gave."""
-    state = {n: value.float() for n, value in shipped.items() if n not in (_ROWS, _SCALE)}
-    state[_WORD] = shipped[_ROWS].float().mul_(shipped[_SCALE][:, None])
-    return state
+    return {name: value.float() for name, value in unpack(shipped).items()}
 
 
 class TextEncoder:
@@ -151,7 +142,6 @@ def _tokenizer(path: Path) -> Tokenizer:
         raise CheckpointError(f"{path}: is not a tokenizer: {reason}") from None
 
 
-@lru_cache(maxsize=1)
 def identity(folder: Path = DATA) -> str:
     """A hash of the encoder's files: what a cache of its features is named by."""
     digest = hashlib.sha256()
@@ -168,7 +158,7 @@ def load_text_encoder(folder: Path = DATA, memo: int = 1024) -> TextEncoder:
     """
     tokenizer = _tokenizer(folder / TOKENIZER)
     shipped, _ = load(folder / WEIGHTS)
-    if lacking := [name for name in (_ROWS, _SCALE) if name not in shipped]:
+    if lacking := [_WORD + part for part in (ROWS, SCALE) if _WORD + part not in shipped]:
         raise CheckpointError(f"{folder / WEIGHTS}: is no text encoder: {lacking[0]!r} is missing")
     network = build_unfilled(lambda: Bert(BertConfig()))
     load_into(network, dequantize(shipped), str(folder / WEIGHTS), assign=True)

@@ -50,6 +50,9 @@ class UNetConfig:
     dims: spatial dimensions, 1 to 3
     patch: data pixels a side of one pixel of the finest level
     vector_width: width of the conditioning vector (class, pooled text, size, …), 0 for none
+    canvas: channels of a map that is drawn from the vector and laid beside the input, 0 for none:
+        the modulation says the same to every pixel, and an embedding knows what stands where
+    canvas_edge: points a side of that map; it is enlarged to the picture's size
     context_width: width of the context tokens of cross-attention, 0 for none
     dropout: probability inside the residual blocks
     time_frequencies: lowest and highest angular frequency of the time embedding, in radians per
@@ -69,6 +72,8 @@ class UNetConfig:
     dims: int = 2
     patch: int = 1
     vector_width: int = 0
+    canvas: int = 0
+    canvas_edge: int = 8
     context_width: int = 0
     dropout: float = 0.0
     time_frequencies: tuple[float, float] = (0.5, 100.0)
@@ -85,10 +90,13 @@ class UNetConfig:
             "head_width": self.head_width,
             "group_width": self.group_width,
             "patch": self.patch,
+            "canvas_edge": self.canvas_edge,
         }
         for name, count in counts.items():
             if count < 1:
                 raise ValueError(f"{name} is {count}: it must be at least 1")
+        if self.canvas < 0:
+            raise ValueError(f"canvas is {self.canvas}: it must be at least 0")
         if not self.multipliers or len(self.multipliers) != len(self.attention):
             raise ValueError(
                 f"multipliers name {len(self.multipliers)} levels and attention "
@@ -311,7 +319,11 @@ class UNet(nn.Module):
             nn.Linear(2 * config.width, embedding), nn.SiLU(), nn.Linear(embedding, embedding)
         )
         self.vector = nn.Linear(config.vector_width, embedding) if config.vector_width else None
-        self.stem = conv(config.in_channels * area, widths[0], 3, padding=1)
+        if config.canvas and not config.vector_width:
+            raise ValueError(f"canvas is {config.canvas}, and there is no vector to draw it from")
+        points = config.canvas * config.canvas_edge**config.dims
+        self.canvas = nn.Linear(config.vector_width, points) if points else None
+        self.stem = conv(config.in_channels * area + config.canvas, widths[0], 3, padding=1)
         self.down = nn.ModuleList(Block(config, w, embedding, a) for w, a in down)
         self.downsample = nn.ModuleList(
             conv(fine, coarse, 2, stride=2) for fine, coarse in itertools.pairwise(widths)
@@ -370,6 +382,8 @@ class UNet(nn.Module):
             return x if n in skip else block(x, embedding, context, context_mask, n in identity)
 
         x = space_to_depth(pad_to(x, self.config.stride), self.config.patch)
+        if self.canvas is not None:
+            x = torch.cat((x, self._draw(vector, x.shape[2:])), dim=1)
         if self.config.dims == 2:
             x = x.contiguous(memory_format=torch.channels_last)
         x = self.stem(x)
@@ -399,6 +413,12 @@ class UNet(nn.Module):
         if self.vector is not None:
             embedding = embedding + self.vector(vector)
         return F.silu(embedding)
+
+    def _draw(self, vector: Tensor | None, size: torch.Size) -> Tensor:
+        """The vector's map, ``(B, canvas, *size)``."""
+        assert self.canvas is not None
+        edges = (self.config.canvas_edge,) * self.config.dims
+        return F.interpolate(self.canvas(vector).unflatten(1, (self.config.canvas, *edges)), size)
 
     def _check(
         self,
