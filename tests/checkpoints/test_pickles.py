@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import zipfile
 from collections import OrderedDict
 from pathlib import Path
 
@@ -110,8 +111,6 @@ def test_a_view_beyond_its_storage(tmp_path: Path) -> None:
     raw = (tmp_path / "x.pt").read_bytes()
     # The shape (4,) in the pickle: K\x04\x85; ask for more numbers than there are.
     assert raw.count(b"K\x04\x85") == 1
-    import zipfile
-
     with zipfile.ZipFile(tmp_path / "x.pt") as old, zipfile.ZipFile(tmp_path / "y.pt", "w") as new:
         for entry in old.infolist():
             new.writestr(entry.filename, old.read(entry).replace(b"K\x04\x85", b"K\x99\x85"))

@@ -99,7 +99,7 @@ def test_misuse_is_named() -> None:
         stream([1, 2, 3], "step", torch.zeros(2, 3))
 
 
-@pytest.mark.parametrize("shape", [(), (3,), (8, 16, 16), (3, 31, 17)])
+@pytest.mark.parametrize("shape", [(), (3,), (8, 16, 16), (3, 31, 17), (2, 0, 4)])
 def test_many_draws_at_once_are_the_draws_one_by_one(shape: tuple[int, ...]) -> None:
     indices = [5, 0, 2**33 + 1, 7]
     together = draws(3, "train", indices, shape)

@@ -59,13 +59,11 @@ class Delta:
 
     def applied(self, weight: Tensor, strength: float) -> Tensor:
         """``W + strength * delta`` in float32; with a magnitude DoRA's (Liu et al. 2024, eq. 5)."""
-        changed = weight.float() + self.matrix(tuple(weight.shape)) * (
-            1.0 if self.magnitude is not None else strength
-        )
+        weight, delta = weight.float(), self.matrix(tuple(weight.shape))
         if self.magnitude is None:
-            return changed
-        decomposed = changed * _ratio(changed, self.magnitude.float())
-        return weight.float().lerp(decomposed, strength)
+            return weight + strength * delta
+        changed = weight + delta
+        return weight.lerp(changed * _ratio(changed, self.magnitude.float()), strength)
 
 
 def _ratio(weight: Tensor, magnitude: Tensor) -> Tensor:

@@ -53,6 +53,7 @@ SUFFIXES: dict[str, tuple[str, str]] = {
     "_lora.up.weight": ("lora", "up"),
 }
 """How a key ends: the kind of delta (if that tells it) and the factor."""
+_LONGEST_FIRST = sorted(SUFFIXES, key=len, reverse=True)
 
 
 class Target(NamedTuple):
@@ -100,7 +101,7 @@ def index(
 
 def _split(key: str) -> tuple[str, str, str] | None:
     """A key as module, kind and factor; None for a suffix that is not known."""
-    for suffix in sorted(SUFFIXES, key=len, reverse=True):
+    for suffix in _LONGEST_FIRST:
         if key.endswith(suffix):
             kind, factor = SUFFIXES[suffix]
             return key[: -len(suffix)].replace(".processor.", "."), kind, factor

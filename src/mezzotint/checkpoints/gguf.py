@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import os
 import struct
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mezzotint.checkpoints.files import CheckpointError
+from mezzotint.checkpoints.files import CheckpointError, read_start
 
 MAGIC = b"GGUF"
 _MAX_DIMS, _MAX_TEXT, _MAX_ARRAY = 4, 1 << 20, 1 << 24
@@ -185,13 +184,11 @@ def read_gguf_header(path: str | os.PathLike[str]) -> GgufHeader:
         CheckpointError: the file is missing, cut short, of another kind, or its header malformed.
     """
     path = Path(path)
-    try:
-        cursor = _Cursor(path)
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {(error.strerror or '').lower()}") from None
+    if not read_start(path).startswith(MAGIC):
+        raise CheckpointError(f"{path}: is no GGUF file")
+    cursor = _Cursor(path)
     with cursor.file:
-        if cursor.take(4) != MAGIC:
-            raise CheckpointError(f"{path}: is no GGUF file")
+        cursor.take(len(MAGIC))
         version = cursor.number("I")
         if version not in (2, 3):
             raise CheckpointError(f"{path}: GGUF version {version} is not known here, only 2 and 3")
@@ -252,10 +249,9 @@ def load_gguf(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor | Packed],
     """
     header = read_gguf_header(path)
     whole = torch.from_file(os.fspath(path), shared=False, size=header.size, dtype=torch.uint8)
-    view: Callable[[Entry], Tensor] = lambda e: whole[e.start : e.start + e.size]  # noqa: E731
     found: dict[str, Tensor | Packed] = {}
     for name, entry in header.tensors.items():
-        data = view(entry)
+        data = whole[entry.start : entry.start + entry.size]
         if entry.kind in _PLAIN:
             found[name] = data.view(_PLAIN[entry.kind]).view(entry.shape)
         else:

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mezzotint.checkpoints.files import CheckpointError
+from mezzotint.checkpoints.files import CheckpointError, read_start
 
 _MAX_PROGRAM = 256 << 20  # bytes of pickle, without the weights; the largest honest ones have 20 MB
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
@@ -116,7 +116,14 @@ _KNOWN: dict[tuple[str, str], Callable[..., object]] = {
 
 
 class _Machine(pickle.Unpickler):
-    """Runs the program of a pickle with nothing dangerous within its reach."""
+    """Runs the program of a pickle with nothing dangerous within its reach.
+
+    ``storages`` are those that the program has spoken of, by key.
+    """
+
+    def __init__(self, file: Any) -> None:
+        super().__init__(file, encoding="latin1")
+        self.storages: dict[str, _Storage] = {}
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in _KNOWN:
@@ -134,14 +141,13 @@ class _Machine(pickle.Unpickler):
             raise pickle.UnpicklingError("a storage's description is malformed")
         if len(pid) == 6 and pid[5] is not None:
             raise pickle.UnpicklingError("it has views of storages, which no release writes")
-        return _Storage(key, _DTYPES[kind.name], count)
+        self.storages[key] = _Storage(key, _DTYPES[kind.name], count)
+        return self.storages[key]
 
 
-def _run(path: Path, file: Any) -> Any:
+def _run(path: Path, machine: _Machine) -> Any:
     try:
-        return _Machine(file, encoding="latin1").load()
-    except CheckpointError:
-        raise
+        return machine.load()
     except Exception as error:  # the bytes are a stranger's: anything may go wrong
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{path}: is not a readable PyTorch file: {reason}") from None
@@ -199,8 +205,6 @@ def _build(path: Path, name: str, view: _View, raw: Mapping[str, memoryview]) ->
 def _map(path: Path) -> mmap.mmap:
     """The file in memory, copied on write: changing a tensor never changes the file."""
     with path.open("rb") as file:
-        if os.fstat(file.fileno()).st_size == 0:
-            raise CheckpointError(f"{path}: is empty (0 bytes): fetch or write it again")
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
 
 
@@ -215,7 +219,7 @@ def _zip(path: Path) -> tuple[Any, dict[str, memoryview]]:
             program = programs[0]
             if program.file_size > _MAX_PROGRAM or program.compress_size != program.file_size:
                 raise CheckpointError(f"{path}: its pickle is too large or compressed")
-            document = _run(path, io.BytesIO(archive.read(program)))
+            document = _run(path, _Machine(io.BytesIO(archive.read(program))))
     except (zipfile.BadZipFile, OSError, EOFError) as error:
         raise CheckpointError(f"{path}: is damaged: {error}: fetch it again") from None
     data, folder = memoryview(_map(path)), program.filename[: -len("data.pkl")] + "data/"
@@ -236,25 +240,13 @@ def _zip(path: Path) -> tuple[Any, dict[str, memoryview]]:
 def _legacy(path: Path) -> tuple[Any, dict[str, memoryview]]:
     """The format before 1.6: pickles one after the other, then the storages."""
     data = _map(path)
-    if _run(path, data) != _LEGACY_MAGIC:
+    if _run(path, _Machine(data)) != _LEGACY_MAGIC:
         raise CheckpointError(f"{path}: a pickle, but not one of PyTorch's")
-    _run(path, data)  # the format's version
-    _run(path, data)  # the sizes of C's types where it was written
-    storages: dict[str, _Storage] = {}
-
-    class Machine(_Machine):
-        def persistent_load(self, pid: Any) -> _Storage:
-            found = super().persistent_load(pid)
-            storages[found.key] = found
-            return found
-
-    document = Machine(data, encoding="latin1")
-    try:
-        loaded = document.load()
-    except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path}: is not a readable PyTorch file: {reason}") from None
-    keys = _run(path, data)
+    _run(path, _Machine(data))  # the format's version
+    _run(path, _Machine(data))  # the sizes of C's types where it was written
+    machine = _Machine(data)
+    document, storages = _run(path, machine), machine.storages
+    keys = _run(path, _Machine(data))
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
         raise CheckpointError(f"{path}: its list of storages is malformed")
     raw: dict[str, memoryview] = {}
@@ -267,7 +259,7 @@ def _legacy(path: Path) -> tuple[Any, dict[str, memoryview]]:
             raise CheckpointError(f"{path}: is cut short: fetch it again")
         raw[key] = view[place + 8 : place + 8 + size]  # 8 bytes repeat the count
         place += 8 + size
-    return loaded, raw
+    return document, raw
 
 
 def load_pickle(path: str | os.PathLike[str]) -> dict[str, Tensor]:
@@ -277,10 +269,8 @@ def load_pickle(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         CheckpointError: it is damaged, cut short, or holds no tensors.
     """
     path = Path(path)
-    try:
-        document, raw = _zip(path) if zipfile.is_zipfile(path) else _legacy(path)
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {(error.strerror or '').lower()}") from None
+    read_start(path)  # says what is wrong with a path at which there is nothing to read
+    document, raw = _zip(path) if zipfile.is_zipfile(path) else _legacy(path)
     views = _views(document)
     if not views:
         raise CheckpointError(f"{path}: there are no tensors in it")

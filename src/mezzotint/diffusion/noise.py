@@ -96,7 +96,7 @@ def draws(seed: int, stream: str, indices: Sequence[int], shape: Sequence[int]) 
     radius = (-2 * _unit(w0, w1).log()).sqrt()
     angle = 2 * math.pi * _unit(w2, w3)
     pairs = torch.stack([radius * angle.cos(), radius * angle.sin()], dim=2)
-    return pairs.flatten(1)[:, :count].float().view(-1, *shape)
+    return pairs.flatten(1)[:, :count].float().view(len(indices), *shape)
 
 
 def batch(seeds: Sequence[int], stream: str, index: int, shape: Sequence[int]) -> Tensor:

@@ -132,15 +132,11 @@ class ClipText(nn.Module):
         x = self.words(ids) if words is None else words
         x = x + self.positions.weight[: ids.shape[1]]
         hidden = x
-        for number, layer in enumerate(self.layers):
-            if number == len(self.layers) - skip:
-                hidden = x
+        for number, layer in enumerate(self.layers, start=1):
             x = layer(x, causal=True)
+            hidden = x if number == len(self.layers) - skip else hidden
         last = self.norm(x)
-        if skip == 0:
-            hidden = last if normalize else x
-        elif normalize:
-            hidden = self.norm(hidden)
+        hidden = self.norm(hidden) if normalize else hidden
         pooled = last[torch.arange(len(ids)), ends.int().argmax(dim=1)]  # (B, C)
         return Encoded(hidden, pooled if self.projection is None else self.projection(pooled))
 
@@ -174,8 +170,7 @@ class ClipVision(nn.Module):
         whole = self.whole.expand(len(x), 1, -1)
         h = self.norm_in(torch.cat([whole, tokens], dim=1) + self.positions.weight)
         hidden = h
-        for number, layer in enumerate(self.layers):
-            if number == len(self.layers) - skip:
-                hidden = h
+        for number, layer in enumerate(self.layers, start=1):
             h = layer(h, causal=False)
-        return Encoded(h if skip == 0 else hidden, self.projection(self.norm(h[:, 0])))
+            hidden = h if number == len(self.layers) - skip else hidden
+        return Encoded(hidden, self.projection(self.norm(h[:, 0])))

@@ -271,8 +271,7 @@ class LdmUNet(nn.Module):
         self.stem = nn.Conv2d(config.in_channels, config.width, 3, padding=1)
         levels = range(len(widths))
         self.down = nn.ModuleList(
-            Down(config, widths[max(level - 1, 0)] if level else config.width, level)
-            for level in levels
+            Down(config, widths[level - 1] if level else config.width, level) for level in levels
         )
         kept = [(config.width, 1)]
         for level, width in enumerate(widths):

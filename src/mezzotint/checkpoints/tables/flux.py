@@ -20,9 +20,9 @@ def _original() -> Table:
         "single_blocks.{n}.norm.query_norm.scale": "single.{n}.q_norm.weight",
         "single_blocks.{n}.norm.key_norm.scale": "single.{n}.k_norm.weight",
     }
-    for theirs, ours in (("time", "time"), ("vector", "vector"), ("guidance", "guidance")):
-        table[f"{theirs}_in.in_layer.{{p}}"] = f"{ours}.0.{{p}}"
-        table[f"{theirs}_in.out_layer.{{p}}"] = f"{ours}.2.{{p}}"
+    for name in ("time", "vector", "guidance"):
+        table[f"{name}_in.in_layer.{{p}}"] = f"{name}.0.{{p}}"
+        table[f"{name}_in.out_layer.{{p}}"] = f"{name}.2.{{p}}"
     for theirs, ours in (("img", "picture"), ("txt", "text")):
         block, mine = f"double_blocks.{{n}}.{theirs}_", f"joint.{{n}}.{ours}."
         table[f"{block}mod.lin.{{p}}"] = f"{mine}modulation.{{p}}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from mezzotint.checkpoints.keys import MATRIX, Part, Table, parts, prefixed
 
 ORIGINAL_PREFIXES = ("first_stage_model.", "vae.")
@@ -17,8 +19,7 @@ def _qkv(names: tuple[str, str, str], out: str, convolutions: bool) -> Table:
     table: dict[str, str | Part | None] = {f"{out}.bias": "out.bias"}
     weights = [*_WEIGHTS, Part("out.weight")]
     for name, part in zip((*names, out), weights, strict=True):
-        view = MATRIX if convolutions else part.view
-        table[f"{name}.weight"] = Part(part.name, part.index, part.shares, view)
+        table[f"{name}.weight"] = replace(part, view=MATRIX) if convolutions else part
     for name, part in zip(names, _BIASES, strict=True):
         table[f"{name}.bias"] = part
     return table

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mezzotint.checkpoints.keys import MATRIX, Part, Table, parts, prefixed
+from mezzotint.checkpoints.keys import MATRIX, SAME, Part, Table, parts, prefixed
 
 ORIGINAL_PREFIX = "model.diffusion_model."
 
@@ -34,15 +34,15 @@ _LAYERS: Table = {
 
 def _transformer(convolutions: bool) -> Table:
     """convolutions: the projections are 1×1 convolutions (Stable Diffusion 1), not matrices."""
-    projections: Table = {f"{name}.{{p}}": f"{name}.{{p}}" for name in ("proj_in", "proj_out")}
-    if convolutions:
-        projections = {
-            "proj_in.weight": Part("proj_in.weight", view=MATRIX),
-            "proj_in.bias": "proj_in.bias",
-            "proj_out.weight": Part("proj_out.weight", view=MATRIX),
-            "proj_out.bias": "proj_out.bias",
-        }
-    return {"norm.{p}": "norm.{p}", **projections, **_LAYERS}
+    view = MATRIX if convolutions else SAME
+    return {
+        "norm.{p}": "norm.{p}",
+        "proj_in.weight": Part("proj_in.weight", view=view),
+        "proj_in.bias": "proj_in.bias",
+        "proj_out.weight": Part("proj_out.weight", view=view),
+        "proj_out.bias": "proj_out.bias",
+        **_LAYERS,
+    }
 
 
 _RES_ORIGINAL: Table = {
