@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import sys
 import zipfile
 from pathlib import Path
@@ -16,7 +17,7 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 import icons_quality
-from quality import bench, features, measures, probe, reference, report
+from quality import bench, features, measures, plain, probe, reference, report
 
 
 def _generator(seed: int) -> torch.Generator:
@@ -149,6 +150,30 @@ def test_canonical_refuses_other_shapes(shape: tuple[int, ...]) -> None:
 def test_composite_over_grey() -> None:
     unit = torch.tensor([0.2, 0.1, 0.0, 0.5]).view(1, 4, 1, 1)
     assert features.composite(unit, 0.5).flatten().tolist() == pytest.approx([0.45, 0.35, 0.25])
+
+
+def _stripes(angle: float) -> torch.Tensor:
+    """``(1, 4, 64, 64)``: opaque grey stripes whose edges run across ``angle`` (radians)."""
+    y, x = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
+    wave = 0.5 + 0.5 * torch.sin(0.7 * (x * math.cos(angle) + y * math.sin(angle)))
+    return torch.cat([wave.expand(1, 3, 64, 64), torch.ones(1, 1, 64, 64)], dim=1)
+
+
+@pytest.mark.parametrize("direction", range(8))
+def test_plain_eyes_see_the_direction_of_edges(direction: int) -> None:
+    for turned in (0.0, math.pi):  # an edge has no sign
+        seen = plain.plain(_stripes(direction * math.pi / 8 + turned))
+        assert seen.shape == (1, 1280)
+        lightness = seen[0, 512:1024].view(8, 8, 8)  # by direction, cells
+        middle = lightness[:, 1:-1, 1:-1].mean((1, 2))
+        assert int(middle.argmax()) == direction
+        opaque = seen[0, :512]
+        assert float(opaque.abs().max()) < 0.2  # the opacity has no edge, and gives no NaN
+
+
+def test_plain_eyes_see_a_faint_drawing_as_a_strong_one() -> None:
+    strong, faint = (plain.plain(_stripes(0.3) * scale)[0, 512:1024] for scale in (1.0, 0.5))
+    assert torch.cosine_similarity(strong, faint, dim=0) > 0.99
 
 
 def test_gaussian_pictures_have_the_mean_and_covariance_of_the_data() -> None:
@@ -405,7 +430,9 @@ def _room() -> tuple[bench.Bench, torch.Tensor]:
         torch.linspace(0.1, 0.5, 101),
     )
     training = torch.tensor([n for n, e in enumerate(entries) if e.split == "train"])
-    room = bench.Bench(corpus, exam, layout, drawings, training, judge, told, base)
+    edges = plain.plain(unit)
+    second = probe.train(edges, words[concept], concept, 20, tell=len)
+    room = bench.Bench(corpus, exam, layout, drawings, training, judge, told, base, second, edges)
     return room, unit
 
 
@@ -413,8 +440,9 @@ def test_score_and_report(tmp_path: Path) -> None:
     room, unit = _room()
     copies = unit[:24:2] * 2 - 1  # the asked drawings themselves
     found = bench.score(room, copies, copies[:6])
-    assert found.seen.value == 1.0
-    assert found.seen == found.seen_ceiling
+    for judged in (found.judged, found.second):
+        assert judged.seen.value == judged.seen_ceiling.value == 1.0
+    assert found.judged.seen == found.judged.seen_ceiling
     assert found.count == (12, 6)
     copied = torch.tensor([room.corpus.entries[row].split == "train" for row in range(0, 24, 2)])
     assert (found.near_pixels[:12][copied] < 5e-3).all()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,6 +23,7 @@ from quality.measures import (
     nearest_pixels,
     recall,
 )
+from quality.plain import plain
 from quality.probe import EPOCHS, Judge, train
 from quality.reference import (
     VERSION,
@@ -62,7 +64,10 @@ class Baselines:
 
 @dataclass(frozen=True)
 class Bench:
-    """All that is needed to score pictures."""
+    """All that is needed to score pictures.
+
+    second, plain: another judge, and what it sees of every drawing (see ``quality.plain``).
+    """
 
     corpus: Corpus
     exam: Exam
@@ -72,16 +77,25 @@ class Bench:
     judge: Judge
     sentences: dict[str, Tensor]
     baselines: Baselines
+    second: Judge
+    plain: Tensor
+
+
+class Judged(NamedTuple):
+    """One judge's verdict: of our pictures, and of real drawings for the same prompts."""
+
+    seen: Recall
+    heldout: Recall
+    seen_ceiling: Recall
+    heldout_ceiling: Recall
 
 
 @dataclass(frozen=True)
 class Score:
     """The measures of one set of pictures."""
 
-    seen: Recall
-    heldout: Recall
-    seen_ceiling: Recall  # of real drawings, for the same prompts
-    heldout_ceiling: Recall
+    judged: Judged
+    second: Judged
     kid: Kid
     clean: float
     near_features: Tensor  # (N,) distance to the nearest training drawing
@@ -104,25 +118,37 @@ def _stack(told: dict[str, Tensor], texts: tuple[str, ...]) -> Tensor:
     return torch.stack([told[text] for text in texts])
 
 
+def plain_of(corpus: Corpus, cache: Path, tell: Tell) -> Tensor:
+    """What the second judge sees of every drawing, from the cache or computed now (a minute)."""
+    path = cache / f"plain-{corpus.digest}-{VERSION}.safetensors"
+    if not path.is_file():
+        tell("edges and colours of all drawings")
+        rows = torch.arange(len(corpus.entries)).split(512)
+        seen = torch.cat([plain(units(corpus, part.tolist())).half() for part in rows])
+        save_tensors(path, {"plain": seen})
+    return load_tensors(path)["plain"]
+
+
 def judge_of(
+    name: str,
     corpus: Corpus,
     exam: Exam,
-    drawings: Real,
+    sight: Tensor,
     told: dict[str, Tensor],
     cache: Path,
     tell: Tell,
 ) -> Judge:
-    """The judge from the cache, or trained now on all drawings but the ones that are asked."""
-    path = cache / f"judge-{corpus.digest}-{VERSION}.safetensors"
+    """A judge from the cache, or trained now on all drawings but the ones that are asked."""
+    path = cache / f"{name}-{corpus.digest}-{VERSION}.safetensors"
     if path.is_file():
-        judge = Judge(drawings.features.sight.shape[1])
+        judge = Judge(sight.shape[1])
         judge.load_state_dict(load_tensors(path))
         return judge.eval().requires_grad_(False)
     asked = {*exam.seen.rows, *exam.heldout.rows}
     rows = [row for row in range(len(corpus.entries)) if row not in asked]
     numbers = {c: n for n, c in enumerate(sorted({e.concept for e in corpus.entries}))}
     judge = train(
-        drawings.features.sight[rows],
+        sight[rows],
         _stack(told, tuple(corpus.entries[row].label for row in rows)),
         torch.tensor([numbers[corpus.entries[row].concept] for row in rows]),
         EPOCHS,
@@ -227,13 +253,33 @@ def prepare(path: Path, cache: Path, site: Path | None = None, tell: Tell = prin
     extractor = Extractor(site)
     drawings = real(corpus, cache, extractor, tell)
     told = sentences(corpus, exam, cache, tell)
-    judge = judge_of(corpus, exam, drawings, told, cache, tell)
+    judge = judge_of("judge", corpus, exam, drawings.features.sight, told, cache, tell)
+    seen = plain_of(corpus, cache, tell)
+    second = judge_of("second", corpus, exam, seen, told, cache, tell)
     baselines = _kept_baselines(
         cache / f"baselines-{corpus.digest}-{VERSION}.safetensors",
         lambda: _baselines(corpus, exam, extractor, drawings, tell),
     )
     training = _rows(corpus, "train")
-    return Bench(corpus, exam, extractor, drawings, training, judge, told, baselines)
+    return Bench(corpus, exam, extractor, drawings, training, judge, told, baselines, second, seen)
+
+
+def _judged(bench: Bench, judge: Judge, made: Tensor, count: int, real: Tensor) -> Judged:
+    """A judge's verdict.
+
+    Args:
+        made: what it sees of our pictures, ``count`` of seen concepts and then the held-out ones.
+        real: what it sees of all drawings.
+    """
+    seen, heldout = bench.exam.seen, bench.exam.heldout
+    known = list(seen.rows[:count]), list(heldout.rows[: len(made) - count])
+    asked = (
+        (made[:count], seen),
+        (made[count:], heldout),
+        (real[known[0]], seen),
+        (real[known[1]], heldout),
+    )
+    return Judged(*(asked_recall(judge, sight, q, bench.sentences) for sight, q in asked))
 
 
 def score(bench: Bench, seen: Tensor, heldout: Tensor) -> Score:
@@ -256,17 +302,9 @@ def score(bench: Bench, seen: Tensor, heldout: Tensor) -> Score:
     found: Features = bench.extractor(unit)
     known = bench.real.features.pooled
     near, where = nearest_cosine(found.pooled, known[bench.training])
-    judged = [
-        asked_recall(bench.judge, sight, questions, bench.sentences)
-        for sight, questions in (
-            (found.sight[: len(seen)], exam.seen),
-            (found.sight[len(seen) :], exam.heldout),
-            (bench.real.features.sight[list(exam.seen.rows[: len(seen)])], exam.seen),
-            (bench.real.features.sight[list(exam.heldout.rows[: len(heldout)])], exam.heldout),
-        )
-    ]
     return Score(
-        *judged,
+        _judged(bench, bench.judge, found.sight, len(seen), bench.real.features.sight),
+        _judged(bench, bench.second, plain(unit), len(seen), bench.plain),
         kid(found.pooled, known[list(exam.reference)]),
         float(clean(unit).float().mean()),
         near,
