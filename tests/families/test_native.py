@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from mezzotint.checkpoints.files import CheckpointError, load, save
+from mezzotint.checkpoints.rows import ROWS, SCALE
 from mezzotint.families import catalogue
 from mezzotint.families.model import Defaults
 from mezzotint.families.native import (
@@ -127,7 +128,11 @@ def test_the_packaged_model_loads_and_says_where_it_is_from() -> None:
     model, config = load_model(catalogue.PACKAGED["icons"])
     assert config.condition == "text" and model.codec.channels == 4
     assert {"licence", "pictures", "data"} <= config.notes.keys()
+    assert config.prior is not None and {"licence", "pictures", "data"} <= config.prior.notes.keys()
     state, _ = load(catalogue.PACKAGED["icons"])
-    assert {tensor.dtype for tensor in state.values()} == {torch.float16}
+    rows = {name for name, tensor in state.items() if tensor.dtype == torch.int8}
+    assert len(rows) > 50 and all(name.endswith(ROWS) for name in rows)
+    floats = {tensor.dtype for name, tensor in state.items() if not name.endswith((ROWS, SCALE))}
+    assert floats == {torch.float16}
     total = sum(p.stat().st_size for p in catalogue.DATA.iterdir() if p.is_file())
     assert total <= 75_000_000
