@@ -72,7 +72,7 @@ def plan(model: Model, request: Request) -> _Plan:
 
     Raises:
         RequestError: the request is impossible for this model; the message names the remedy.
-        ValueError: an unknown sampler or spacing (with the nearest names), a bad prompt.
+        ValueError: an unknown sampler or spacing (with the nearest names).
     """
     defaults, wish = model.defaults, request.guidance
     size = request.size or defaults.size
@@ -201,6 +201,7 @@ def generate(model: Model, request: Request, listener: Listener | None = None) -
         one ``(C, *spatial)`` float32 tensor in [−1, 1] on the CPU a seed, in their order.
     Raises:
         RequestError: the request is impossible for this model.
+        ValueError: an unknown sampler or spacing, or a prompt that the model cannot read.
     """
     with torch.inference_mode():
         planned = plan(model, request)
