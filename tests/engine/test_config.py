@@ -15,6 +15,7 @@ from mezzotint.engine.config import (
     to_toml,
 )
 from mezzotint.networks.dit import DiTConfig
+from mezzotint.networks.unet import UNetConfig
 
 DIT = """
 name = "digits"
@@ -114,6 +115,26 @@ def test_mistakes_are_named(old: str, new: str, message: str) -> None:
     with pytest.raises(ConfigError) as error:
         parse_config(DIT.replace(old, new, 1), HERE)
     assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_unets_blocks_are_one_number_or_one_a_level() -> None:
+    text = DIT[: DIT.index("[network]")] + (
+        '[network]\nkind = "unet"\nwidth = 16\nmultipliers = [1, 2]\nattention = [false, false]\n'
+        "head_width = 16\nblocks = 1\n\n"
+    )
+    text += DIT[DIT.index("[model]") :]
+    for written, read in (("1", 1), ("[3, 1]", (3, 1))):
+        config = parse_config(text.replace("blocks = 1", f"blocks = {written}"), HERE)
+        assert isinstance(config.network, UNetConfig) and config.network.blocks == read
+        assert parse_config(to_toml(config), HERE) == config
+    for written, message in (
+        ('"three"', "network.blocks = 'three': it must be a whole number"),
+        ("[3, 1.5]", "network.blocks[1] = 1.5: it must be a whole number"),
+        ("[3, 1, 1]", "network: multipliers name 2 levels, attention 2 and blocks 3"),
+    ):
+        with pytest.raises(ConfigError) as error:
+            parse_config(text.replace("blocks = 1", f"blocks = {written}"), HERE)
+        assert message in str(error.value)
 
 
 def test_a_run_trains_one_thing() -> None:

@@ -291,6 +291,17 @@ def test_skip_leaves_one_block_out_and_nothing_else() -> None:
     assert torch.equal(network(**given), y)
 
 
+def test_every_level_may_have_its_own_number_of_blocks() -> None:
+    network, given = build(config(blocks=(3, 1))), inputs()
+    _, seen = recorded(network, **given)
+    edges = [8, 8, 8, 4, 4, 4, 4, 8, 8, 8]  # down, middle, up
+    assert [tuple(y.shape) for y in seen] == [(3, 16 if n == 8 else 32, n, n) for n in edges]
+    assert network.ports == (16, 16, 16, 32, 32)
+    assert network.attending == (3, 4, 6)
+    one_each = build(config(blocks=(2, 2)))
+    assert torch.equal(one_each(**given), build()(**given))
+
+
 def test_perturb_turns_one_self_attention_into_the_identity() -> None:
     network, given = build(), inputs()
     assert network.attending == (2, 3, 4, 6, 7)
@@ -381,6 +392,8 @@ def test_group_statistics_are_wider_than_bfloat16() -> None:
         ({"dims": 4}, "dims is 4"),
         ({"width": 0}, "width is 0"),
         ({"blocks": 0}, "blocks is 0"),
+        ({"blocks": (2, 0)}, "blocks is 0"),
+        ({"blocks": (2, 2, 2)}, "blocks 3: one entry of each a level"),
         ({"attention": (True,)}, "one entry of each a level"),
         ({"multipliers": (), "attention": ()}, "one entry of each a level"),
         ({"width": 18}, "group_width 4"),

@@ -181,7 +181,7 @@ def _names(hint: Any) -> str:
     if get_origin(hint) is Literal:
         return "one of " + ", ".join(repr(choice) for choice in get_args(hint))
     if get_origin(hint) in (Union, types.UnionType):
-        return _names(next(part for part in get_args(hint) if part is not type(None)))
+        return " or ".join(_names(part) for part in get_args(hint) if part is not type(None))
     if get_origin(hint) is tuple:
         parts = get_args(hint)
         count = "a list" if parts[1:] == (...,) else f"a list of {len(parts)}"
@@ -191,11 +191,13 @@ def _names(hint: Any) -> str:
 
 
 def _value(hint: Any, value: Any, key: str) -> Any:
-    """``value`` as the type ``hint``: bool, int, float, str, Literal, optional or tuple."""
+    """``value`` as the type ``hint``: bool, int, float, str, Literal, tuple, or a union of a tuple
+    and one of the others."""
     wrong = ConfigError(f"{key} = {value!r}: it must be {_names(hint)}")
     if get_origin(hint) in (Union, types.UnionType):
-        part = next(part for part in get_args(hint) if part is not type(None))
-        return _value(part, value, key)
+        choices = [part for part in get_args(hint) if part is not type(None)]
+        fitting = [c for c in choices if (get_origin(c) is tuple) == isinstance(value, list)]
+        return _value((fitting or choices)[0], value, key)
     if get_origin(hint) is Literal:
         if value in get_args(hint) and isinstance(value, str):
             return value

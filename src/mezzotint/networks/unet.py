@@ -41,7 +41,8 @@ class UNetConfig:
     in_channels, out_channels: of the data
     width: channels at the finest level
     multipliers: channels of each level, in units of ``width``; each level halves the size
-    blocks: residual blocks a level, on the way down and again on the way up
+    blocks: residual blocks a level, on the way down and again on the way up: one number for all
+        levels, or one for each
     attention: for each level, whether its blocks attend (to themselves, and to the context);
         the middle does as the last level does
     head_width: channels of one attention head
@@ -65,7 +66,7 @@ class UNetConfig:
     out_channels: int
     width: int = 64
     multipliers: tuple[int, ...] = (1, 2, 3, 4)
-    blocks: int = 2
+    blocks: int | tuple[int, ...] = 2
     attention: tuple[bool, ...] = (False, False, True, True)
     head_width: int = 64
     group_width: int = 16
@@ -86,7 +87,7 @@ class UNetConfig:
             "in_channels": self.in_channels,
             "out_channels": self.out_channels,
             "width": self.width,
-            "blocks": self.blocks,
+            "blocks": min(self.depths, default=1),
             "head_width": self.head_width,
             "group_width": self.group_width,
             "patch": self.patch,
@@ -97,10 +98,11 @@ class UNetConfig:
                 raise ValueError(f"{name} is {count}: it must be at least 1")
         if self.canvas < 0:
             raise ValueError(f"canvas is {self.canvas}: it must be at least 0")
-        if not self.multipliers or len(self.multipliers) != len(self.attention):
+        levels = {len(self.multipliers), len(self.attention), len(self.depths)}
+        if len(levels) > 1 or not self.multipliers:
             raise ValueError(
-                f"multipliers name {len(self.multipliers)} levels and attention "
-                f"{len(self.attention)}: give one entry of each a level"
+                f"multipliers name {len(self.multipliers)} levels, attention "
+                f"{len(self.attention)} and blocks {len(self.depths)}: one entry of each a level"
             )
         for multiplier, attends in zip(self.multipliers, self.attention, strict=True):
             channels = self.width * multiplier
@@ -112,6 +114,13 @@ class UNetConfig:
                     )
         if not 0 < self.time_frequencies[0] < self.time_frequencies[1]:
             raise ValueError(f"time_frequencies {self.time_frequencies} must rise from above 0")
+
+    @property
+    def depths(self) -> tuple[int, ...]:
+        """Residual blocks of each level, on either way."""
+        if isinstance(self.blocks, int):
+            return (self.blocks,) * len(self.multipliers)
+        return self.blocks
 
     @property
     def stride(self) -> int:
@@ -309,8 +318,8 @@ class UNet(nn.Module):
         embedding = 4 * config.width
         down = [
             level
-            for level in zip(widths, config.attention, strict=True)
-            for _ in range(config.blocks)
+            for *level, depth in zip(widths, config.attention, config.depths, strict=True)
+            for _ in range(depth)
         ]
         middle = [(widths[-1], config.attention[-1]), (widths[-1], False)]
         up = down[::-1]
@@ -336,6 +345,9 @@ class UNet(nn.Module):
         )
         self.norm = nn.GroupNorm(widths[0] // config.group_width, widths[0])
         self.head = zero(conv(widths[0], config.out_channels * area, 3, padding=1))
+        # the blocks of either way before which the size changes
+        self.descents = tuple(itertools.accumulate(config.depths[:-1]))
+        self.ascents = tuple(itertools.accumulate(config.depths[:0:-1]))
         blocks = [*down, *middle, *up]
         self.block_count = len(blocks)
         self.attending = tuple(n for n, (_, attends) in enumerate(blocks) if attends)
@@ -372,7 +384,7 @@ class UNet(nn.Module):
             ValueError: an argument does not fit the configuration, or a number has no layer.
         """
         self._check(x, time, vector, context, context_mask, perturb, skip)
-        size, blocks = x.shape[2:], self.config.blocks
+        size = x.shape[2:]
         embedding = self._embed(time, vector)
         identity = {self.attending[n] for n in perturb}
         numbers = itertools.count()
@@ -389,8 +401,8 @@ class UNet(nn.Module):
         x = self.stem(x)
         ports: list[Tensor] = []
         for n, block in enumerate(self.down):
-            if n > 0 and n % blocks == 0:
-                x = self.downsample[n // blocks - 1](x)
+            if n in self.descents:
+                x = self.downsample[self.descents.index(n)](x)
             x = run(block, x)
             ports.append(x)
         for block in self.middle:
@@ -400,8 +412,8 @@ class UNet(nn.Module):
             ports = add(ports, residuals)
         x = ports.pop()
         for n, (merge, block) in enumerate(zip(self.merge, self.up, strict=True)):
-            if n > 0 and n % blocks == 0:
-                x = F.interpolate(self.upsample[n // blocks - 1](x), scale_factor=2.0)
+            if n in self.ascents:
+                x = F.interpolate(self.upsample[self.ascents.index(n)](x), scale_factor=2.0)
             x = run(block, merge(torch.cat((x, ports.pop()), dim=1)))
         x = depth_to_space(self.head(F.silu(self.norm(x))), self.config.patch)
         return x[(..., *(slice(n) for n in size))]
