@@ -38,6 +38,14 @@ def test_they_are_the_encoders_features_up_to_half_precision(encoder):
     torch.testing.assert_close(vector, encoder.pooled(asked), rtol=2e-3, atol=1e-3)
 
 
+def test_without_tokens_it_tells_the_same_pooled_vector(encoder, tmp_path):
+    ids = {caption: encoder.ids(caption) for caption in CAPTIONS}
+    whole = features(encoder, tmp_path)(CAPTIONS)
+    pooled = caption_features(ids, encoder, tmp_path, False, lambda line: None, tokens=False)
+    told = pooled(CAPTIONS)
+    assert told.tokens is None and torch.equal(told.vector, whole.vector)
+
+
 def test_a_file_gives_the_bits_that_memory_gives(encoder, tmp_path):
     memory, written = features(encoder, None), features(encoder, tmp_path)
     reopened = features(encoder, tmp_path, writes=False)

@@ -257,7 +257,8 @@ def test_the_prior_walks_on_noise_of_its_own_from_the_prompt_and_the_seed() -> N
     assert model.prior is not None
 
     def told(prompt: str, seed: int) -> Tensor:
-        vector = engine._conditioning(model, prompt, seed).vector
+        told = engine.plan(model, Request(prompt, (seed,))).told
+        vector = engine._imagined(model.prior, told, prompt, seed).vector
         assert vector is not None and vector.shape == (1, 8)
         return vector[0, 2:]
 
@@ -268,6 +269,13 @@ def test_the_prior_walks_on_noise_of_its_own_from_the_prompt_and_the_seed() -> N
     # A model of the same kind that starts on the stream of the pictures' noise would give this.
     (same,) = generate(model.prior, Request("a", (1,), size=(1, 1)))
     assert not torch.allclose(same, vectors[0].clamp(-1, 1))
+
+
+def test_the_prior_and_its_model_are_told_by_the_same_conditioner() -> None:
+    model = tiny()
+    assert model.prior is not None and model.prior.conditioner is model.conditioner
+    with pytest.raises(ValueError, match="the prior is told other prompts"):
+        replace(_MODEL, classes=("a", "c"), prior=_PRIOR)
 
 
 def test_the_embedding_matters_to_the_picture() -> None:

@@ -30,8 +30,10 @@ def caption_features(
     folder: Path | None,
     writes: bool,
     note: Note,
+    tokens: bool = True,
 ) -> Conditioner:
-    """A conditioner that knows these captions, given with their word pieces.
+    """A conditioner that knows these captions, given with their word pieces; without ``tokens`` it
+    tells the pooled vector only.
 
     Features are kept as float16, for each caption a row for the whole and one for each token, in
     a file in ``folder`` (none: in memory).  The file is made by the process that ``writes``; the
@@ -44,9 +46,9 @@ def caption_features(
     def rows() -> Iterator[Tensor]:
         for _, group in groupby((ids[text] for text in texts), len):
             for batch in torch.tensor(list(group)).split(_BATCH):
-                tokens = encoder.encode(batch)  # (B, n, C)
-                pooled = mean_pool(tokens, torch.ones(batch.shape, dtype=torch.bool))
-                yield torch.cat([pooled[:, None], tokens], dim=1).flatten(0, 1).half()
+                features = encoder.encode(batch)  # (B, n, C)
+                mean = mean_pool(features, torch.ones(batch.shape, dtype=torch.bool))
+                yield torch.cat([mean[:, None], features], dim=1).flatten(0, 1).half()
 
     if folder is None:
         stored = torch.cat(list(rows()))
@@ -57,6 +59,9 @@ def caption_features(
             write_cache(path, shape, np.float16, (part.numpy() for part in rows()), note)
         stored = open_cache(path, shape, np.float16)
 
+    def pooled(prompts: Sequence[str]) -> Conditioning:
+        return Conditioning(stored[[place[prompt].start for prompt in prompts]].float())
+
     def condition(prompts: Sequence[str]) -> Conditioning:
         found = [stored[place[prompt]].float() for prompt in prompts]
         values = torch.nn.utils.rnn.pad_sequence([rows[1:] for rows in found], batch_first=True)
@@ -64,4 +69,4 @@ def caption_features(
         mask = torch.arange(values.shape[1]) < counts[:, None]
         return Conditioning(torch.stack([rows[0] for rows in found]), tokens=Tokens(values, mask))
 
-    return condition
+    return condition if tokens else pooled

@@ -363,15 +363,17 @@ def _positive(config: TrainConfig) -> None:
 
 def _check_embeddings(config: TrainConfig) -> None:
     data, model, makes = config.data, config.model, isinstance(config.network, MLPConfig)
-    told = model is not None and model.prior is not None
-    if (makes or told) and model is not None and model.condition == "none":
+    condition, latent, told = "none", None, None
+    if model is not None:
+        condition, latent, told = model.condition, model.latent, model.prior
+    if (makes or told) and condition == "none":
         raise ConfigError("embeddings are made of a condition: set model.condition")
-    if makes and model is not None and (model.latent or told):
+    if makes and (latent or told):
         raise ConfigError(
             "network.kind = 'mlp' makes embeddings: leave model.latent and model.prior to the "
             "network that makes pictures"
         )
-    if (makes or told) != (data.embeddings is not None):
+    if bool(makes or told) != (data.embeddings is not None):
         raise ConfigError(
             "data.embeddings is for network.kind = 'mlp', which learns to make them, and for "
             "model.prior, which makes them when pictures are generated: give both or neither"

@@ -29,6 +29,8 @@ class _Plan(NamedTuple):
     path: Level  # (steps + 1,)
     sampler: samplers.Sampler
     scale: float
+    told: Conditioning  # of the prompt
+    negative: Conditioning
 
 
 def device(model: Model) -> torch.device:
@@ -36,7 +38,7 @@ def device(model: Model) -> torch.device:
     return next(model.network.parameters()).device
 
 
-def _conditioning(model: Model, prompt: str, seed: int) -> Conditioning:
+def _conditioning(model: Model, prompt: str) -> Conditioning:
     """What the model is told of a prompt, on its device."""
     place = device(model)
     told = model.conditioner([prompt])
@@ -48,23 +50,24 @@ def _conditioning(model: Model, prompt: str, seed: int) -> Conditioning:
         ids = None if tokens.ids is None else tokens.ids.to(place)
         return Tokens(tokens.values.to(place), mask, ids)
 
-    told = told._replace(
+    return told._replace(
         vector=None if told.vector is None else told.vector.to(place),
         context=move(told.context),
         tokens=move(told.tokens),
     )
-    if model.prior is None:
+
+
+def _imagined(prior: Model | None, told: Conditioning, prompt: str, seed: int) -> Conditioning:
+    """``told`` with the embedding that a prior makes of the prompt, zeros of an empty one."""
+    if prior is None:
         return told
-    assert told.vector is not None  # a model with a prior is told something to make one of
-    return told._replace(vector=torch.cat([told.vector, _imagine(model.prior, prompt, seed)], 1))
-
-
-def _imagine(prior: Model, prompt: str, seed: int) -> Tensor:
-    """``(1, K)``: the embedding that a prior makes of a prompt, zeros of an empty one."""
     request = Request(prompt, (seed,))
     if prompt == "":
-        return torch.zeros(1, *prior.codec.shape(()), device=device(prior))
-    return _walk(prior, request, plan(prior, request), 0, None, "prior/")
+        embedding = torch.zeros(1, *prior.codec.shape(()), device=device(prior))
+    else:
+        embedding = _walk(prior, request, plan(prior, request), 0, None, "prior/")
+    assert told.vector is not None  # a model with a prior is told something to make one of
+    return told._replace(vector=torch.cat([told.vector, embedding], dim=1))
 
 
 def plan(model: Model, request: Request) -> _Plan:
@@ -72,7 +75,8 @@ def plan(model: Model, request: Request) -> _Plan:
 
     Raises:
         RequestError: the request is impossible for this model; the message names the remedy.
-        ValueError: an unknown sampler or spacing (with the nearest names).
+        ValueError: an unknown sampler or spacing (with the nearest names), or a prompt that the
+            model cannot read.
     """
     defaults, wish = model.defaults, request.guidance
     size = request.size or defaults.size
@@ -86,6 +90,8 @@ def plan(model: Model, request: Request) -> _Plan:
         path,
         samplers.find(request.sampler or defaults.sampler),
         defaults.guidance if wish.scale is None else wish.scale,
+        _conditioning(model, request.prompt),
+        _conditioning(model, request.negative),
     )
 
 
@@ -137,8 +143,8 @@ def _walk(
     """From noise to the ``x0`` of seed ``number``, ``(1, …)``; ``streams`` prefixes the noise's."""
     place, seed = device(model), request.seeds[number]
     shape = model.codec.shape(planned.size)
-    told = _conditioning(model, request.prompt, seed)
-    negative = _conditioning(model, request.negative, seed)
+    told = _imagined(model.prior, planned.told, request.prompt, seed)
+    negative = _imagined(model.prior, planned.negative, request.negative, seed)
     path, denoise = planned.path, _guided(model, request.guidance, planned, negative)
     x = start(model, request, path, batch([seed], f"{streams}start", 0, shape).to(place))
     if request.known is not None:

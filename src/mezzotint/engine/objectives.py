@@ -178,7 +178,8 @@ def diffusion(
         ]
         eps = draws(config.seed, "train/noise", numbers, x0.shape[1:])
         conditioning = conditioner(prompts)
-        if told is not None and conditioning.vector is not None:
+        if told is not None:
+            assert conditioning.vector is not None  # a class or a text has one
             vector = torch.cat([conditioning.vector, told(numbers, items, dropped)], dim=1)
             conditioning = conditioning._replace(vector=vector)
         return Batch(x0, eps, level, time, conditioning)

@@ -172,7 +172,8 @@ def _conditioner(
             except ValueError as error:
                 raise TrainError(f"{item.name}: its caption cannot be used: {error}") from error
     kept = folder if config.data.cache else None
-    return _shared(team, lambda: caption_features(ids, encoder, kept, team.first, note))
+    tokens = not isinstance(config.network, MLPConfig)
+    return _shared(team, lambda: caption_features(ids, encoder, kept, team.first, note, tokens))
 
 
 def network_config(
@@ -216,6 +217,10 @@ def _pixel_reader(read: Reader, count: int) -> Reader:
         return torch.where(turned.view(-1, 1, 1, 1), whole.flip(-1), whole)
 
     return mirrored
+
+
+def _embedding_reader(embeddings: Tensor) -> Reader:
+    return lambda indices: embeddings[torch.as_tensor(indices)]
 
 
 class _Subject(NamedTuple):
@@ -289,25 +294,31 @@ def _diffusion(
     _check_conditions(dataset, settings.condition)
     first = None if settings.init is None else load_model(Path(settings.init))
     classes = dataset.classes if settings.condition == "class" else ()
-    identity, embeddings, prior = fingerprint(dataset), torch.empty(0, 0), None
+    identity, embeddings, prior, description = fingerprint(dataset), None, None, None
     if data.embeddings is not None:
         embeddings, mark = read_embeddings(Path(data.embeddings), dataset)
         identity = f"{identity} {mark}"
     if settings.prior is not None:
-        prior = _load_prior(settings.prior, embeddings, settings.condition, classes)
+        assert embeddings is not None  # the configuration gives both or neither
+        prior, description = _load_prior(settings.prior, embeddings, settings.condition, classes)
     if isinstance(config.network, MLPConfig):
-        subject = _Subject(lambda items: embeddings[torch.as_tensor(items)], embeddings.shape[1])
+        assert embeddings is not None
+        subject = _Subject(_embedding_reader(embeddings), embeddings.shape[1])
     elif settings.latent is None:
         reader = _pixel_reader(_shared(team, cached), len(dataset.items))
         subject = _Subject(reader, CHANNELS[data.channels])
     else:
-        told = None if first is None else first[1]
-        subject = _latent_subject(config, dataset, now, folder, team, listener.note, told)
-    known = 0 if prior is None else embeddings.shape[1]
+        earlier = None if first is None else first[1]
+        subject = _latent_subject(config, dataset, now, folder, team, listener.note, earlier)
+    told = None if prior is None else embeddings
     native = NativeConfig(
         name=config.name,
         network=network_config(
-            config.network, settings.condition, subject.channels, classes, known
+            config.network,
+            settings.condition,
+            subject.channels,
+            classes,
+            0 if told is None else told.shape[1],
         ),
         channels=data.channels,
         condition=settings.condition,
@@ -316,20 +327,18 @@ def _diffusion(
         defaults=settings.defaults(data.size),
         classes=classes,
         latent=subject.latent,
-        prior=None if prior is None else prior[1],
+        prior=description,
     )
     frozen: dict[str, nn.Module] = {}
     if subject.autoencoder is not None:
         frozen["autoencoder"] = subject.autoencoder
     if prior is not None:
-        frozen["prior"] = prior[0].network
+        frozen["prior"] = prior.network
     model = _build(native, frozen)
     if first is not None:
         _start_from(model, native, *first, str(settings.init))
     conditioner = _conditioner(config, dataset, model, folder, team, listener.note)
-    objective = objectives.diffusion(
-        config, dataset, model, subject.read, conditioner, embeddings if prior else None
-    )
+    objective = objectives.diffusion(config, dataset, model, subject.read, conditioner, told)
     return _task(objective, dataset, identity, model, native, frozen, notes)
 
 
@@ -361,10 +370,14 @@ def _check_latent(config: TrainConfig, frozen: Autoencoder) -> None:
         )
 
 
-def _build(native: NativeConfig, frozen: Mapping[str, nn.Module]) -> Model:
+def _build(
+    native: NativeConfig,
+    frozen: Mapping[str, nn.Module],
+    conditioner: Conditioner | None = None,
+) -> Model:
     """The model with fresh weights, except those of its ``frozen`` modules."""
     try:
-        model = build(native)
+        model = build(native, conditioner)
     except ValueError as error:
         raise TrainError(f"network: {error}") from error
     for name, module in frozen.items():
@@ -391,7 +404,7 @@ def _task(
 
     def preview(state: dict[str, Tensor]) -> Model:
         if not twin:
-            twin.append(replace(_build(native, frozen), conditioner=model.conditioner))
+            twin.append(_build(native, frozen, model.conditioner))
             nn.ModuleDict(modules(twin[0])).eval().requires_grad_(False)
         twin[0].network.load_state_dict(state)
         return twin[0]

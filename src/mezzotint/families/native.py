@@ -78,6 +78,11 @@ class NativeConfig:
     prior: NativeConfig | None = None
     notes: dict[str, str] = field(default_factory=dict)  # licence, trained pictures, …
 
+    def __post_init__(self) -> None:
+        prior = self.prior
+        if prior and (prior.condition, prior.classes) != (self.condition, self.classes):
+            raise ValueError("the prior is told other prompts than its model")
+
 
 # --- the file's JSON document -----------------------------------------------------------------
 
@@ -286,8 +291,11 @@ def _conditioner(config: NativeConfig) -> Conditioner:
 # --- build, load, save ------------------------------------------------------------------------
 
 
-def build(config: NativeConfig) -> Model:
+def build(config: NativeConfig, conditioner: Conditioner | None = None) -> Model:
     """A model with fresh weights.
+
+    Args:
+        conditioner: what it and its prior are told prompts by; None makes the one that it needs.
 
     Raises:
         ValueError: an unknown prediction or schedule, or a network that cannot be built.
@@ -295,6 +303,7 @@ def build(config: NativeConfig) -> Model:
     for name, known in ((config.prediction, ROWS), (config.schedule, SCHEDULES)):
         if name not in known:
             raise ValueError(f"unknown {name!r}: choose one of {', '.join(known)}")
+    conditioner = conditioner or _conditioner(config)
     make = NETWORKS[kind_of(config.network)][1]
     network = make(config.network)  # type: ignore[arg-type]  # the row pairs them
     codec: Codec = PixelCodec(CHANNELS[config.channels])
@@ -309,9 +318,9 @@ def build(config: NativeConfig) -> Model:
         parameterization=_parameterization(config),
         schedule=SCHEDULES[config.schedule],
         codec=codec,
-        conditioner=_conditioner(config),
+        conditioner=conditioner,
         defaults=config.defaults,
-        prior=None if config.prior is None else build(config.prior),
+        prior=None if config.prior is None else build(config.prior, conditioner),
     )
 
 
