@@ -70,10 +70,9 @@ def contrastive(pictures: Tensor, texts: Tensor, scale: Tensor, concept: Tensor)
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
 
-def whitening(sight: Tensor, components: int = COMPONENTS) -> tuple[Tensor, Tensor]:
-    """Mean ``(D,)`` and matrix ``(D, C)`` that take features to their principal components.
-
-    Features are divided by their spread first; the components have (nearly) unit variance.
+def principal(sight: Tensor, components: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean ``(D,)`` and matrix ``(D, C)`` that take features to their principal components, and
+    the variance ``(C,)`` of each, largest first.  Features are divided by their spread before.
     """
     mean, spread = sight.float().mean(0), sight.float().std(0) + _RARE
     covariance = torch.zeros(len(mean), len(mean))
@@ -82,7 +81,13 @@ def whitening(sight: Tensor, components: int = COMPONENTS) -> tuple[Tensor, Tens
         covariance += scaled.T @ scaled / len(sight)
     variance, direction = torch.linalg.eigh(covariance)  # ascending
     variance, direction = variance.flip(0)[:components], direction.flip(1)[:, :components]
-    return mean, direction / (variance + _FAINT).sqrt() / spread[:, None]
+    return mean, direction / spread[:, None], variance
+
+
+def whitening(sight: Tensor, components: int = COMPONENTS) -> tuple[Tensor, Tensor]:
+    """Mean ``(D,)`` and matrix ``(D, C)`` to principal components of (nearly) unit variance."""
+    mean, matrix, variance = principal(sight, components)
+    return mean, matrix / (variance + _FAINT).sqrt()
 
 
 def train(

@@ -98,28 +98,25 @@ def _pm(value: dict[str, float | None]) -> str:
     return f"{value['value']:.3f}" + ("" if error is None else f" ± {error:.3f}")
 
 
+def _recall_row(what: str, row: dict[str, Any], aims: bool) -> str:
+    share = f"{_percent(row['share_of_ceiling'])} of the ceiling"
+    aim = f" (aim: at least {_percent(row['aim'])})" if aims else ""
+    return (
+        f"| {what} | {_percent(row['ceiling'])} | {_percent(row['floor'])} | "
+        f"**{_percent(row['ours'])}** | {share}{aim} |"
+    )
+
+
 def page(found: dict[str, Any], model: str) -> str:
     """The report as Markdown."""
     seen, heldout = found["retrieval_seen"], found["retrieval_heldout"]
     kid, clean, memory = found["kid_efflite0"], found["clean_transparency"], found["memorization"]
-    second = [
-        f"| R@10 of the second judge, {what} | {_percent(row['ceiling'])} | "
-        f"{_percent(row['floor'])} | **{_percent(row['ours'])}** | "
-        f"{_percent(row['share_of_ceiling'])} of the ceiling |"
-        for what, row in (
-            ("seen concepts", found["second_judge_seen"]),
-            ("held-out concepts", found["second_judge_heldout"]),
-        )
-    ]
+    second = "R@10 of the second judge"
     rows = [
-        f"| R@10, seen concepts | {_percent(seen['ceiling'])} | {_percent(seen['floor'])} | "
-        f"**{_percent(seen['ours'])}** | {_percent(seen['share_of_ceiling'])} of the ceiling "
-        f"(aim: at least {_percent(seen['aim'])}) |",
-        f"| R@10, held-out concepts | {_percent(heldout['ceiling'])} | "
-        f"{_percent(heldout['floor'])} | **{_percent(heldout['ours'])}** | "
-        f"{_percent(heldout['share_of_ceiling'])} of the ceiling "
-        f"(aim: at least {_percent(heldout['aim'])}) |",
-        *second,
+        _recall_row("R@10, seen concepts", seen, True),
+        _recall_row("R@10, held-out concepts", heldout, True),
+        _recall_row(f"{second}, seen concepts", found["second_judge_seen"], False),
+        _recall_row(f"{second}, held-out concepts", found["second_judge_heldout"], False),
         f"| KID-EffLite0 (less is better) | {_pm(kid['ceiling'])} | {_pm(kid['floor'])} | "
         f"**{_pm(kid['ours'])}** | {_percent(kid['share_of_floor'])} of the floor "
         f"(aim: at most {_percent(kid['aim'])}) |",

@@ -15,26 +15,22 @@ import argparse
 import sys
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
 from mezzotint.engine.embeddings import save_embeddings
 from quality.features import Extractor
+from quality.probe import principal
 from quality.reference import read_corpus, real
 
 WIDTH = 256
-_RARE = 0.02  # added to a feature's spread, so that one which is nearly always zero cannot explode
 
 
-def principal(features: Tensor, training: list[int], width: int = WIDTH) -> Tensor:
+def embed(features: Tensor, training: list[int], width: int = WIDTH) -> Tensor:
     """``(N, D)`` features → ``(N, width)`` embeddings of root mean square 1."""
-    known = features[training].float()
-    mean, spread = known.mean(0), known.std(0) + _RARE
-    scaled = (known - mean) / spread
-    _, directions = torch.linalg.eigh(scaled.T @ scaled / len(scaled))  # ascending
-    components = ((features.float() - mean) / spread) @ directions.flip(1)[:, :width]
+    mean, matrix, _ = principal(features[training], width)
+    components = (features.float() - mean) @ matrix
     found = components / components[training].std(0).sqrt()
     return found / found[training].square().mean().sqrt()
 
@@ -49,7 +45,7 @@ def main() -> None:
     corpus = read_corpus(args.corpus)
     seen = real(corpus, args.cache, Extractor(args.site)).features.sight
     training = [row for row, entry in enumerate(corpus.entries) if entry.split == "train"]
-    found = principal(seen, training)
+    found = embed(seen, training)
     save_embeddings(args.out, [entry.file for entry in corpus.entries], found.half())
     print(f"{args.out}: {len(found)} embeddings of {found.shape[1]} numbers")
 

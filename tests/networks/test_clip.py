@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from parity import assert_named_once, take
 from torch import Tensor
 from transformers.models.clip.configuration_clip import CLIPTextConfig, CLIPVisionConfig
 from transformers.models.clip.modeling_clip import (
@@ -11,8 +12,6 @@ from transformers.models.clip.modeling_clip import (
     CLIPVisionModelWithProjection,
 )
 
-from mezzotint.checkpoints.files import load_into
-from mezzotint.checkpoints.keys import to_ours, to_theirs
 from mezzotint.checkpoints.tables import clip as tables
 from mezzotint.networks.clip import (
     Activation,
@@ -44,7 +43,7 @@ def _text(activation: Activation) -> tuple[CLIPTextModelWithProjection, ClipText
     ours = ClipText(ClipTextConfig(99, 12, 32, 3, 4, 64, 24, activation, END)).eval()
     state = theirs.state_dict()
     prefix = "text_model." if any(name.startswith("text_model.") for name in state) else ""
-    load_into(ours, to_ours(state, tables.text(prefix), ours.state_dict()), "transformers")
+    take(ours, state, tables.text(prefix))
     return theirs, ours
 
 
@@ -91,10 +90,7 @@ def test_bad_texts() -> None:
 
 def test_the_layouts_name_every_weight_once() -> None:
     _, ours = _text("gelu")
-    state = ours.state_dict()
-    for table in (tables.text(), tables.text(""), tables.TEXT_OPEN):
-        back = to_ours(to_theirs(state, table), table, state)
-        assert all(torch.equal(back[name], state[name]) for name in state)
+    assert_named_once(ours.state_dict(), tables.text(), tables.text(""), tables.TEXT_OPEN)
 
 
 @torch.no_grad()
@@ -112,7 +108,7 @@ def test_vision_equals_transformers() -> None:
         )
     ).eval()
     ours = ClipVision(ClipVisionConfig(16, 4, 32, 3, 4, 64, 24)).eval()
-    load_into(ours, to_ours(theirs.state_dict(), tables.VISION, ours.state_dict()), "transformers")
+    take(ours, theirs.state_dict(), tables.VISION)
     x = torch.randn(2, 3, 16, 16)
     expected = theirs(x, output_hidden_states=True)
     hidden, pooled = ours(x, skip=1)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
+from parity import assert_named_once, take
 
-from mezzotint.checkpoints.files import load_into
-from mezzotint.checkpoints.keys import to_ours, to_theirs
 from mezzotint.checkpoints.tables import flux as tables
 from mezzotint.networks.flux import Flux, FluxConfig
 
@@ -42,7 +41,7 @@ def _pair(config: FluxConfig) -> tuple[FluxTransformer2DModel, Flux]:
         axes_dims_rope=config.axes,
     ).eval()
     ours = Flux(config).eval()
-    load_into(ours, to_ours(theirs.state_dict(), tables.DIFFUSERS, ours.state_dict()), "diffusers")
+    take(ours, theirs.state_dict(), tables.DIFFUSERS)
     return theirs, ours
 
 
@@ -75,10 +74,7 @@ def test_equals_diffusers(name: str) -> None:
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_both_layouts_name_every_weight_once(name: str) -> None:
-    state = Flux(CONFIGS[name]).state_dict()
-    for table in (tables.ORIGINAL, tables.DIFFUSERS):
-        back = to_ours(to_theirs(state, table), table, state)
-        assert all(torch.equal(back[key], state[key]) for key in state)
+    assert_named_once(Flux(CONFIGS[name]).state_dict(), tables.ORIGINAL, tables.DIFFUSERS)
 
 
 def test_a_guidance_that_does_not_apply() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from parity import assert_named_once, take
 
-from mezzotint.checkpoints.files import load_into
 from mezzotint.checkpoints.keys import to_ours, to_theirs
 from mezzotint.checkpoints.tables import ldm_autoencoder as tables
 from mezzotint.networks.ldm_autoencoder import LdmAutoencoder, LdmAutoencoderConfig
@@ -35,8 +35,7 @@ def test_equals_diffusers(name: str) -> None:
         use_post_quant_conv=config.mixed,
     ).eval()
     ours = LdmAutoencoder(config).eval()
-    state = to_ours(theirs.state_dict(), tables.DIFFUSERS, ours.state_dict())
-    load_into(ours, state, "diffusers")
+    take(ours, theirs.state_dict(), tables.DIFFUSERS)
     x = torch.randn(2, 3, 16, 24)
     expected = theirs.encode(x).latent_dist
     mean, log_variance = ours.encode(x)
@@ -50,9 +49,7 @@ def test_equals_diffusers(name: str) -> None:
 def test_both_layouts_name_every_weight_once(name: str) -> None:
     config = CONFIGS[name]
     state = LdmAutoencoder(config).state_dict()
-    for table in (tables.original(len(config.multipliers)), tables.DIFFUSERS):
-        back = to_ours(to_theirs(state, table), table, state)
-        assert all(torch.equal(back[key], state[key]) for key in state)
+    assert_named_once(state, tables.original(len(config.multipliers)), tables.DIFFUSERS)
 
 
 def test_the_names_of_old_releases_are_known() -> None:

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 import pytest
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from parity import assert_named_once, take
 from torch import Tensor
 
-from mezzotint.checkpoints.files import load_into
-from mezzotint.checkpoints.keys import to_ours, to_theirs
 from mezzotint.checkpoints.tables import ldm_unet as tables
 from mezzotint.networks.ldm_unet import LdmUNet, LdmUNetConfig, embed_time
 
@@ -80,8 +79,7 @@ def _pair(case: Case) -> tuple[UNet2DConditionModel, LdmUNet]:
     torch.manual_seed(0)
     theirs = UNet2DConditionModel(**case.theirs).eval()  # type: ignore[arg-type]
     ours = LdmUNet(case.config).eval()
-    state = to_ours(theirs.state_dict(), tables.diffusers(case.convolutions), ours.state_dict())
-    load_into(ours, state, "diffusers")
+    take(ours, theirs.state_dict(), tables.diffusers(case.convolutions))
     return theirs, ours
 
 
@@ -112,10 +110,7 @@ def test_both_layouts_name_every_weight_once(name: str) -> None:
     case = CASES[name]
     state = LdmUNet(case.config).state_dict()
     original = tables.original(case.config.depths, case.config.blocks, case.convolutions)
-    for table in (original, tables.diffusers(case.convolutions)):
-        back = to_ours(to_theirs(state, table), table, state)
-        assert back.keys() == state.keys()
-        assert all(torch.equal(back[key], state[key]) for key in state)
+    assert_named_once(state, original, tables.diffusers(case.convolutions))
 
 
 @torch.no_grad()

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
+from parity import assert_named_once, take
 
-from mezzotint.checkpoints.files import load_into
-from mezzotint.checkpoints.keys import to_ours, to_theirs
 from mezzotint.checkpoints.tables import mmdit as tables
 from mezzotint.networks.mmdit import MMDiT, MMDiTConfig
 
@@ -38,8 +37,7 @@ def _pair(config: MMDiTConfig) -> tuple[SD3Transformer2DModel, MMDiT]:
         qk_norm="rms_norm" if config.normalized else None,
     ).eval()
     ours = MMDiT(config).eval()
-    state = to_ours(theirs.state_dict(), tables.diffusers(config.depth), ours.state_dict())
-    load_into(ours, state, "diffusers")
+    take(ours, theirs.state_dict(), tables.diffusers(config.depth))
     return theirs, ours
 
 
@@ -65,10 +63,7 @@ def test_equals_diffusers(name: str) -> None:
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_both_layouts_name_every_weight_once(name: str) -> None:
-    state = MMDiT(CONFIGS[name]).state_dict()
-    for table in (tables.original(), tables.diffusers(3)):
-        back = to_ours(to_theirs(state, table), table, state)
-        assert all(torch.equal(back[key], state[key]) for key in state)
+    assert_named_once(MMDiT(CONFIGS[name]).state_dict(), tables.original(), tables.diffusers(3))
 
 
 def test_impossible_sizes() -> None:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from parity import assert_named_once, take
 from transformers.models.t5.configuration_t5 import T5Config as TheirConfig
 from transformers.models.t5.modeling_t5 import T5EncoderModel
 
-from mezzotint.checkpoints.files import load_into
-from mezzotint.checkpoints.keys import to_ours, to_theirs
 from mezzotint.checkpoints.tables.t5 import T5
 from mezzotint.networks.t5 import T5Config, T5Encoder
 
@@ -29,7 +28,7 @@ def _pair() -> tuple[T5EncoderModel, T5Encoder]:
         )
     ).eval()
     ours = T5Encoder(SMALL).eval()
-    load_into(ours, to_ours(theirs.state_dict(), T5, ours.state_dict()), "transformers")
+    take(ours, theirs.state_dict(), T5)
     return theirs, ours
 
 
@@ -55,6 +54,4 @@ def test_padding_changes_no_real_token() -> None:
 
 
 def test_the_layout_names_every_weight_once() -> None:
-    state = T5Encoder(SMALL).state_dict()
-    back = to_ours(to_theirs(state, T5), T5, state)
-    assert all(torch.equal(back[name], state[name]) for name in state)
+    assert_named_once(T5Encoder(SMALL).state_dict(), T5)

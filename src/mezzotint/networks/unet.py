@@ -317,8 +317,8 @@ class UNet(nn.Module):
         area = config.patch**config.dims
         embedding = 4 * config.width
         down = [
-            level
-            for *level, depth in zip(widths, config.attention, config.depths, strict=True)
+            (width, attends)
+            for width, attends, depth in zip(widths, config.attention, config.depths, strict=True)
             for _ in range(depth)
         ]
         middle = [(widths[-1], config.attention[-1]), (widths[-1], False)]
