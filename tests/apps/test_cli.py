@@ -118,6 +118,8 @@ def test_every_option_reaches_the_request(
         ["--sampler", "dpmpp_2s_ancestral"], ["--spacing", "karras"],
         ["--guidance", "4", "--rescale", "0.7"], ["--guidance", "4", "--apg"],
         ["--guidance", "4", "--cfg-zero-star"], ["--guidance", "4", "--interval", "0.1,0.5"],
+        ["--perturb", "0"], ["--perturb", "0", "--perturb-scale", "2"], ["--skip", "0"],
+        ["--skip", "0", "--skip-scale", "0.5"],
     ]  # fmt: skip
     for number, option in enumerate(options):
         assert cli.main([*common, "-o", f"{number}.png", *option]) == 0
@@ -196,6 +198,9 @@ BAD = [
     ("generate fox --guidance nan", "'nan' is no number"),
     ("generate fox --guidance=-1", "guidance must be"),
     ("generate fox --interval 0.5,0.2", "LOW < HIGH"),
+    ("generate fox --skip 1,x", "'1,x': give numbers from 0"),
+    ("generate fox --skip 99", "skip [99] is out of range: there are"),
+    ("generate fox --perturb-scale 2", "--perturb-scale needs --perturb"),
     ("generate wolf", "'wolf' is none of them; nearest: fox"),
     ("generate fox -o file/out/", "cannot write to file/out"),
     ("generate fox -o file/a.png", "cannot write to file"),

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
 from mezzotint.checkpoints.files import load
@@ -392,6 +393,20 @@ def test_pictures_without_what_the_condition_needs(folder: Path) -> None:
     (folder / "pictures/round/00.png").rename(flat / "a.png")
     with pytest.raises(TrainError, match=r"have no class \(first: a.png\)"):
         train(_config(folder, ('"pictures"', '"flat"')), folder / "run")
+
+
+def test_tensorboard_gets_what_the_log_gets_over_a_restart(folder: Path) -> None:
+    config = _config(folder, ("log_steps = 3", "log_steps = 1\ntensorboard = true"))
+    run = folder / "run"
+    train(config, run, _stop_at(2))
+    train(config, run)
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    events = EventAccumulator(str(run / "tensorboard")).Reload()
+    for name in ("loss", "gradient_norm", "learning_rate"):
+        told = {event.step: event.value for event in events.Scalars(name)}
+        assert told == pytest.approx({line["step"]: line[name] for line in lines}, rel=1e-4)
+    tenths = {tag for tag in events.Tags()["scalars"] if tag.startswith("levels/")}
+    assert "levels/0.5" in tenths
 
 
 def test_tensorboard_is_asked_for_by_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

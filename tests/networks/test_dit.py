@@ -174,6 +174,12 @@ def test_a_skipped_block_is_left_out() -> None:
     assert torch.equal(net(**given), skipped)
 
 
+@pytest.mark.parametrize("name", ["perturb", "skip"])
+def test_a_number_without_a_block_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=rf"{name} \[1, 2\] is out of range: there are 2, from 0"):
+        network()(**inputs(), **{name: frozenset({1, 2})})
+
+
 def test_gradients_reach_every_weight() -> None:
     for head, bottleneck in itertools.product(("linear", "conv"), (0, 8)):
         net = network(replace(TINY, head=head, bottleneck=bottleneck))  # type: ignore[arg-type]

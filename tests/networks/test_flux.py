@@ -82,3 +82,21 @@ def test_a_guidance_that_does_not_apply() -> None:
     told = torch.zeros(1, 4, 3), torch.zeros(1), torch.zeros(1, 2, 24), torch.zeros(1, 20)
     with pytest.raises(ValueError, match="told no guidance scale"):
         network(torch.zeros(1, 4, 8), *told, torch.ones(1))
+
+
+@torch.no_grad()
+def test_a_skipped_block_is_left_out_of_either_kind() -> None:
+    network = Flux(CONFIGS["schnell"]).eval()
+    x, ids = torch.randn(1, 4, 8), torch.zeros(1, 4, 3)
+    told = torch.ones(1), torch.randn(1, 2, 24), torch.randn(1, 20)
+    plain = network(x, ids, *told)
+    one, other = (network(x, ids, *told, skip=frozenset({n})) for n in (1, 2))
+    assert not torch.allclose(one, plain) and not torch.allclose(other, plain)
+    joint, single = network.joint, network.single
+    network.joint = joint[:1]
+    assert torch.equal(network(x, ids, *told), one)
+    network.joint, network.single = joint, single[1:]
+    assert torch.equal(network(x, ids, *told), other)
+    network.single = single
+    with pytest.raises(ValueError, match=r"skip \[4\] is out of range: there are 4, from 0"):
+        network(x, ids, *told, skip=frozenset({4}))

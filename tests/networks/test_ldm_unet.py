@@ -11,7 +11,7 @@ from parity import assert_named_once, take
 from torch import Tensor
 
 from mezzotint.checkpoints.tables import ldm_unet as tables
-from mezzotint.networks.ldm_unet import LdmUNet, LdmUNetConfig, embed_time
+from mezzotint.networks.ldm_unet import Block, LdmUNet, LdmUNetConfig, TransformerLayer, embed_time
 
 
 @dataclass(frozen=True)
@@ -130,3 +130,27 @@ def test_residuals_reach_their_ports() -> None:
     assert (found - expected).norm() / expected.norm() < 1e-5
     with pytest.raises(ValueError, match="the residuals have shapes"):
         ours(x, time, context, residuals=ports[1:])
+
+
+@torch.no_grad()
+def test_perturb_and_skip_name_one_layer_or_one_block() -> None:
+    _, network = _pair(CASES["sd1"])
+    x, time, context = _inputs(CASES["sd1"], (16, 16))
+    plain = network(x, time, context)
+    layers = [m for m in network.modules() if isinstance(m, TransformerLayer)]
+    for layer in layers:
+        perturbed = network(x, time, context, perturb=frozenset({layer.number}))
+        assert not torch.allclose(perturbed, plain)
+        forward = layer.attention.forward
+        layer.attention.forward = lambda y, _identity, f=forward: f(y, True)
+        assert torch.equal(network(x, time, context), perturbed)
+        layer.attention.forward = forward
+    for block in [m for m in network.modules() if isinstance(m, Block) and m.transformer]:
+        skipped = network(x, time, context, skip=frozenset({block.number}))
+        assert not torch.allclose(skipped, plain)
+        transformer, block.transformer = block.transformer, None
+        assert torch.equal(network(x, time, context), skipped)
+        block.transformer = transformer
+    for name, count in (("perturb", len(layers)), ("skip", network.block_count)):
+        with pytest.raises(ValueError, match=f"out of range: there are {count}, from 0"):
+            network(x, time, context, **{name: frozenset({count})})

@@ -66,6 +66,13 @@ def test_both_layouts_name_every_weight_once(name: str) -> None:
     assert_named_once(MMDiT(CONFIGS[name]).state_dict(), tables.original(), tables.diffusers(3))
 
 
+def test_a_number_without_a_block_is_refused() -> None:
+    network = MMDiT(CONFIGS["3 medium"])
+    told = torch.zeros(1), torch.zeros(1, 2, 24), torch.zeros(1, 20)
+    with pytest.raises(ValueError, match=r"skip \[3\] is out of range: there are 3, from 0"):
+        network(torch.zeros(1, 16, 8, 8), *told, skip=frozenset({3}))
+
+
 def test_impossible_sizes() -> None:
     network = MMDiT(CONFIGS["3 medium"])
     told = torch.zeros(1), torch.zeros(1, 2, 24), torch.zeros(1, 20)

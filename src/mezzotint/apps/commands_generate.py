@@ -56,6 +56,9 @@ def _check_options(args: argparse.Namespace) -> None:
         raise UsageError("--size does not apply with --expand: the picture and its sides set it")
     if args.strength is not None and not 0 < args.strength <= 1:
         raise UsageError(f"--strength must lie above 0 and up to 1, not {args.strength}")
+    for name in ("perturb", "skip"):
+        if getattr(args, f"{name}_scale") != 1 and not getattr(args, name):
+            raise UsageError(f"--{name}-scale needs --{name}: name what is weakened")
     if args.sampler is not None:
         samplers.find(args.sampler)
     if args.spacing is not None:
@@ -125,6 +128,10 @@ def _request(args: argparse.Namespace, model: Model, seeds: tuple[int, ...]) -> 
         rescale=args.rescale,
         apg=args.apg,
         cfg_zero_star=args.cfg_zero_star,
+        perturb=args.perturb,
+        perturb_scale=args.perturb_scale,
+        skip=args.skip,
+        skip_scale=args.skip_scale,
     )
     return Request(
         prompt=args.prompt,
@@ -158,6 +165,10 @@ def parameters(args: argparse.Namespace, model: Model, seed: int, picture: Tenso
         "rescale": args.rescale or None,
         "apg": args.apg or None,
         "cfg_zero_star": args.cfg_zero_star or None,
+        "perturb": sorted(args.perturb) or None,
+        "perturb_scale": args.perturb_scale if args.perturb else None,
+        "skip": sorted(args.skip) or None,
+        "skip_scale": args.skip_scale if args.skip else None,
         "image": None if args.image is None else Path(args.image).name,
         "strength": args.strength,
         "mask": None if args.mask is None else Path(args.mask).name,

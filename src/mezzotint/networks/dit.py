@@ -318,7 +318,15 @@ class DiT(nn.Module):
             skip: blocks left out (skip-layer guidance).
         Returns:
             ``(B, out_channels, *spatial)``.
+        Raises:
+            ValueError: a number has no block.
         """
+        for name, numbers in (("perturb", perturb), ("skip", skip)):
+            if not numbers <= frozenset(range(len(self.blocks))):
+                raise ValueError(
+                    f"{name} {sorted(numbers)} is out of range: there are {len(self.blocks)}, "
+                    "from 0"
+                )
         size, patch = x.shape[2:], self.config.patch
         padding = [n for edge in reversed(size) for n in (0, -edge % patch)]
         if any(padding):

@@ -220,7 +220,7 @@ class Flux(nn.Module):
             skip: numbers of blocks to leave out, the single ones counted on.
 
         Raises:
-            ValueError: an argument does not fit the configuration.
+            ValueError: an argument does not fit the configuration, or a number has no block.
         """
         told = self.time(embed_time(time, 256).to(x.dtype)) + self.vector(vector)
         if (guidance is None) != (self.guidance is None):
@@ -233,6 +233,8 @@ class Flux(nn.Module):
         count = len(self.joint) + len(self.single)
         if residuals is not None and len(residuals) != count:
             raise ValueError(f"{len(residuals)} residuals for {count} blocks: give one each")
+        if not skip <= frozenset(range(count)):
+            raise ValueError(f"skip {sorted(skip)} is out of range: there are {count}, from 0")
         tokens, text = self.stem(x), self.context(context)
         joined = torch.cat([ids.new_zeros(len(ids), text.shape[1], ids.shape[2]), ids], dim=1)
         turn = rotations(joined, self.config.axes)

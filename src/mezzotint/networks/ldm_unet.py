@@ -286,9 +286,13 @@ class LdmUNet(nn.Module):
         self.up = nn.ModuleList(ups)
         self.norm = nn.GroupNorm(32, config.width)
         self.head = nn.Conv2d(config.width, config.out_channels, 3, padding=1)
+        counts: list[int] = []
         for kind in (Block, TransformerLayer):
-            for number, module in enumerate(m for m in self.modules() if isinstance(m, kind)):
+            found = [m for m in self.modules() if isinstance(m, kind)]
+            for number, module in enumerate(found):
                 module.number = number
+            counts.append(len(found))
+        self.block_count, self.layer_count = counts
 
     def forward(
         self,
@@ -313,8 +317,16 @@ class LdmUNet(nn.Module):
             skip: numbers of blocks whose transformer is left out.
 
         Raises:
-            ValueError: an argument does not fit the configuration.
+            ValueError: an argument does not fit the configuration, or a number has no layer.
         """
+        for name, numbers, count in (
+            ("perturb", perturb, self.layer_count),
+            ("skip", skip, self.block_count),
+        ):
+            if not numbers <= frozenset(range(count)):
+                raise ValueError(
+                    f"{name} {sorted(numbers)} is out of range: there are {count}, from 0"
+                )
         told = Told(self._embed(time, vector), context, banks, perturb, skip)
         x = self.stem(x.contiguous(memory_format=torch.channels_last))
         kept = [x]

@@ -117,7 +117,9 @@ class MLP(nn.Module):
         if given != wanted:
             raise ValueError(f"x, time and vector have shapes {given}, this MLP takes {wanted}")
         if not skip <= frozenset(range(config.depth)):
-            raise ValueError(f"skip {sorted(skip)} is out of range: there are {config.depth}")
+            raise ValueError(
+                f"skip {sorted(skip)} is out of range: there are {config.depth}, from 0"
+            )
         told = self.time(embed_time(time).to(self.time.weight.dtype))
         if self.vector is not None:
             told = told + self.vector(vector)

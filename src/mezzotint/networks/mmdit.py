@@ -186,8 +186,12 @@ class MMDiT(nn.Module):
             skip: numbers of blocks to leave out (skip-layer guidance).
 
         Raises:
-            ValueError: the picture does not divide into patches, or is larger than the positions.
+            ValueError: the picture does not divide into patches, or is larger than the positions,
+                or a number has no block.
         """
+        count = len(self.blocks)
+        if not skip <= frozenset(range(count)):
+            raise ValueError(f"skip {sorted(skip)} is out of range: there are {count}, from 0")
         size = self._tokens(x)
         tokens = self.stem(x).flatten(2).transpose(1, 2) + self._positions(*size)  # (B, N, C)
         text = self.context(context)
