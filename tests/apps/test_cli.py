@@ -199,7 +199,7 @@ BAD = [
     ("generate fox --guidance=-1", "guidance must be"),
     ("generate fox --interval 0.5,0.2", "LOW < HIGH"),
     ("generate fox --skip 1,x", "'1,x': give numbers from 0"),
-    ("generate fox --skip 99", "skip [99] is out of range: there are"),
+    ("generate fox --skip 99", r"skip \[99\] is out of range: there are 1, from 0"),
     ("generate fox --perturb-scale 2", "--perturb-scale needs --perturb"),
     ("generate wolf", "'wolf' is none of them; nearest: fox"),
     ("generate fox -o file/out/", "cannot write to file/out"),

@@ -6,6 +6,8 @@ import json
 import pickle
 from pathlib import Path
 
+import gguf
+import numpy as np
 import pytest
 import torch
 from diffusers.loaders.single_file_utils import CHECKPOINT_KEY_NAMES
@@ -30,6 +32,7 @@ from mezzotint.families.text import DATA, WEIGHTS
 
 LDM = "model.diffusion_model."
 TO_K = "transformer_blocks.0.attn2.to_k.weight"
+UNET_1 = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight"
 
 
 def written(path: Path, tensors: dict[str, tuple[int, ...]], **metadata: str) -> Path:
@@ -250,17 +253,56 @@ class Bomb:
         return (pytest.fail, ("the pickle was executed",))
 
 
-def test_pickle_and_gguf_are_named_and_not_opened(tmp_path: Path) -> None:
+def test_a_pickle_is_recognised_and_not_executed(tmp_path: Path) -> None:
     path = tmp_path / "model.ckpt"
-    path.write_bytes(pickle.dumps(Bomb(), protocol=4))
+    state = {f"{LDM}input_blocks.1.1.{TO_K}": torch.zeros(4, 768), "trap": Bomb()}
+    torch.save({"state_dict": state}, path)
     report = inspect(path)
-    assert "pickle" in report.format
-    assert "may run code" in report.reason
-    torch.save({"a": torch.zeros(1)}, path)
-    assert "perhaps a PyTorch pickle" in inspect(path).format
-    path.write_bytes(b"GGUF" + bytes(60))
-    assert inspect(path).format == "a GGUF file"
-    assert inspect(path).lines()[1] == "format   a GGUF file, 64 bytes"
+    assert (report.kind, report.format) == ("SD1 checkpoint", "PyTorch pickle")
+    path.write_bytes(pickle.dumps(Bomb(), protocol=4))
+    with pytest.raises(CheckpointError, match="a pickle, but not one of PyTorch's"):
+        inspect(path)
+
+
+def test_a_gguf_file_is_recognised(tmp_path: Path) -> None:
+    path = tmp_path / "flux.gguf"
+    writer = gguf.GGUFWriter(path, "flux")
+    q8 = gguf.GGMLQuantizationType.Q8_0
+    for name in ("double_blocks.0.img_attn.qkv.weight", "guidance_in.in_layer.weight"):
+        packed = gguf.quants.quantize(np.zeros((4, 64), dtype=np.float32), q8)
+        writer.add_tensor(name, packed, raw_dtype=q8)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    report = inspect(path)
+    assert report.kind == "FLUX.1 model with guidance (dev)"
+    assert (report.format, report.dtypes, report.parameters) == ("GGUF", (("Q8_0", 512),), 512)
+
+
+def test_a_picture_is_named_from_its_first_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(56))
+    assert inspect(path).lines()[1] == "format   a PNG picture, 64 bytes"
+
+
+def test_a_folder_of_diffusers_is_recognised_part_by_part(tmp_path: Path) -> None:
+    unet = tmp_path / "unet"
+    unet.mkdir()
+    (tmp_path / "model_index.json").write_text(
+        '{"_class_name": "StableDiffusionPipeline", "unet": ["diffusers", "UNet2DConditionModel"],'
+        ' "scheduler": ["diffusers", "DDIMScheduler"], "safety_checker": [null, null]}'
+    )
+    (unet / "config.json").write_text("{}")
+    (tmp_path / "scheduler").mkdir()
+    (tmp_path / "scheduler/scheduler_config.json").write_text("{}")
+    shapes = {"up_blocks.1.resnets.0.conv1.weight": (3, 3), UNET_1: (4, 768)}
+    written(unet / "diffusion_pytorch_model.safetensors", shapes)
+    report = inspect(tmp_path)
+    assert (report.kind, report.format) == ("StableDiffusionPipeline", "diffusers folder")
+    assert report.parts == (("unet", 9 + 4 * 768),)
+    assert report.details == (("unet", "SD1 U-Net (diffusers), safetensors"),)
+    assert "model    StableDiffusionPipeline (certain)" in report.lines()
 
 
 def test_errors_are_one_line(tmp_path: Path) -> None:
@@ -275,5 +317,5 @@ def test_errors_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="cut short") as caught:
         inspect(path)
     assert "\n" not in str(caught.value)
-    with pytest.raises(CheckpointError, match="is a folder"):
+    with pytest.raises(CheckpointError, match="a folder without model_index.json"):
         inspect(tmp_path)

@@ -11,6 +11,7 @@ import difflib
 import json
 import math
 import os
+import stat
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +51,7 @@ _DTYPES: dict[str, tuple[int, torch.dtype | None]] = {
     "F6_E3M2": (6, None),
     "F4": (4, None),
 }
-_NAMES = {dtype: name for name, (_, dtype) in _DTYPES.items() if dtype is not None}
+NAMES = {dtype: name for name, (_, dtype) in _DTYPES.items() if dtype is not None}
 
 _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"PK\x03\x04", "a zip archive, perhaps a PyTorch pickle (.ckpt, .pt)"),
@@ -97,11 +98,6 @@ class Entry:
     start: int
     end: int
 
-    @property
-    def count(self) -> int:
-        """Number of elements."""
-        return math.prod(self.shape)
-
 
 @dataclass(frozen=True)
 class Header:
@@ -115,11 +111,6 @@ class Header:
     tensors: dict[str, Entry]
     metadata: dict[str, str]
     size: int
-
-    @property
-    def parameters(self) -> int:
-        """Number of elements of all tensors."""
-        return sum(entry.count for entry in self.tensors.values())
 
 
 def looks_like(start: bytes) -> str | None:
@@ -140,6 +131,8 @@ def nearest(name: str, names: Iterable[str]) -> str:
 
 def _open(path: Path) -> BinaryIO:
     try:
+        if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():
+            raise CheckpointError(f"{path}: is a device or a pipe, not a file of weights")
         return path.open("rb")
     except FileNotFoundError:
         siblings = [p.name for p in path.parent.glob("*")] if path.parent.is_dir() else []
@@ -311,7 +304,7 @@ def save(
     for name, tensor in tensors.items():
         if name == "__metadata__":
             raise CheckpointError(f"{path}: the tensor name {name!r} is reserved by the format")
-        if tensor.dtype not in _NAMES:
+        if tensor.dtype not in NAMES:
             raise CheckpointError(
                 f"{path}: tensor {name!r} of type {tensor.dtype} cannot be stored"
             )
@@ -327,7 +320,7 @@ def save(
         tensor = tensors[name]
         end = position + tensor.numel() * tensor.element_size()
         document[name] = {
-            "dtype": _NAMES[tensor.dtype],
+            "dtype": NAMES[tensor.dtype],
             "shape": list(tensor.shape),
             "data_offsets": [position, end],
         }

@@ -1,4 +1,4 @@
-"""What a file of weights is, as far as its header tells; no weight is read, no pickle opened."""
+"""What a file of weights is, told by names and shapes: no weight is read, nothing executed."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
 
-from mezzotint.checkpoints.files import CheckpointError, Header, looks_like, read_header, read_start
+from mezzotint.checkpoints.files import CheckpointError, looks_like, read_start
 from mezzotint.checkpoints.signatures import PARTS, RANKS, SIGNATURES, Signature
+from mezzotint.checkpoints.source import MODEL_INDEX, Folder, Listing, describe, open_folder
 
 Confidence = Literal["certain", "likely", "unknown"]
 OWN = "mezzotint"  # the metadata field in which our own files describe themselves
@@ -32,7 +33,7 @@ _SHOWN = (
 class Report:
     """What a file is.
 
-    format: "safetensors", or what the first bytes look like
+    format: "safetensors", "GGUF", "PyTorch pickle", …, or what the first bytes look like
     kind: the model in it, None if not known; ``confidence`` and ``reason`` say how that is known
     parts: parameters of each network in a file that holds several
     dtypes: parameters of each type
@@ -90,49 +91,83 @@ def _printable(text: str) -> str:
 
 
 def inspect(path: str | os.PathLike[str]) -> Report:
-    """Say what a file of weights is.
+    """Say what a file of weights is, or a folder that `diffusers` wrote.
 
-    A pickle, a GGUF file or a picture is named from its first bytes and not opened.
+    A file that holds no weights, such as a picture, is named from its first bytes.
 
     Raises:
         CheckpointError: the file is missing, empty or damaged, or of no format known here.
     """
     path = Path(path)
-    start = read_start(path)
-    if (kind := looks_like(start)) is not None:
+    if path.is_dir():
+        return _folder(open_folder(path))
+    kind = looks_like(read_start(path))
+    if kind is not None and not ("pickle" in kind or "GGUF" in kind):
         size = path.stat().st_size
-        if "pickle" in kind:
-            reason = "not opened: a pickle may run code of its author when it is loaded"
-            return Report(path, size, kind, reason=reason)
         return Report(path, size, kind, reason="named from its first bytes, not opened")
-    header = read_header(path)
-    if OWN in header.metadata:
-        return _own(path, header)
+    return recognise(describe(path))
+
+
+def recognise(found: Listing) -> Report:
+    """Say what a list of tensors is."""
+    if OWN in found.metadata:
+        return _own(found)
     for signature in SIGNATURES:
-        if (evidence := _fits(signature, header)) is not None:
-            return _report(path, header, signature.kind, "likely", _reason(signature, evidence))
+        if (evidence := _fits(signature, found)) is not None:
+            return _report(found, signature.kind, "likely", _reason(signature, evidence))
     reason = "none of the known characteristic tensors is in it"
-    if first := next(iter(header.tensors), None):
+    if first := next(iter(found.tensors), None):
         reason += f"; its first is {first!r}"
-    return _report(path, header, None, "unknown", reason)
+    return _report(found, None, "unknown", reason)
 
 
-def _matching(pattern: str, header: Header) -> list[str]:
+def _folder(folder: Folder) -> Report:
+    """A folder of parts: each of its files is recognised by itself."""
+    listings = {
+        part: describe(folder.weights(part)) for part in folder.configs if folder.has_weights(part)
+    }
+    counts = {
+        part: sum(entry.count for entry in found.tensors.values())
+        for part, found in listings.items()
+    }
+    dtypes: Counter[str] = Counter()
+    for found in listings.values():
+        for entry in found.tensors.values():
+            dtypes[entry.dtype] += entry.count
+    return Report(
+        path=folder.path,
+        size=sum(found.size for found in listings.values()),
+        format="diffusers folder",
+        kind=folder.kind,
+        confidence="certain",
+        reason=f"its {MODEL_INDEX} says so",
+        tensors=sum(len(found.tensors) for found in listings.values()),
+        parameters=sum(counts.values()),
+        parts=tuple(counts.items()),
+        dtypes=tuple(dtypes.most_common()),
+        details=tuple(
+            (part, f"{report.kind or 'not recognised'}, {report.format}")
+            for part, report in ((part, recognise(found)) for part, found in listings.items())
+        ),
+    )
+
+
+def _matching(pattern: str, found: Listing) -> list[str]:
     if "*" not in pattern:
-        return [pattern] if pattern in header.tensors else []
-    return [name for name in header.tensors if fnmatchcase(name, pattern)]
+        return [pattern] if pattern in found.tensors else []
+    return [name for name in found.tensors if fnmatchcase(name, pattern)]
 
 
-def _fits(signature: Signature, header: Header) -> list[str] | None:
+def _fits(signature: Signature, found: Listing) -> list[str] | None:
     """The evidence for a signature, or None if something is lacking."""
     evidence: list[str] = []
     for pattern in signature.keys:
-        if not (names := _matching(pattern, header)):
+        if not (names := _matching(pattern, found)):
             return None
         evidence.append(f"it has {names[0]}")
     for pattern, axis, size in signature.sizes:
-        for name in _matching(pattern, header):
-            shape = header.tensors[name].shape
+        for name in _matching(pattern, found):
+            shape = found.tensors[name].shape
             if axis < len(shape) and shape[axis] == size:
                 evidence.append(f"{name} is {list(shape)}")
                 break
@@ -145,51 +180,49 @@ def _reason(signature: Signature, evidence: list[str]) -> str:
     return "; ".join([*evidence, *([signature.note] if signature.note else [])])
 
 
-def _report(
-    path: Path, header: Header, kind: str | None, confidence: Confidence, reason: str
-) -> Report:
+def _report(found: Listing, kind: str | None, confidence: Confidence, reason: str) -> Report:
     dtypes: Counter[str] = Counter()
     parts: Counter[str] = Counter()
-    for name, entry in header.tensors.items():
+    for name, entry in found.tensors.items():
         dtypes[entry.dtype] += entry.count
         parts[next((what for start, what in PARTS if name.startswith(start)), "other")] += (
             entry.count
         )
     ranks = {
-        header.tensors[name].shape[0]
+        found.tensors[name].shape[0]
         for pattern in RANKS
-        for name in _matching(pattern, header)
-        if header.tensors[name].shape
+        for name in _matching(pattern, found)
+        if found.tensors[name].shape
     }
     details = [("rank", ", ".join(map(str, sorted(ranks))))] if ranks else []
-    details += [(k, v) for k, v in header.metadata.items() if k.startswith(_SHOWN)]
+    details += [(k, v) for k, v in found.metadata.items() if k.startswith(_SHOWN)]
     return Report(
-        path=path,
-        size=header.size,
-        format="safetensors",
+        path=found.path,
+        size=found.size,
+        format=found.format,
         kind=kind,
         confidence=confidence,
         reason=reason,
-        tensors=len(header.tensors),
-        parameters=header.parameters,
+        tensors=len(found.tensors),
+        parameters=sum(dtypes.values()),
         parts=tuple(parts.most_common()),
         dtypes=tuple(dtypes.most_common()),
         details=tuple(details),
     )
 
 
-def _own(path: Path, header: Header) -> Report:
+def _own(found: Listing) -> Report:
     """A file of ours: its metadata describes it."""
     try:
-        document = json.loads(header.metadata[OWN])
+        document = json.loads(found.metadata[OWN])
     except (ValueError, RecursionError):
         document = None
     if not isinstance(document, dict):
         raise CheckpointError(
-            f"{path}: its {OWN!r} metadata is not a JSON object: the file is damaged"
+            f"{found.path}: its {OWN!r} metadata is not a JSON object: the file is damaged"
         )
     what = document.get("kind", document.get("network", "model"))
-    report = _report(path, header, f"Mezzotint {what}", "certain", "its metadata says so")
+    report = _report(found, f"Mezzotint {what}", "certain", "its metadata says so")
     return Report(**{**vars(report), "details": report.details + tuple(_flat(document))})
 
 

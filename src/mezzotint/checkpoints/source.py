@@ -1,0 +1,248 @@
+"""One way into every kind of file of weights: described without reading one, read when asked for.
+
+Known are safetensors files, whole or in shards with an index, GGUF, PyTorch's pickles (through the
+reader that executes nothing) and the folders of `diffusers`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from mezzotint.checkpoints import files
+from mezzotint.checkpoints.files import CheckpointError, nearest
+from mezzotint.checkpoints.gguf import MAGIC, Packed, load_gguf, read_gguf_header
+from mezzotint.checkpoints.pickles import load_pickle
+
+_INDEX = re.compile(r"\.index(\.\w+)?\.json$")  # model.safetensors.index.json, ….index.fp16.json
+_MAX_JSON = 64 << 20  # bytes; the longest honest index has 1 MB
+
+
+class Entry(NamedTuple):
+    """One tensor: its type as the file calls it ("F16", "Q8_0"), its shape as torch has it."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def count(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What is in a file (or in all shards of one).
+
+    format: "safetensors", "safetensors in 3 shards", "GGUF", "PyTorch pickle"
+    tensors: by name, in the file's order; metadata: the file's own text fields
+    size: in bytes
+    """
+
+    path: Path
+    format: str
+    tensors: dict[str, Entry]
+    metadata: dict[str, str]
+    size: int
+
+
+def describe(path: str | os.PathLike[str]) -> Listing:
+    """List the tensors of a file; no weight is read, nothing is executed.
+
+    Raises:
+        CheckpointError: it is missing, damaged, or of no kind known here.
+    """
+    path = Path(path)
+    if _INDEX.search(path.name):
+        return _describe_shards(path)
+    start = files.read_start(path)
+    if start.startswith(MAGIC):
+        found = read_gguf_header(path)
+        entries = {name: Entry(e.kind, e.shape) for name, e in found.tensors.items()}
+        said = {key: value for key, value in found.metadata.items() if isinstance(value, str)}
+        return Listing(path, "GGUF", entries, said, found.size)
+    if _is_pickle(start):
+        tensors = load_pickle(path)
+        entries = {n: Entry(files.NAMES[t.dtype], tuple(t.shape)) for n, t in tensors.items()}
+        return Listing(path, "PyTorch pickle", entries, {}, path.stat().st_size)
+    header = files.read_header(path)
+    entries = {name: Entry(e.dtype, e.shape) for name, e in header.tensors.items()}
+    return Listing(path, "safetensors", entries, header.metadata, header.size)
+
+
+def read(path: str | os.PathLike[str]) -> dict[str, Tensor | Packed]:
+    """The tensors of a file, mapped from the disk into memory: a page is read when first touched.
+
+    Raises:
+        CheckpointError: as :func:`describe`, or torch lacks the type of a tensor.
+    """
+    path = Path(path)
+    if _INDEX.search(path.name):
+        found: dict[str, Tensor | Packed] = {}
+        for shard in _shards(path, _weight_map(path)):
+            found |= read(shard)
+        return found
+    start = files.read_start(path)
+    if start.startswith(MAGIC):
+        return load_gguf(path)[0]
+    return dict(load_pickle(path) if _is_pickle(start) else files.load(path)[0])
+
+
+def _is_pickle(start: bytes) -> bool:
+    return "pickle" in (files.looks_like(start) or "")
+
+
+# --- shards -----------------------------------------------------------------------------------
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        CheckpointError: it is missing, too long, or holds no JSON object.
+    """
+    files.read_start(path)
+    if path.stat().st_size > _MAX_JSON:
+        raise CheckpointError(f"{path}: {path.stat().st_size} bytes are too many for a description")
+    try:
+        document = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"{path}: is not valid JSON: {reason}") from None
+    if not isinstance(document, dict):
+        raise CheckpointError(f"{path}: is not a JSON object")
+    return document
+
+
+def _weight_map(path: Path) -> dict[str, str]:
+    """Tensor → shard, of an index; shards lie beside it."""
+    found = read_json(path).get("weight_map")
+    if not isinstance(found, dict) or not found:
+        raise CheckpointError(f"{path}: has no weight_map: it is no index of shards")
+    for name, shard in found.items():
+        if not isinstance(shard, str) or shard != Path(shard).name:
+            raise CheckpointError(f"{path}: places {name!r} outside its folder, in {shard!r}")
+    return found
+
+
+def _shards(path: Path, places: Mapping[str, str]) -> list[Path]:
+    return [path.parent / shard for shard in dict.fromkeys(places.values())]
+
+
+def _describe_shards(path: Path) -> Listing:
+    places = _weight_map(path)
+    listings = [describe(shard) for shard in _shards(path, places)]
+    tensors: dict[str, Entry] = {}
+    for listing in listings:
+        for name, entry in listing.tensors.items():
+            if places.get(name) != listing.path.name:
+                raise CheckpointError(f"{listing.path}: holds {name!r}, its index says otherwise")
+            tensors[name] = entry
+    if lacking := [name for name in places if name not in tensors]:
+        raise CheckpointError(
+            f"{path}: {len(lacking)} tensors are not in their shards, the first is {lacking[0]!r}"
+        )
+    return Listing(
+        path,
+        f"{listings[0].format} in {len(listings)} shards",
+        tensors,
+        {key: value for listing in listings for key, value in listing.metadata.items()},
+        sum(listing.size for listing in listings),
+    )
+
+
+# --- folders of diffusers ---------------------------------------------------------------------
+
+MODEL_INDEX = "model_index.json"
+_STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")
+_ENDS = (".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json")
+_VARIANTS = (".*.safetensors", ".safetensors.index.*.json", ".*.bin", ".bin.index.*.json")
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A model as `diffusers` stores it.
+
+    kind: the pipeline's class, such as "StableDiffusionPipeline"
+    configs: what each part says of itself, by the part's name ("unet", "scheduler", …)
+    """
+
+    path: Path
+    kind: str
+    configs: dict[str, dict[str, Any]]
+
+    def weights(self, part: str) -> Path:
+        """The file (or the index of the shards) with a part's weights.
+
+        Raises:
+            CheckpointError: there is no such part, no file in it, or several variants of one.
+        """
+        if part not in self.configs:
+            near = nearest(part, self.configs)
+            raise CheckpointError(f"{self.path}: has no part {part!r}{near}")
+        return weights_in(self.path / part)
+
+    def has_weights(self, part: str) -> bool:
+        """Whether a part is a network; a scheduler or a tokenizer is none."""
+        return any(any((self.path / part).glob(f"*{end}")) for end in _ENDS)
+
+
+def weights_in(folder: Path) -> Path:
+    """The file with the weights of one part: the plain one, or the only variant.
+
+    Raises:
+        CheckpointError: there is none, or there are several variants: which, it cannot know.
+    """
+    for stem in _STEMS:
+        for end in _ENDS:
+            if (path := folder / f"{stem}{end}").exists():
+                return path
+    variants = sorted(
+        path
+        for stem in _STEMS
+        for end in _VARIANTS
+        for path in folder.glob(stem + end)
+        if "-of-" not in path.name  # a shard, of which an index speaks
+    )
+    if len(variants) == 1:
+        return variants[0]
+    if not variants:
+        raise CheckpointError(f"{folder}: there is no file of weights in it")
+    names = ", ".join(path.name for path in variants)
+    raise CheckpointError(f"{folder}: holds several variants ({names}): leave one of them there")
+
+
+def open_folder(path: str | os.PathLike[str]) -> Folder:
+    """A folder with a ``model_index.json``, and what its parts say of themselves.
+
+    Raises:
+        CheckpointError: it is no such folder, or a description is damaged.
+    """
+    path = Path(path)
+    if not (path / MODEL_INDEX).exists():
+        raise CheckpointError(
+            f"{path}: a folder without {MODEL_INDEX}: give a folder that diffusers wrote, or a file"
+        )
+    index = read_json(path / MODEL_INDEX)
+    kind = index.get("_class_name")
+    if not isinstance(kind, str) or not kind.isidentifier():
+        raise CheckpointError(f"{path / MODEL_INDEX}: does not say which pipeline it is")
+    configs: dict[str, dict[str, Any]] = {}
+    for part, made_by in index.items():
+        if part.startswith("_") or not isinstance(made_by, list) or None in made_by:
+            continue
+        if not part.isidentifier():
+            raise CheckpointError(f"{path / MODEL_INDEX}: has a part with the odd name {part!r}")
+        for name in ("config.json", f"{part}_config.json", "tokenizer_config.json"):
+            if (path / part / name).exists():
+                configs[part] = read_json(path / part / name)
+                break
+    return Folder(path, kind, configs)
