@@ -291,3 +291,24 @@ def test_build_unfilled_still_makes_buffers() -> None:
 def test_every_type_of_the_format_maps_to_one_of_torch() -> None:
     for bits, dtype in files._DTYPES.values():
         assert dtype is None or torch.empty(0, dtype=dtype).element_size() * 8 == bits
+
+
+@pytest.mark.parametrize("length", [640, 896, 19280])
+def test_no_length_of_a_header_makes_it_another_kind_of_file(length: int, tmp_path: Path) -> None:
+    """640 is 80 02 00 … in the file, as a pickle begins; 19280 is 50 4b, "PK"."""
+    path = tmp_path / "a.safetensors"
+    for room in range(length - 200, length):
+        save(path, {"a": torch.zeros(2)}, {"note": "x" * room})
+        if int.from_bytes(path.read_bytes()[:8], "little") == length:
+            break
+    assert int.from_bytes(path.read_bytes()[:8], "little") == length
+    assert load(path)[0]["a"].tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("shape", [[10**4000, 10**4000], [1] * 65, [2**63]])
+def test_a_shape_beyond_all_sizes_is_refused_at_once(shape: list[int], tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    header = json.dumps({"a": {"dtype": "F32", "shape": shape, "data_offsets": [0, 4]}}).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    with pytest.raises(CheckpointError):
+        read_header(path)

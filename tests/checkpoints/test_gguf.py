@@ -96,3 +96,16 @@ def test_claims_beyond_the_file_are_refused_at_once(tmp_path: Path) -> None:
     path.write_bytes(b"GGUF" + (1).to_bytes(4, "little") + bytes(16))
     with pytest.raises(CheckpointError, match="version 1 is not known"):
         read_gguf_header(path)
+
+
+@pytest.mark.parametrize("own", [["a", "b"], [-8, -128]])
+def test_a_shape_of_its_own_must_be_one(own: list[object], tmp_path: Path) -> None:
+    path = tmp_path / "x.gguf"
+    writer = gguf.GGUFWriter(path, "sdxl")
+    writer.add_array("comfy.gguf.orig_shape.a", own)
+    writer.add_tensor("a", np.zeros((8, 128), dtype=np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    assert read_gguf_header(path).tensors["a"].shape == (8, 128)

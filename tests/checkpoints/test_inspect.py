@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import zipfile
 from pathlib import Path
 
 import gguf
@@ -280,6 +281,12 @@ def test_a_gguf_file_is_recognised(tmp_path: Path) -> None:
     assert (report.format, report.dtypes, report.parameters) == ("GGUF", (("Q8_0", 512),), 512)
 
 
+def test_a_zip_archive_of_something_else_is_named(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("notes.txt", "hello")
+    assert "a zip archive" in inspect(tmp_path / "a.zip").format
+
+
 def test_a_picture_is_named_from_its_first_bytes(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(56))
@@ -291,7 +298,8 @@ def test_a_folder_of_diffusers_is_recognised_part_by_part(tmp_path: Path) -> Non
     unet.mkdir()
     (tmp_path / "model_index.json").write_text(
         '{"_class_name": "StableDiffusionPipeline", "unet": ["diffusers", "UNet2DConditionModel"],'
-        ' "scheduler": ["diffusers", "DDIMScheduler"], "safety_checker": [null, null]}'
+        ' "scheduler": ["diffusers", "DDIMScheduler"], "safety_checker": [null, null],'
+        ' "vae": ["diffusers", "AutoencoderKL"]}'
     )
     (unet / "config.json").write_text("{}")
     (tmp_path / "scheduler").mkdir()
@@ -301,7 +309,10 @@ def test_a_folder_of_diffusers_is_recognised_part_by_part(tmp_path: Path) -> Non
     report = inspect(tmp_path)
     assert (report.kind, report.format) == ("StableDiffusionPipeline", "diffusers folder")
     assert report.parts == (("unet", 9 + 4 * 768),)
-    assert report.details == (("unet", "SD1 U-Net (diffusers), safetensors"),)
+    assert report.details == (
+        ("unet", "SD1 U-Net (diffusers), safetensors"),
+        ("vae", "named in model_index.json, but not there"),
+    )
     assert "model    StableDiffusionPipeline (certain)" in report.lines()
 
 

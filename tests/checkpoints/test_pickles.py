@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import resource
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
@@ -122,3 +123,71 @@ def test_no_tensors(tmp_path: Path) -> None:
     torch.save({"epoch": 3}, tmp_path / "x.pt")
     with pytest.raises(CheckpointError, match="there are no tensors in it"):
         load_pickle(tmp_path / "x.pt")
+
+
+# --- programs that do their worst with what is within reach -----------------------------------
+
+_STORAGE = (
+    b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x01tQ"
+)
+_TENSOR = b"ctorch._utils\n_rebuild_tensor_v2\n(" + _STORAGE + b"K\x00K\x01\x85K\x01\x85\x89)tR"
+
+
+def program(path: Path, code: bytes) -> Path:
+    """A PyTorch file whose pickle is ``code``; storage 0 has one number."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x/data.pkl", b"\x80\x02" + code + b".")
+        archive.writestr("x/data/0", bytes(4))
+    return path
+
+
+def test_the_harmless_program_reads(tmp_path: Path) -> None:
+    found = load_pickle(program(tmp_path / "x.pt", b"}X\x01\x00\x00\x00a" + _TENSOR + b"s"))
+    assert found["a"].tolist() == [0]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        # BUILD on a tensor, on its storage, on a function that the reader lends
+        b"}X\x01\x00\x00\x00a" + _TENSOR + b"}X\x06\x00\x00\x00offsetJ\xfb\xff\xff\xffsbs",
+        b"}X\x01\x00\x00\x00a" + _STORAGE + b"}X\x05\x00\x00\x00dtypeK\x01sbs",
+        b"ctorch._utils\n_rebuild_tensor_v2\nN}X\x0c\x00\x00\x00__defaults__)s\x86b",
+        # 2 G numbers over a storage of one
+        b"}X\x01\x00\x00\x00a"
+        + _TENSOR.replace(b"K\x01\x85K\x01\x85", b"J\xff\xff\xff\x7f\x85K\x00\x85")
+        + b"s",
+    ],
+)
+def test_what_the_reader_lends_cannot_be_changed(code: bytes, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError):
+        load_pickle(program(tmp_path / "x.pt", code))
+    assert load_pickle(program(tmp_path / "y.pt", b"}X\x01\x00\x00\x00a" + _TENSOR + b"s"))
+
+
+def test_a_number_in_a_program_is_no_order_for_memory(tmp_path: Path) -> None:
+    code = b"}r\xff\xff\xff\x7fX\x01\x00\x00\x00a" + _TENSOR + b"s"  # LONG_BINPUT 2147483647
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert load_pickle(program(tmp_path / "x.pt", code))["a"].tolist() == [0]
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kB
+
+
+def test_tables_that_name_each_other_a_hundred_times_are_visited_once(tmp_path: Path) -> None:
+    table: dict[str, object] = {"a": torch.zeros(1)}
+    for _ in range(8):
+        table = {f"k{n}": table for n in range(100)}
+    torch.save(table, tmp_path / "x.pt")
+    assert len(load_pickle(tmp_path / "x.pt")) == 1
+
+
+@pytest.mark.parametrize("place", range(0, 90, 3))
+def test_damage_anywhere_in_the_archives_directory(place: int, tmp_path: Path) -> None:
+    path = program(tmp_path / "x.pt", b"}X\x01\x00\x00\x00a" + _TENSOR + b"s")
+    data = bytearray(path.read_bytes())
+    directory = data.rindex(b"PK\x01\x02")
+    data[directory + place % 46] ^= 0xFF
+    path.write_bytes(data)
+    try:
+        load_pickle(path)
+    except CheckpointError as error:
+        assert "\n" not in str(error)

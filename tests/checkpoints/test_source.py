@@ -84,8 +84,9 @@ def test_each_kind_gives_the_same_tensors(kind: str, called: str, tmp_path: Path
 
 def test_what_an_index_says_must_be_true(tmp_path: Path) -> None:
     def error(path: Path) -> str:
-        with pytest.raises(CheckpointError) as caught:
-            describe(path)
+        for action in (describe, read):
+            with pytest.raises(CheckpointError) as caught:
+                action(path)
         assert "\n" not in str(caught.value)
         return str(caught.value)
 
@@ -99,6 +100,14 @@ def test_what_an_index_says_must_be_true(tmp_path: Path) -> None:
     assert "places 'conv.bias' outside its folder" in error(
         in_shards(tmp_path, conv_bias=f"../{first}")
     )
+    for shard in ("", "..", "model.safetensors.index.json"):
+        assert (
+            "folder" in (told := error(in_shards(tmp_path, conv_bias=shard))) or "no file" in told
+        )
+    assert "outside its folder" in error(in_shards(tmp_path, conv_bias="a\0b"))
+    path = in_shards(tmp_path)
+    path.write_text(path.read_text().replace('"conv.bias"', '"conv.weight"'))
+    assert "'conv.weight' comes twice" in error(path)
     path = in_shards(tmp_path)
     (tmp_path / second).unlink()
     assert f"{second}: no such file" in error(path)
@@ -158,9 +167,7 @@ def test_a_folder_that_diffusers_wrote(how: dict[str, object], tmp_path: Path) -
     assert folder.kind == "StableDiffusionPipeline"
     assert folder.configs.keys() == {"vae", "text_encoder", "tokenizer", "unet", "scheduler"}
     assert folder.configs["unet"]["cross_attention_dim"] == 8
-    assert {part for part in folder.configs if folder.has_weights(part)} == {
-        "vae", "text_encoder", "unet",
-    }  # fmt: skip
+    assert set(folder.networks) == {"vae", "text_encoder", "unet"} and not folder.lacking
     for part in ("vae", "text_encoder", "unet"):
         state = getattr(made, part).state_dict()
         found = read(folder.weights(part))
@@ -189,19 +196,18 @@ def test_what_is_no_folder_of_diffusers(tmp_path: Path) -> None:
         index.write_text(text)
         with pytest.raises(CheckpointError, match=message):
             open_folder(tmp_path)
-    index.write_text('{"_class_name": "X", "unet": ["a", "b"]}')
+    index.write_text('{"_class_name": "X", "unet": ["a", "b"], "vae": ["a", "b"]}')
     (tmp_path / "unet").mkdir()
     (tmp_path / "unet/config.json").write_text("{}")
     folder = open_folder(tmp_path)
-    with pytest.raises(CheckpointError, match=r"has no part 'unets' \(nearest: unet\)"):
+    assert (folder.networks, folder.lacking) == (("unet",), ("vae",))
+    with pytest.raises(CheckpointError, match=r"has no network 'unets' \(nearest: unet\)"):
         folder.weights("unets")
     with pytest.raises(CheckpointError, match="no file of weights"):
         folder.weights("unet")
     for variant in ("fp16", "non_ema"):
         save(tmp_path / f"unet/model.{variant}.safetensors", tensors(), {})
-    with pytest.raises(
-        CheckpointError, match=r"several variants \(model.fp16.safetensors, "
-    ):
+    with pytest.raises(CheckpointError, match=r"several variants \(model.fp16.safetensors, "):
         folder.weights("unet")
     save(tmp_path / "unet/model.safetensors", tensors(), {})
     assert folder.weights("unet").name == "model.safetensors"

@@ -128,7 +128,7 @@ def test_a_unets_blocks_are_one_number_or_one_a_level() -> None:
         assert isinstance(config.network, UNetConfig) and config.network.blocks == read
         assert parse_config(to_toml(config), HERE) == config
     for written, message in (
-        ('"three"', "network.blocks = 'three': it must be a whole number"),
+        ('"three"', "'three': it must be a whole number or a list, each a whole number"),
         ("[3, 1.5]", "network.blocks[1] = 1.5: it must be a whole number"),
         ("[3, 1, 1]", "network: multipliers name 2 levels, attention 2 and blocks 3"),
     ):

@@ -142,6 +142,9 @@ def test_a_prior_must_fit_its_model(folder: Path) -> None:
     save_embeddings(folder / "embeddings.safetensors", NAMES, embeddings(width=7))
     with pytest.raises(TrainError, match="does not make embeddings of 7 numbers"):
         train(config(folder, MODEL), folder / "model")
+    save_embeddings(folder / "embeddings.safetensors", NAMES, -embeddings())
+    with pytest.raises(TrainError, match="learnt other embeddings"):
+        train(config(folder, MODEL), folder / "model")
     (folder / "pictures/c").mkdir()
     Image.new("RGB", (8, 8)).save(folder / "pictures/c/0.png")
     save_embeddings(folder / "embeddings.safetensors", [*NAMES, "c/0.png"], embeddings(9))
@@ -257,8 +260,8 @@ def test_the_prior_walks_on_noise_of_its_own_from_the_prompt_and_the_seed() -> N
     assert model.prior is not None
 
     def told(prompt: str, seed: int) -> Tensor:
-        told = engine.plan(model, Request(prompt, (seed,))).told
-        vector = engine._imagined(model.prior, told, prompt, seed).vector
+        planned = engine.plan(model, Request(prompt, (seed,)))
+        vector = engine._told(model, planned.prompt, seed).vector
         assert vector is not None and vector.shape == (1, 8)
         return vector[0, 2:]
 
@@ -276,6 +279,8 @@ def test_the_prior_and_its_model_are_told_by_the_same_conditioner() -> None:
     assert model.prior is not None and model.prior.conditioner is model.conditioner
     with pytest.raises(ValueError, match="the prior is told other prompts"):
         replace(_MODEL, classes=("a", "c"), prior=_PRIOR)
+    with pytest.raises(ValueError, match="has no prior of its own"):
+        replace(_MODEL, prior=_MODEL)
 
 
 def test_the_embedding_matters_to_the_picture() -> None:

@@ -143,10 +143,10 @@ def _generate_parser(parser: argparse.ArgumentParser) -> None:
     guide("--interval", type=_interval, metavar="LOW,HIGH", help="only at these noise times t")
     guide("--apg", action="store_true", help="adaptive projected guidance")
     guide("--cfg-zero-star", action="store_true", help="CFG-Zero*, for flow models")
-    for name, what in (("perturb", "attention layers are perturbed"), ("skip", "blocks left out")):
+    for name, what in (("perturb", "attention layers perturbed"), ("skip", "blocks left out")):
         lead = f"lead away from itself with these {what}"
         guide(f"--{name}", type=_numbers, default=frozenset(), metavar="N,N,…", help=lead)
-        guide(f"--{name}-scale", type=_number, default=1.0, metavar="W", help="and how far")
+        guide(f"--{name}-scale", type=_number, metavar="S", help="and how far (default: 1)")
     show = parser.add_argument_group("how").add_argument
     show("--device", metavar="NAME", help="cpu, cuda, cuda:1, mps (default: a GPU if there)")
     show("--threads", type=_count, metavar="N", help="of the processor")

@@ -57,7 +57,7 @@ def _check_options(args: argparse.Namespace) -> None:
     if args.strength is not None and not 0 < args.strength <= 1:
         raise UsageError(f"--strength must lie above 0 and up to 1, not {args.strength}")
     for name in ("perturb", "skip"):
-        if getattr(args, f"{name}_scale") != 1 and not getattr(args, name):
+        if getattr(args, f"{name}_scale") is not None and not getattr(args, name):
             raise UsageError(f"--{name}-scale needs --{name}: name what is weakened")
     if args.sampler is not None:
         samplers.find(args.sampler)
@@ -129,9 +129,9 @@ def _request(args: argparse.Namespace, model: Model, seeds: tuple[int, ...]) -> 
         apg=args.apg,
         cfg_zero_star=args.cfg_zero_star,
         perturb=args.perturb,
-        perturb_scale=args.perturb_scale,
+        perturb_scale=1.0 if args.perturb_scale is None else args.perturb_scale,
         skip=args.skip,
-        skip_scale=args.skip_scale,
+        skip_scale=1.0 if args.skip_scale is None else args.skip_scale,
     )
     return Request(
         prompt=args.prompt,
@@ -166,9 +166,9 @@ def parameters(args: argparse.Namespace, model: Model, seed: int, picture: Tenso
         "apg": args.apg or None,
         "cfg_zero_star": args.cfg_zero_star or None,
         "perturb": sorted(args.perturb) or None,
-        "perturb_scale": args.perturb_scale if args.perturb else None,
+        "perturb_scale": args.perturb_scale,
         "skip": sorted(args.skip) or None,
-        "skip_scale": args.skip_scale if args.skip else None,
+        "skip_scale": args.skip_scale,
         "image": None if args.image is None else Path(args.image).name,
         "strength": args.strength,
         "mask": None if args.mask is None else Path(args.mask).name,

@@ -27,6 +27,7 @@ from mezzotint.files import atomic_write
 M = TypeVar("M")
 
 _MAX_HEADER = 100_000_000  # bytes; the format's own limit
+_MAX_DIMS = 64  # torch's own limit
 
 # name in the header: bits of an element, the type in torch (None: torch has none)
 _DTYPES: dict[str, tuple[int, torch.dtype | None]] = {
@@ -115,6 +116,8 @@ class Header:
 
 def looks_like(start: bytes) -> str | None:
     """What a file that begins with ``start`` (16 bytes or more) is, if its first bytes tell."""
+    if start[4:9] == b"\0\0\0\0{":
+        return None  # safetensors, whatever the length of its header happens to spell
     for magic, kind in _MAGIC:
         if start.startswith(magic):
             return kind
@@ -186,7 +189,7 @@ def read_header(path: str | os.PathLike[str]) -> Header:
     return Header(tensors, metadata, size)
 
 
-def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     """A JSON object; a key that comes twice would silently hide a tensor."""
     found: dict[str, object] = {}
     for key, value in pairs:
@@ -198,7 +201,7 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 def _parse(path: Path, raw: bytes) -> tuple[dict[str, Entry], dict[str, str]]:
     try:
-        document = json.loads(raw, object_pairs_hook=_unique)
+        document = json.loads(raw, object_pairs_hook=unique)
     except (ValueError, RecursionError) as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"{path}: its header is not valid JSON: {reason}") from None
@@ -211,8 +214,9 @@ def _parse(path: Path, raw: bytes) -> tuple[dict[str, Entry], dict[str, str]]:
     return dict(sorted(entries.items(), key=lambda item: (item[1].start, item[1].end))), metadata
 
 
-def _natural(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+def natural(value: object) -> bool:
+    """Whether a value is a whole number of 0 or more that fits into 63 bits, as all sizes do."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
 
 
 def _entry(path: Path, name: str, value: object) -> Entry:
@@ -228,15 +232,15 @@ def _entry(path: Path, name: str, value: object) -> Entry:
         raise CheckpointError(
             f"{path}: tensor {name!r} has the unknown type {dtype!r}{nearest(str(dtype), _DTYPES)}"
         )
-    if not isinstance(shape, list) or not all(_natural(n) for n in shape):
-        raise CheckpointError(f"{path}: tensor {name!r} has the impossible shape {shape!r}")
+    if not isinstance(shape, list) or len(shape) > _MAX_DIMS or not all(map(natural, shape)):
+        raise CheckpointError(f"{path}: tensor {name!r} has an impossible shape")
     if (
         not isinstance(offsets, list)
         or len(offsets) != 2
-        or not all(_natural(n) for n in offsets)
+        or not all(map(natural, offsets))
         or offsets[0] > offsets[1]
     ):
-        raise CheckpointError(f"{path}: tensor {name!r} has the impossible range {offsets!r}")
+        raise CheckpointError(f"{path}: tensor {name!r} has an impossible range of bytes")
     bits = math.prod(shape) * _DTYPES[dtype][0]
     if bits != 8 * (offsets[1] - offsets[0]):
         raise CheckpointError(

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mezzotint.checkpoints.files import CheckpointError, read_start
+from mezzotint.checkpoints.files import CheckpointError, natural, read_start
 
 MAGIC = b"GGUF"
 _MAX_DIMS, _MAX_TEXT, _MAX_ARRAY = 4, 1 << 20, 1 << 24
@@ -228,7 +228,7 @@ def _entries(
         if name in found:
             raise CheckpointError(f"{path}: the name {name!r} comes twice")
         own = metadata.get(_SHAPE + name)
-        if isinstance(own, list) and math.prod(own) == count:
+        if isinstance(own, list) and all(map(natural, own)) and math.prod(own) == count:
             shape = tuple(own)
         found[name] = Entry(kind, shape, first + offset, count // elements * width)
     reached, before = first, ""

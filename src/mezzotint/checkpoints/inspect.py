@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Literal
 
 from mezzotint.checkpoints.files import CheckpointError, looks_like, read_start
+from mezzotint.checkpoints.gguf import MAGIC
+from mezzotint.checkpoints.pickles import is_pickle
 from mezzotint.checkpoints.signatures import PARTS, RANKS, SIGNATURES, Signature
 from mezzotint.checkpoints.source import MODEL_INDEX, Folder, Listing, describe, open_folder
 
@@ -101,8 +103,9 @@ def inspect(path: str | os.PathLike[str]) -> Report:
     path = Path(path)
     if path.is_dir():
         return _folder(open_folder(path))
-    kind = looks_like(read_start(path))
-    if kind is not None and not ("pickle" in kind or "GGUF" in kind):
+    start = read_start(path)
+    kind = looks_like(start)
+    if kind is not None and not start.startswith(MAGIC) and not is_pickle(path, start):
         size = path.stat().st_size
         return Report(path, size, kind, reason="named from its first bytes, not opened")
     return recognise(describe(path))
@@ -123,9 +126,7 @@ def recognise(found: Listing) -> Report:
 
 def _folder(folder: Folder) -> Report:
     """A folder of parts: each of its files is recognised by itself."""
-    listings = {
-        part: describe(folder.weights(part)) for part in folder.configs if folder.has_weights(part)
-    }
+    listings = {part: describe(folder.weights(part)) for part in folder.networks}
     counts = {
         part: sum(entry.count for entry in found.tensors.values())
         for part, found in listings.items()
@@ -145,9 +146,12 @@ def _folder(folder: Folder) -> Report:
         parameters=sum(counts.values()),
         parts=tuple(counts.items()),
         dtypes=tuple(dtypes.most_common()),
-        details=tuple(
-            (part, f"{report.kind or 'not recognised'}, {report.format}")
-            for part, report in ((part, recognise(found)) for part, found in listings.items())
+        details=(
+            *(
+                (part, f"{report.kind or 'not recognised'}, {report.format}")
+                for part, report in ((part, recognise(found)) for part, found in listings.items())
+            ),
+            *((part, f"named in {MODEL_INDEX}, but not there") for part in folder.lacking),
         ),
     )
 

@@ -15,18 +15,17 @@ import os
 import pickle
 import struct
 import zipfile
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from mezzotint.checkpoints.files import CheckpointError, read_start
+from mezzotint.checkpoints.files import CheckpointError, looks_like, natural, read_start
 
 _MAX_PROGRAM = 256 << 20  # bytes of pickle, without the weights; the largest honest ones have 20 MB
+_MAX_DEPTH = 9  # tables within tables
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _DTYPES: dict[str, torch.dtype] = {
     "DoubleStorage": torch.float64,
@@ -42,15 +41,13 @@ _DTYPES: dict[str, torch.dtype] = {
 }
 
 
-@dataclass(frozen=True)
-class _Type:
+class _Type(NamedTuple):
     """A storage class, as a pickle names it."""
 
     name: str
 
 
-@dataclass(frozen=True)
-class _Storage:
+class _Storage(NamedTuple):
     """Numbers in the file: where they lie is known by ``key``."""
 
     key: str
@@ -58,14 +55,21 @@ class _Storage:
     count: int
 
 
-@dataclass(frozen=True)
-class _View:
+class _View(NamedTuple):
     """A tensor that is still in the file: part of a storage."""
 
     storage: _Storage
     offset: int
     shape: tuple[int, ...]
     stride: tuple[int, ...]
+
+
+class _Table(dict[Any, Any]):
+    """An ordered dictionary, which a program may fill but not give attributes."""
+
+    __slots__ = ()
+
+    def __setstate__(self, _: object) -> None: ...  # a state dict's versions of its modules
 
 
 class _Inert:
@@ -85,17 +89,13 @@ class _Inert:
     def __setitem__(self, _: object, __: object) -> None: ...
 
 
-def _natural(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
 def _tensor(storage: object, offset: object, shape: object, stride: object, *_: object) -> _View:
     """``torch._utils._rebuild_tensor_v2``, but for touching memory."""
     sizes = (shape, stride)
     if (
         not isinstance(storage, _Storage)
-        or not _natural(offset)
-        or not all(isinstance(s, tuple) and all(map(_natural, s)) for s in sizes)
+        or not natural(offset)
+        or not all(isinstance(s, tuple) and all(map(natural, s)) for s in sizes)
         or len(shape) != len(stride)  # type: ignore[arg-type]
     ):
         raise pickle.UnpicklingError("a tensor's description is malformed")
@@ -111,14 +111,30 @@ _KNOWN: dict[tuple[str, str], Callable[..., object]] = {
     ("torch._utils", "_rebuild_tensor_v2"): _tensor,
     ("torch._utils", "_rebuild_tensor"): _tensor,
     ("torch._utils", "_rebuild_parameter"): _parameter,
-    ("collections", "OrderedDict"): OrderedDict,
+    ("collections", "OrderedDict"): _Table,
 }
 
 
-class _Machine(pickle.Unpickler):
+class _Function:
+    """One of the functions above, which a program may call but not change."""
+
+    __slots__ = ("_run",)
+
+    def __init__(self, run: Callable[..., object]) -> None:
+        self._run = run
+
+    def __call__(self, *arguments: object) -> object:
+        return self._run(*arguments)
+
+    def __setstate__(self, _: object) -> None:
+        raise pickle.UnpicklingError("it tries to change a function")
+
+
+class _Machine(pickle._Unpickler):
     """Runs the program of a pickle with nothing dangerous within its reach.
 
-    ``storages`` are those that the program has spoken of, by key.
+    The machine written in Python: that in C makes its memory as long as any number in the program
+    asks for.  ``storages`` are those that the program has spoken of, by key.
     """
 
     def __init__(self, file: Any) -> None:
@@ -127,7 +143,7 @@ class _Machine(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in _KNOWN:
-            return _KNOWN[module, name]
+            return _Function(_KNOWN[module, name])
         if module in ("torch", "torch.storage") and name in _DTYPES:
             return _Type(name)
         return _Inert
@@ -137,7 +153,7 @@ class _Machine(pickle.Unpickler):
         if not (isinstance(pid, tuple) and len(pid) in (5, 6) and pid[0] == "storage"):
             raise pickle.UnpicklingError("it refers to something that is no storage of weights")
         _, kind, key, _, count = pid[:5]
-        if not isinstance(kind, _Type) or not isinstance(key, str) or not _natural(count):
+        if not isinstance(kind, _Type) or not isinstance(key, str) or not natural(count):
             raise pickle.UnpicklingError("a storage's description is malformed")
         if len(pid) == 6 and pid[5] is not None:
             raise pickle.UnpicklingError("it has views of storages, which no release writes")
@@ -169,16 +185,20 @@ def _views(document: object) -> dict[str, _View]:
     return _flat(document)
 
 
-def _flat(value: object, prefix: str = "", depth: int = 0) -> dict[str, _View]:
-    if isinstance(value, _View):
-        return {prefix: value}
-    if not isinstance(value, Mapping) or depth > 8:
-        return {}
+def _flat(value: object) -> dict[str, _View]:
     found: dict[str, _View] = {}
-    for key, inner in value.items():
-        if isinstance(key, str) and key.isprintable():
-            name = f"{prefix}.{key}" if prefix else key
-            found |= _flat(inner, name, depth + 1)
+    seen: set[int] = set()  # a table that is its own grandchild, or a thousand tables' child
+
+    def visit(value: object, prefix: str, depth: int) -> None:
+        if isinstance(value, _View):
+            found[prefix] = value
+        elif isinstance(value, Mapping) and id(value) not in seen and depth < _MAX_DEPTH:
+            seen.add(id(value))
+            for key, inner in value.items():
+                if isinstance(key, str) and key.isprintable():
+                    visit(inner, f"{prefix}.{key}" if prefix else key, depth + 1)
+
+    visit(value, "", 0)
     return found
 
 
@@ -191,7 +211,7 @@ def _build(path: Path, name: str, view: _View, raw: Mapping[str, memoryview]) ->
         raise CheckpointError(f"{path}: is cut short: the weights of {name!r} are missing")
     count = math.prod(view.shape)
     last = view.offset + sum((n - 1) * s for n, s in zip(view.shape, view.stride, strict=True))
-    if count and last >= storage.count:
+    if count and (last >= storage.count or count > storage.count):
         raise CheckpointError(f"{path}: tensor {name!r} reaches beyond its storage")
     if not count:
         return torch.empty(view.shape, dtype=storage.dtype)
@@ -220,7 +240,9 @@ def _zip(path: Path) -> tuple[Any, dict[str, memoryview]]:
             if program.file_size > _MAX_PROGRAM or program.compress_size != program.file_size:
                 raise CheckpointError(f"{path}: its pickle is too large or compressed")
             document = _run(path, _Machine(io.BytesIO(archive.read(program))))
-    except (zipfile.BadZipFile, OSError, EOFError) as error:
+    except CheckpointError:
+        raise
+    except Exception as error:  # the library has one for each kind of damage
         raise CheckpointError(f"{path}: is damaged: {error}: fetch it again") from None
     data, folder = memoryview(_map(path)), program.filename[: -len("data.pkl")] + "data/"
     raw: dict[str, memoryview] = {}
@@ -231,6 +253,8 @@ def _zip(path: Path) -> tuple[Any, dict[str, memoryview]]:
             raise CheckpointError(f"{path}: its weights are compressed, as PyTorch never does")
         # The local header repeats the name and has an extra field of its own length.
         start = entry.header_offset
+        if start + 30 > len(data):
+            raise CheckpointError(f"{path}: is cut short: fetch it again")
         name, extra = struct.unpack("<HH", data[start + 26 : start + 30])
         start += 30 + name + extra
         raw[entry.filename[len(folder) :]] = data[start : start + entry.file_size]
@@ -260,6 +284,17 @@ def _legacy(path: Path) -> tuple[Any, dict[str, memoryview]]:
         raw[key] = view[place + 8 : place + 8 + size]  # 8 bytes repeat the count
         place += 8 + size
     return document, raw
+
+
+def is_pickle(path: Path, start: bytes) -> bool:
+    """Whether a file that begins with ``start`` is a pickle, or a zip archive around one."""
+    if not start.startswith(b"PK\x03\x04"):
+        return start.startswith(b"\x80") and looks_like(start) is not None
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("/data.pkl") for name in archive.namelist())
+    except Exception:  # a damaged archive: reading it as a pickle says how
+        return True
 
 
 def load_pickle(path: str | os.PathLike[str]) -> dict[str, Tensor]:

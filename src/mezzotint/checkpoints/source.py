@@ -18,12 +18,13 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from mezzotint.checkpoints import files
-from mezzotint.checkpoints.files import CheckpointError, nearest
+from mezzotint.checkpoints.files import CheckpointError, nearest, unique
 from mezzotint.checkpoints.gguf import MAGIC, Packed, load_gguf, read_gguf_header
-from mezzotint.checkpoints.pickles import load_pickle
+from mezzotint.checkpoints.pickles import is_pickle, load_pickle
 
 _INDEX = re.compile(r"\.index(\.\w+)?\.json$")  # model.safetensors.index.json, ….index.fp16.json
-_MAX_JSON = 64 << 20  # bytes; the longest honest index has 1 MB
+_MAX_JSON = 4 << 20  # bytes; the longest honest index has 1 MB
+_MAX_NAME = 64  # of a part of a folder
 
 
 class Entry(NamedTuple):
@@ -69,7 +70,7 @@ def describe(path: str | os.PathLike[str]) -> Listing:
         entries = {name: Entry(e.kind, e.shape) for name, e in found.tensors.items()}
         said = {key: value for key, value in found.metadata.items() if isinstance(value, str)}
         return Listing(path, "GGUF", entries, said, found.size)
-    if _is_pickle(start):
+    if is_pickle(path, start):
         tensors = load_pickle(path)
         entries = {n: Entry(files.NAMES[t.dtype], tuple(t.shape)) for n, t in tensors.items()}
         return Listing(path, "PyTorch pickle", entries, {}, path.stat().st_size)
@@ -86,6 +87,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, Tensor | Packed]:
     """
     path = Path(path)
     if _INDEX.search(path.name):
+        _describe_shards(path)  # checks that index and shards agree
         found: dict[str, Tensor | Packed] = {}
         for shard in _shards(path, _weight_map(path)):
             found |= read(shard)
@@ -93,11 +95,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, Tensor | Packed]:
     start = files.read_start(path)
     if start.startswith(MAGIC):
         return load_gguf(path)[0]
-    return dict(load_pickle(path) if _is_pickle(start) else files.load(path)[0])
-
-
-def _is_pickle(start: bytes) -> bool:
-    return "pickle" in (files.looks_like(start) or "")
+    return dict(load_pickle(path) if is_pickle(path, start) else files.load(path)[0])
 
 
 # --- shards -----------------------------------------------------------------------------------
@@ -113,7 +111,7 @@ def read_json(path: Path) -> dict[str, Any]:
     if path.stat().st_size > _MAX_JSON:
         raise CheckpointError(f"{path}: {path.stat().st_size} bytes are too many for a description")
     try:
-        document = json.loads(path.read_bytes())
+        document = json.loads(path.read_bytes(), object_pairs_hook=unique)
     except (ValueError, RecursionError) as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"{path}: is not valid JSON: {reason}") from None
@@ -128,8 +126,10 @@ def _weight_map(path: Path) -> dict[str, str]:
     if not isinstance(found, dict) or not found:
         raise CheckpointError(f"{path}: has no weight_map: it is no index of shards")
     for name, shard in found.items():
-        if not isinstance(shard, str) or shard != Path(shard).name:
+        if not isinstance(shard, str) or not shard.isprintable() or shard != Path(shard).name:
             raise CheckpointError(f"{path}: places {name!r} outside its folder, in {shard!r}")
+        if not shard or _INDEX.search(shard):
+            raise CheckpointError(f"{path}: places {name!r} in {shard!r}, no file of weights")
     return found
 
 
@@ -140,6 +140,8 @@ def _shards(path: Path, places: Mapping[str, str]) -> list[Path]:
 def _describe_shards(path: Path) -> Listing:
     places = _weight_map(path)
     listings = [describe(shard) for shard in _shards(path, places)]
+    if len(formats := {listing.format for listing in listings}) > 1:
+        raise CheckpointError(f"{path}: its shards are of several formats, {', '.join(formats)}")
     tensors: dict[str, Entry] = {}
     for listing in listings:
         for name, entry in listing.tensors.items():
@@ -162,6 +164,12 @@ def _describe_shards(path: Path) -> Listing:
 # --- folders of diffusers ---------------------------------------------------------------------
 
 MODEL_INDEX = "model_index.json"
+_DESCRIPTIONS = (
+    "config.json",  # of a network
+    "scheduler_config.json",
+    "tokenizer_config.json",
+    "preprocessor_config.json",
+)
 _STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")
 _ENDS = (".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json")
 _VARIANTS = (".*.safetensors", ".safetensors.index.*.json", ".*.bin", ".bin.index.*.json")
@@ -173,11 +181,15 @@ class Folder:
 
     kind: the pipeline's class, such as "StableDiffusionPipeline"
     configs: what each part says of itself, by the part's name ("unet", "scheduler", …)
+    networks: those parts that have weights
+    lacking: parts that the index names and the folder lacks
     """
 
     path: Path
     kind: str
     configs: dict[str, dict[str, Any]]
+    networks: tuple[str, ...]
+    lacking: tuple[str, ...]
 
     def weights(self, part: str) -> Path:
         """The file (or the index of the shards) with a part's weights.
@@ -185,14 +197,10 @@ class Folder:
         Raises:
             CheckpointError: there is no such part, no file in it, or several variants of one.
         """
-        if part not in self.configs:
-            near = nearest(part, self.configs)
-            raise CheckpointError(f"{self.path}: has no part {part!r}{near}")
+        if part not in self.networks:
+            near = nearest(part, self.networks)
+            raise CheckpointError(f"{self.path}: has no network {part!r}{near}")
         return weights_in(self.path / part)
-
-    def has_weights(self, part: str) -> bool:
-        """Whether a part is a network; a scheduler or a tokenizer is none."""
-        return any(any((self.path / part).glob(f"*{end}")) for end in _ENDS)
 
 
 def weights_in(folder: Path) -> Path:
@@ -215,7 +223,7 @@ def weights_in(folder: Path) -> Path:
     if len(variants) == 1:
         return variants[0]
     if not variants:
-        raise CheckpointError(f"{folder}: there is no file of weights in it")
+        raise CheckpointError(f"{folder}: there is no file of weights in it: fetch it again")
     names = ", ".join(path.name for path in variants)
     raise CheckpointError(f"{folder}: holds several variants ({names}): leave one of them there")
 
@@ -229,20 +237,25 @@ def open_folder(path: str | os.PathLike[str]) -> Folder:
     path = Path(path)
     if not (path / MODEL_INDEX).exists():
         raise CheckpointError(
-            f"{path}: a folder without {MODEL_INDEX}: give a folder that diffusers wrote, or a file"
+            f"{path}: a folder without {MODEL_INDEX}: give a whole pipeline's folder, or a file"
         )
     index = read_json(path / MODEL_INDEX)
     kind = index.get("_class_name")
     if not isinstance(kind, str) or not kind.isidentifier():
         raise CheckpointError(f"{path / MODEL_INDEX}: does not say which pipeline it is")
     configs: dict[str, dict[str, Any]] = {}
+    networks: list[str] = []
+    lacking: list[str] = []
     for part, made_by in index.items():
         if part.startswith("_") or not isinstance(made_by, list) or None in made_by:
             continue
-        if not part.isidentifier():
+        if not part.isidentifier() or len(part) > _MAX_NAME:
             raise CheckpointError(f"{path / MODEL_INDEX}: has a part with the odd name {part!r}")
-        for name in ("config.json", f"{part}_config.json", "tokenizer_config.json"):
-            if (path / part / name).exists():
-                configs[part] = read_json(path / part / name)
-                break
-    return Folder(path, kind, configs)
+        name = next((name for name in _DESCRIPTIONS if (path / part / name).is_file()), None)
+        if name is None:
+            lacking.append(part)
+            continue
+        configs[part] = read_json(path / part / name)
+        if name == _DESCRIPTIONS[0]:
+            networks.append(part)
+    return Folder(path, kind, configs, tuple(networks), tuple(lacking))

@@ -13,6 +13,7 @@ import math
 import tomllib
 import types
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -196,8 +197,12 @@ def _value(hint: Any, value: Any, key: str) -> Any:
     wrong = ConfigError(f"{key} = {value!r}: it must be {_names(hint)}")
     if get_origin(hint) in (Union, types.UnionType):
         choices = [part for part in get_args(hint) if part is not type(None)]
-        fitting = [c for c in choices if (get_origin(c) is tuple) == isinstance(value, list)]
-        return _value((fitting or choices)[0], value, key)
+        for part in choices:
+            if isinstance(value, list) and get_origin(part) is tuple:
+                return _value(part, value, key)
+            with suppress(ConfigError):
+                return _value(part, value, key)
+        raise wrong
     if get_origin(hint) is Literal:
         if value in get_args(hint) and isinstance(value, str):
             return value

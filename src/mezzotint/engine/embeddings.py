@@ -26,7 +26,7 @@ def save_embeddings(path: Path, names: list[str], embeddings: Tensor) -> None:
 
 
 def read_embeddings(path: Path, dataset: Dataset) -> tuple[Tensor, str]:
-    """The embeddings ``(items, K)`` of a data set's pictures, float32, and a hash of them.
+    """The embeddings ``(items, K)`` of a data set's pictures, float32, and a hash of the file's.
 
     Raises:
         CheckpointError: the file is missing or damaged.
@@ -51,4 +51,7 @@ def read_embeddings(path: Path, dataset: Dataset) -> tuple[Tensor, str]:
         raise TrainError(
             f"{path}: the embeddings have a root mean square of {size:.3g}: scale them to about 1"
         )
-    return found, hashlib.sha256(found.numpy().tobytes()).hexdigest()[:16]
+    names = sorted(rows)  # their order in the file is of no importance
+    digest = hashlib.sha256(json.dumps(names).encode())
+    digest.update(state[NAME][[rows[name] for name in names]].float().numpy().tobytes())
+    return found, digest.hexdigest()[:16]

@@ -22,6 +22,13 @@ from mezzotint.families.model import Model
 Listener = Callable[[Progress], None]
 
 
+class _Prompt(NamedTuple):
+    """What a model is told of a prompt, and how its prior goes on from there."""
+
+    told: Conditioning
+    imagining: _Plan | None  # none: the model has no prior, or the prompt is empty
+
+
 class _Plan(NamedTuple):
     """A request with the model's defaults filled in."""
 
@@ -29,8 +36,8 @@ class _Plan(NamedTuple):
     path: Level  # (steps + 1,)
     sampler: samplers.Sampler
     scale: float
-    told: Conditioning  # of the prompt
-    negative: Conditioning
+    prompt: _Prompt
+    negative: _Prompt
 
 
 def device(model: Model) -> torch.device:
@@ -57,15 +64,22 @@ def _conditioning(model: Model, prompt: str) -> Conditioning:
     )
 
 
-def _imagined(prior: Model | None, told: Conditioning, prompt: str, seed: int) -> Conditioning:
-    """``told`` with the embedding that a prior makes of the prompt, zeros of an empty one."""
+def _prompt(model: Model, prompt: str) -> _Prompt:
+    imagining = None
+    if model.prior is not None and prompt != "":
+        imagining = plan(model.prior, Request(prompt, (0,)))
+    return _Prompt(_conditioning(model, prompt), imagining)
+
+
+def _told(model: Model, prompt: _Prompt, seed: int) -> Conditioning:
+    """What the model is told: with the embedding that its prior makes, zeros of an empty prompt."""
+    prior, (told, imagining) = model.prior, prompt
     if prior is None:
         return told
-    request = Request(prompt, (seed,))
-    if prompt == "":
+    if imagining is None:
         embedding = torch.zeros(1, *prior.codec.shape(()), device=device(prior))
     else:
-        embedding = _walk(prior, request, plan(prior, request), 0, None, "prior/")
+        embedding = _walk(prior, Request("", (seed,)), imagining, 0, None, "prior/")
     assert told.vector is not None  # a model with a prior is told something to make one of
     return told._replace(vector=torch.cat([told.vector, embedding], dim=1))
 
@@ -90,8 +104,8 @@ def plan(model: Model, request: Request) -> _Plan:
         path,
         samplers.find(request.sampler or defaults.sampler),
         defaults.guidance if wish.scale is None else wish.scale,
-        _conditioning(model, request.prompt),
-        _conditioning(model, request.negative),
+        _prompt(model, request.prompt),
+        _prompt(model, request.negative),
     )
 
 
@@ -143,8 +157,8 @@ def _walk(
     """From noise to the ``x0`` of seed ``number``, ``(1, …)``; ``streams`` prefixes the noise's."""
     place, seed = device(model), request.seeds[number]
     shape = model.codec.shape(planned.size)
-    told = _imagined(model.prior, planned.told, request.prompt, seed)
-    negative = _imagined(model.prior, planned.negative, request.negative, seed)
+    told = _told(model, planned.prompt, seed)
+    negative = told if planned.scale == 1 else _told(model, planned.negative, seed)
     path, denoise = planned.path, _guided(model, request.guidance, planned, negative)
     x = start(model, request, path, batch([seed], f"{streams}start", 0, shape).to(place))
     if request.known is not None:

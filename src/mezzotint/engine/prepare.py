@@ -298,9 +298,15 @@ def _diffusion(
     if data.embeddings is not None:
         embeddings, mark = read_embeddings(Path(data.embeddings), dataset)
         identity = f"{identity} {mark}"
+        notes = notes | {"embeddings": mark}
     if settings.prior is not None:
         assert embeddings is not None  # the configuration gives both or neither
         prior, description = _load_prior(settings.prior, embeddings, settings.condition, classes)
+        if description.notes.get("embeddings", notes["embeddings"]) != notes["embeddings"]:
+            raise TrainError(
+                f"model.prior = {settings.prior!r} learnt other embeddings than those of "
+                f"{data.embeddings}: train it again on this file"
+            )
     if isinstance(config.network, MLPConfig):
         assert embeddings is not None
         subject = _Subject(_embedding_reader(embeddings), embeddings.shape[1])

@@ -121,6 +121,13 @@ def check(request: Request, channels: int, multiple: int, size: tuple[int, ...])
     scale = request.guidance.scale
     if scale is not None and not (math.isfinite(scale) and scale >= 0):
         raise RequestError(f"guidance must be a number of 0 or more (1 is off), not {scale}")
+    wish = request.guidance
+    for name, numbers, far in (
+        ("perturb", wish.perturb, wish.perturb_scale),
+        ("skip", wish.skip, wish.skip_scale),
+    ):
+        if numbers and not (math.isfinite(far) and far > 0):
+            raise RequestError(f"the scale of {name} must be a number above 0, not {far}")
     if request.start is not None:
         if not 0 < request.start.strength <= 1:
             raise RequestError(f"strength must lie in (0, 1], not {request.start.strength}")

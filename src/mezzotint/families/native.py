@@ -80,8 +80,12 @@ class NativeConfig:
 
     def __post_init__(self) -> None:
         prior = self.prior
-        if prior and (prior.condition, prior.classes) != (self.condition, self.classes):
+        if prior is None:
+            return
+        if (prior.condition, prior.classes) != (self.condition, self.classes):
             raise ValueError("the prior is told other prompts than its model")
+        if prior.condition == "none" or prior.prior is not None:
+            raise ValueError("a prior is told a class or a text, and has no prior of its own")
 
 
 # --- the file's JSON document -----------------------------------------------------------------

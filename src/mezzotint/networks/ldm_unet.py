@@ -286,13 +286,13 @@ class LdmUNet(nn.Module):
         self.up = nn.ModuleList(ups)
         self.norm = nn.GroupNorm(32, config.width)
         self.head = nn.Conv2d(config.width, config.out_channels, 3, padding=1)
-        counts: list[int] = []
         for kind in (Block, TransformerLayer):
-            found = [m for m in self.modules() if isinstance(m, kind)]
-            for number, module in enumerate(found):
+            for number, module in enumerate(m for m in self.modules() if isinstance(m, kind)):
                 module.number = number
-            counts.append(len(found))
-        self.block_count, self.layer_count = counts
+        transformers = (m for m in self.modules() if isinstance(m, Block) and m.transformer)
+        layers = (m for m in self.modules() if isinstance(m, TransformerLayer))
+        self.skippable = frozenset(block.number for block in transformers)
+        self.perturbable = frozenset(layer.number for layer in layers)
 
     def forward(
         self,
@@ -319,14 +319,12 @@ class LdmUNet(nn.Module):
         Raises:
             ValueError: an argument does not fit the configuration, or a number has no layer.
         """
-        for name, numbers, count in (
-            ("perturb", perturb, self.layer_count),
-            ("skip", skip, self.block_count),
+        for name, numbers, known in (
+            ("perturb", perturb, self.perturbable),
+            ("skip", skip, self.skippable),
         ):
-            if not numbers <= frozenset(range(count)):
-                raise ValueError(
-                    f"{name} {sorted(numbers)} is out of range: there are {count}, from 0"
-                )
+            if not numbers <= known:
+                raise ValueError(f"{name} {sorted(numbers)} is out of range: give {sorted(known)}")
         told = Told(self._embed(time, vector), context, banks, perturb, skip)
         x = self.stem(x.contiguous(memory_format=torch.channels_last))
         kept = [x]
