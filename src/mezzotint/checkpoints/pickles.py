@@ -52,7 +52,7 @@ class _Storage(NamedTuple):
 
     key: str
     dtype: torch.dtype
-    count: int
+    numbers: int
 
 
 class _View(NamedTuple):
@@ -207,15 +207,15 @@ def _build(path: Path, name: str, view: _View, raw: Mapping[str, memoryview]) ->
     storage = view.storage
     size = storage.dtype.itemsize
     data = raw.get(storage.key)
-    if data is None or len(data) < storage.count * size:
+    if data is None or len(data) < storage.numbers * size:
         raise CheckpointError(f"{path}: is cut short: the weights of {name!r} are missing")
     count = math.prod(view.shape)
     last = view.offset + sum((n - 1) * s for n, s in zip(view.shape, view.stride, strict=True))
-    if count and (last >= storage.count or count > storage.count):
+    if count and (last >= storage.numbers or count > storage.numbers):
         raise CheckpointError(f"{path}: tensor {name!r} reaches beyond its storage")
     if not count:
         return torch.empty(view.shape, dtype=storage.dtype)
-    flat = torch.frombuffer(data, dtype=storage.dtype, count=storage.count)
+    flat = torch.frombuffer(data, dtype=storage.dtype, count=storage.numbers)
     return flat.as_strided(view.shape, view.stride, view.offset)
 
 
@@ -278,7 +278,7 @@ def _legacy(path: Path) -> tuple[Any, dict[str, memoryview]]:
     for key in keys:
         if key not in storages:
             raise CheckpointError(f"{path}: lists a storage that no tensor has")
-        size = storages[key].count * storages[key].dtype.itemsize
+        size = storages[key].numbers * storages[key].dtype.itemsize
         if place + 8 + size > len(view):
             raise CheckpointError(f"{path}: is cut short: fetch it again")
         raw[key] = view[place + 8 : place + 8 + size]  # 8 bytes repeat the count

@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import Tensor
 
@@ -27,7 +27,8 @@ _MAX_JSON = 4 << 20  # bytes; the longest honest index has 1 MB
 _MAX_NAME = 64  # of a part of a folder
 
 
-class Entry(NamedTuple):
+@dataclass(frozen=True)
+class Entry:
     """One tensor: its type as the file calls it ("F16", "Q8_0"), its shape as torch has it."""
 
     dtype: str
