@@ -25,7 +25,7 @@ from mezzotint.engine.generate import generate
 from mezzotint.engine.request import Request
 from mezzotint.families.catalogue import load
 from mezzotint.families.model import Defaults
-from mezzotint.families.native import NativeConfig, build, modules, save_model
+from mezzotint.families.native import NativeConfig, build, save_model
 from mezzotint.modalities.image import to_image, to_tensor
 from mezzotint.networks.dit import DiTConfig
 
@@ -46,7 +46,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        parts = torch.nn.ModuleDict(modules(build(config)))
+        parts = torch.nn.ModuleDict(build(config).parts)
         for weight in parts.parameters():  # a fresh network's last layer is zero
             torch.nn.init.normal_(weight, std=0.2)
     save_model(path, config, parts.state_dict())

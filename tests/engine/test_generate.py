@@ -14,7 +14,7 @@ from mezzotint.engine.edit import expand
 from mezzotint.engine.generate import generate
 from mezzotint.engine.request import Guidance, Known, Progress, Request, RequestError, Start
 from mezzotint.families.model import Defaults, Model
-from mezzotint.families.native import LatentConfig, NativeConfig, build, modules
+from mezzotint.families.native import LatentConfig, NativeConfig, build
 from mezzotint.networks.autoencoder import AutoencoderConfig
 from mezzotint.networks.dit import DiTConfig
 from mezzotint.networks.unet import UNetConfig
@@ -50,7 +50,7 @@ def seeded() -> Iterator[None]:
 
 def make(name: str = "pixels") -> Model:
     model = build(CONFIGS[name])
-    parts = nn.ModuleDict(modules(model))
+    parts = nn.ModuleDict(model.parts)
     for weight in parts.parameters():  # a fresh network ends in zeros
         nn.init.normal_(weight, std=0.1)
     parts.eval().requires_grad_(False)

@@ -23,7 +23,7 @@ from mezzotint.engine.state import TrainError
 from mezzotint.engine.train import train
 from mezzotint.families import catalogue
 from mezzotint.families.model import Defaults, Model
-from mezzotint.families.native import NativeConfig, build, load_model, modules
+from mezzotint.families.native import NativeConfig, build, load_model
 from mezzotint.modalities.dataset import open_dataset
 from mezzotint.networks.mlp import MLPConfig
 from mezzotint.networks.unet import UNetConfig
@@ -238,7 +238,7 @@ def tiny() -> Model:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = build(_MODEL)
-        parts = nn.ModuleDict(modules(model))
+        parts = nn.ModuleDict(model.parts)
         for weight in parts.parameters():
             nn.init.normal_(weight, std=0.2)
         parts.eval().requires_grad_(False)

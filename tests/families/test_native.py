@@ -21,7 +21,6 @@ from mezzotint.families.native import (
     build,
     from_json,
     load_model,
-    modules,
     save_model,
     to_json,
 )
@@ -49,7 +48,7 @@ CONFIGS = [
 
 
 def write(config: NativeConfig, path: Path) -> dict[str, torch.Tensor]:
-    state = nn.ModuleDict(modules(build(config))).state_dict()
+    state = nn.ModuleDict(build(config).parts).state_dict()
     save_model(path, config, state)
     return state
 
@@ -60,7 +59,7 @@ def test_a_round_trip(config: NativeConfig, tmp_path: Path) -> None:
     state = write(config, tmp_path / "m.safetensors")
     model, read = load_model(tmp_path / "m.safetensors")
     assert read == config
-    again = nn.ModuleDict(modules(model)).state_dict()
+    again = nn.ModuleDict(model.parts).state_dict()
     assert again.keys() == state.keys()
     assert all(torch.equal(again[name], state[name]) for name in state)
     assert not any(weight.requires_grad for weight in model.network.parameters())

@@ -37,7 +37,6 @@ from mezzotint.families.native import (
     NetworkConfig,
     build,
     load_model,
-    modules,
     save_model,
 )
 from mezzotint.families.text import load_text_encoder
@@ -387,7 +386,7 @@ def _build(
     except ValueError as error:
         raise TrainError(f"network: {error}") from error
     for name, module in frozen.items():
-        modules(model)[name].load_state_dict(module.state_dict())
+        model.parts[name].load_state_dict(module.state_dict())
     return model
 
 
@@ -411,7 +410,7 @@ def _task(
     def preview(state: dict[str, Tensor]) -> Model:
         if not twin:
             twin.append(_build(native, frozen, model.conditioner))
-            nn.ModuleDict(modules(twin[0])).eval().requires_grad_(False)
+            nn.ModuleDict(twin[0].parts).eval().requires_grad_(False)
         twin[0].network.load_state_dict(state)
         return twin[0]
 

@@ -9,7 +9,7 @@ import torch
 
 from mezzotint.checkpoints.files import CheckpointError
 from mezzotint.families.model import Model
-from mezzotint.families.native import EmbeddingCodec, load_model, modules
+from mezzotint.families.native import EmbeddingCodec, load_model
 
 DATA = Path(__file__).parent / "data"
 PACKAGED = {"icons": DATA / "icons.safetensors"}
@@ -69,6 +69,6 @@ def load(name_or_path: str, place: str | None = None) -> Model:
             f"{path}: a prior, which makes embeddings and no pictures: give the model that was "
             "trained with it"
         )
-    for module in modules(model).values():
+    for module in model.parts.values():
         module.to(where)
     return model

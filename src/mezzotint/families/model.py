@@ -68,6 +68,7 @@ class NetworkCall(Protocol):
 class Model:
     """A family's network, loaded, with its prediction row, schedule, codec and text side.
 
+    parts: all its modules by name, to be filled, moved and freed.
     prior: a model that first makes an embedding of the same prompt; it is told to this one as
         the last entries of the vector, zeros where the prompt is empty.
     """
@@ -80,6 +81,7 @@ class Model:
     codec: Codec
     conditioner: Conditioner
     defaults: Defaults
+    parts: dict[str, nn.Module]
     prior: Model | None = None
 
     def denoise(

@@ -315,6 +315,12 @@ def build(config: NativeConfig, conditioner: Conditioner | None = None) -> Model
         codec = _latent_codec(config.latent, CHANNELS[config.channels])
     if isinstance(config.network, MLPConfig):
         codec = EmbeddingCodec(config.network.in_channels)
+    prior = None if config.prior is None else build(config.prior, conditioner)
+    parts: dict[str, nn.Module] = {"network": network}
+    if isinstance(codec, LatentCodec):
+        parts["autoencoder"] = codec.autoencoder
+    if prior is not None:
+        parts["prior"] = prior.network
     return Model(
         name=config.name,
         network=network,
@@ -324,7 +330,8 @@ def build(config: NativeConfig, conditioner: Conditioner | None = None) -> Model
         codec=codec,
         conditioner=conditioner,
         defaults=config.defaults,
-        prior=None if config.prior is None else build(config.prior, conditioner),
+        parts=parts,
+        prior=prior,
     )
 
 
@@ -340,18 +347,8 @@ def _latent_codec(config: LatentConfig, channels: int) -> LatentCodec:
     )
 
 
-def modules(model: Model) -> dict[str, nn.Module]:
-    """The model's modules by their name in the file."""
-    parts: dict[str, nn.Module] = {"network": model.network}
-    if isinstance(model.codec, LatentCodec):
-        parts["autoencoder"] = model.codec.autoencoder
-    if model.prior is not None:
-        parts["prior"] = model.prior.network
-    return parts
-
-
 def save_model(path: Path, config: NativeConfig, tensors: dict[str, Tensor]) -> None:
-    """Write a model file, atomically; ``tensors`` named by :func:`modules`, ``network.…`` etc."""
+    """Write a model file, atomically; ``tensors`` named by the model's parts, ``network.…`` etc."""
     save(path, tensors, {KEY: to_json(config)})
 
 
@@ -368,7 +365,7 @@ def load_model(path: Path, dtype: torch.dtype = torch.float32) -> tuple[Model, N
         )
     config = from_json(metadata[KEY])
     model = build_unfilled(lambda: build(config))
-    parts = nn.ModuleDict(modules(model))
+    parts = nn.ModuleDict(model.parts)
     weights = {name: tensor.to(dtype) for name, tensor in unpack(state).items()}
     load_into(parts, weights, str(path), assign=True)
     parts.eval().requires_grad_(False)

@@ -1,0 +1,147 @@
+"""The families of latent diffusion: a CLIP text encoder, a U-Net on a code, an autoencoder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from mezzotint.checkpoints.files import build_unfilled, load_into
+from mezzotint.checkpoints.layout import Layout, read_parts
+from mezzotint.diffusion.level import Conditioning, Tokens
+from mezzotint.diffusion.prediction import ROWS, Parameterization, unit
+from mezzotint.diffusion.schedules import Table
+from mezzotint.families.clip_tokens import chunks
+from mezzotint.families.model import Conditioner, Defaults, Model
+from mezzotint.networks.clip import ClipText, ClipTextConfig
+from mezzotint.networks.ldm_autoencoder import LdmAutoencoder, LdmAutoencoderConfig
+from mezzotint.networks.ldm_unet import LdmUNet, LdmUNetConfig
+
+
+@dataclass(frozen=True)
+class Family:
+    """What checkpoints of one family have in common.
+
+    prediction: a row of :data:`mezzotint.diffusion.prediction.ROWS`; schedule: the table of steps
+        that the network was trained on, and is told.
+    scale: the code is multiplied by it before diffusion.
+    file, folder: the layouts of a single file and of a folder of `diffusers`.
+    """
+
+    name: str
+    unet: LdmUNetConfig
+    autoencoder: LdmAutoencoderConfig
+    text: ClipTextConfig
+    prediction: str
+    schedule: Table
+    scale: float
+    defaults: Defaults
+    file: Layout
+    folder: Layout
+
+
+@dataclass(frozen=True)
+class ScaledCodec:
+    """Pictures are diffused as the scaled means of an autoencoder's code."""
+
+    autoencoder: LdmAutoencoder
+    scale: float
+
+    @property
+    def channels(self) -> int:
+        return self.autoencoder.config.channels
+
+    @property
+    def multiple(self) -> int:
+        return self.autoencoder.config.stride
+
+    def shape(self, size: Sequence[int]) -> tuple[int, ...]:
+        stride = self.autoencoder.config.stride
+        return (self.autoencoder.config.latent_channels, *(edge // stride for edge in size))
+
+    def encode(self, media: Tensor) -> Tensor:
+        return self.autoencoder.encode(media)[0] * self.scale
+
+    def decode(self, x0: Tensor) -> Tensor:
+        return self.autoencoder.decode(x0 / self.scale)
+
+
+def _conditioner(encoder: ClipText) -> Conditioner:
+    """The features of all tokens of a prompt; one that is too long for a chunk has several."""
+
+    def encode(prompt: str) -> Tensor:
+        ids, _ = chunks([[(prompt, 1.0)]], pad=encoder.config.end)
+        return encoder(ids.to(encoder.words.weight.device)).hidden.flatten(0, 1)  # (77 n, C)
+
+    def condition(prompts: Sequence[str]) -> Conditioning:
+        found = [encode(prompt) for prompt in prompts]
+        values = nn.utils.rnn.pad_sequence(found, batch_first=True)
+        counts = torch.tensor([len(rows) for rows in found], device=values.device)
+        mask = torch.arange(values.shape[1], device=values.device) < counts[:, None]
+        return Conditioning(context=Tokens(values, None if bool(mask.all()) else mask))
+
+    return condition
+
+
+class _Call:
+    """The U-Net behind the engine's one signature."""
+
+    def __init__(self, network: LdmUNet) -> None:
+        self.network = network
+
+    def __call__(
+        self,
+        x: Tensor,
+        time: Tensor,
+        conditioning: Conditioning,
+        *,
+        perturb: frozenset[int] = frozenset(),
+        skip: frozenset[int] = frozenset(),
+    ) -> Tensor:
+        assert conditioning.context is not None
+        if conditioning.concat is not None:
+            x = torch.cat([x, conditioning.concat], dim=1)
+        return self.network(
+            x,
+            time,
+            conditioning.context.values,
+            conditioning.vector,
+            residuals=conditioning.residuals,
+            perturb=perturb,
+            skip=skip,
+        )
+
+
+def build(family: Family) -> Model:
+    """A model of a family with fresh weights."""
+    network, encoder = LdmUNet(family.unet), ClipText(family.text)
+    autoencoder = LdmAutoencoder(family.autoencoder)
+    return Model(
+        name=family.name,
+        network=network,
+        call=_Call(network),
+        parameterization=Parameterization(ROWS[family.prediction], unit, family.schedule.index),
+        schedule=family.schedule,
+        codec=ScaledCodec(autoencoder, family.scale),
+        conditioner=_conditioner(encoder),
+        defaults=family.defaults,
+        parts={"network": network, "text": encoder, "autoencoder": autoencoder},
+    )
+
+
+def load(family: Family, path: str | os.PathLike[str]) -> Model:
+    """A model from a checkpoint of its family, a file or a folder, in float32.
+
+    Raises:
+        CheckpointError: it is damaged, or a tensor is missing, unknown or of another shape.
+    """
+    model = build_unfilled(lambda: build(family))
+    wanted = {name: part.state_dict() for name, part in model.parts.items()}
+    for name, state in read_parts(path, family.file, family.folder, wanted).items():
+        weights = {key: tensor.float() for key, tensor in state.items()}
+        load_into(model.parts[name], weights, f"{path}: {name}", assign=True)
+        model.parts[name].eval().requires_grad_(False)
+    return model
