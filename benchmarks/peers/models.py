@@ -19,7 +19,6 @@ from mezzotint.families.native import (
     PixelCodec,
     build,
     class_conditioner,
-    modules,
     save_model,
 )
 from mezzotint.networks.autoencoder import AutoencoderConfig
@@ -132,7 +131,7 @@ def write_icons_shaped(path: Path, scale: Scale) -> None:
     torch.manual_seed(0)
     config = _icons_config(scale)
     model = build(config)
-    parts = nn.ModuleDict(modules(model))
+    parts = nn.ModuleDict(model.parts)
     shake(parts)
     save_model(path, config, {n: w.to(torch.bfloat16) for n, w in parts.state_dict().items()})
 
