@@ -219,5 +219,6 @@ def eps_model(scale: Scale) -> tuple[Model, Clock]:
         codec=Shrunk(3),
         conditioner=class_conditioner((CLASS,)),
         defaults=Defaults((SIZE, SIZE), 20, 1.0, "ddim", "trailing"),
+        parts={"network": network},
     )
     return model, clock
