@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mezzotint.diffusion.level import Conditioning, Level, Tokens
 from mezzotint.diffusion.prediction import ROWS, Parameterization, unit
 from mezzotint.diffusion.schedules import scaled_linear_beta
-from mezzotint.families.model import Defaults, Model, NetworkCall
+from mezzotint.families.model import WHOLE, Defaults, Model, NetworkCall, Weaker
 from mezzotint.families.native import (
     LatentConfig,
     NativeConfig,
@@ -78,16 +78,10 @@ class Clock:
         self.calls = 0
 
     def __call__(
-        self,
-        x: Tensor,
-        time_: Tensor,
-        conditioning: Conditioning,
-        *,
-        perturb: frozenset[int] = frozenset(),
-        skip: frozenset[int] = frozenset(),
+        self, x: Tensor, time_: Tensor, conditioning: Conditioning, weaker: Weaker = WHOLE
     ) -> Tensor:
         began = time.perf_counter()
-        output = self._call(x, time_, conditioning, perturb=perturb, skip=skip)
+        output = self._call(x, time_, conditioning, weaker)
         self.seconds += time.perf_counter() - began
         self.calls += 1
         return output
@@ -195,14 +189,7 @@ def eps_model(scale: Scale) -> tuple[Model, Clock]:
     network = EpsNetwork(scale.sampled, (1 - TABLE.alphas_cumprod).sqrt().float())
     network.eval().requires_grad_(False)
 
-    def call(
-        x: Tensor,
-        time: Tensor,
-        conditioning: Conditioning,
-        *,
-        perturb: frozenset[int] = frozenset(),
-        skip: frozenset[int] = frozenset(),
-    ) -> Tensor:
+    def call(x: Tensor, time: Tensor, conditioning: Conditioning, weaker: Weaker = WHOLE) -> Tensor:
         assert conditioning.vector is not None
         return network(x, time, conditioning.vector)
 

@@ -9,15 +9,11 @@ from pathlib import Path
 import gguf
 import pytest
 import torch
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
-from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from torch import Tensor
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from mezzotint.checkpoints.files import CheckpointError, save
 from mezzotint.checkpoints.source import Entry, describe, open_folder, read, weights_in
+from pipelines import stable_diffusion
 
 
 def tensors() -> dict[str, Tensor]:
@@ -128,40 +124,9 @@ def test_a_pipe_is_refused_at_once(tmp_path: Path) -> None:
 # --- folders ----------------------------------------------------------------------------------
 
 
-def pipeline(folder: Path) -> StableDiffusionPipeline:
-    words = ["<|startoftext|>", "<|endoftext|>", "a</w>", "fox</w>"]
-    (folder / "vocab.json").write_text(json.dumps({word: n for n, word in enumerate(words)}))
-    (folder / "merges.txt").write_text("#version: 0.2\n")
-    return StableDiffusionPipeline(
-        vae=AutoencoderKL(block_out_channels=(32,), norm_num_groups=8),
-        text_encoder=CLIPTextModel(
-            CLIPTextConfig(
-                vocab_size=4,
-                hidden_size=8,
-                intermediate_size=8,
-                num_hidden_layers=1,
-                num_attention_heads=2,
-            )
-        ),
-        tokenizer=CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt")),
-        unet=UNet2DConditionModel(
-            block_out_channels=(32, 32),
-            layers_per_block=1,
-            cross_attention_dim=8,
-            attention_head_dim=8,
-            down_block_types=("CrossAttnDownBlock2D",) * 2,
-            up_block_types=("CrossAttnUpBlock2D",) * 2,
-        ),
-        scheduler=DDIMScheduler(steps_offset=1, clip_sample=False),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-
-
 @pytest.mark.parametrize("how", [{}, {"safe_serialization": False}, {"variant": "fp16"}])
 def test_a_folder_that_diffusers_wrote(how: dict[str, object], tmp_path: Path) -> None:
-    made = pipeline(tmp_path)
+    made = stable_diffusion()
     made.save_pretrained(tmp_path / "model", **how)
     folder = open_folder(tmp_path / "model")
     assert folder.kind == "StableDiffusionPipeline"
@@ -176,7 +141,7 @@ def test_a_folder_that_diffusers_wrote(how: dict[str, object], tmp_path: Path) -
 
 
 def test_shards_that_diffusers_wrote(tmp_path: Path) -> None:
-    unet = pipeline(tmp_path).unet
+    unet = stable_diffusion().unet
     unet.save_pretrained(tmp_path / "unet", max_shard_size="100KB")
     path = weights_in(tmp_path / "unet")
     found = describe(path)

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
-from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from torch import Tensor
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from mezzotint.checkpoints.files import CheckpointError, save
 from mezzotint.checkpoints.keys import to_theirs
@@ -22,14 +17,14 @@ from mezzotint.checkpoints.tables import ldm_autoencoder, ldm_unet
 from mezzotint.diffusion.noise import batch
 from mezzotint.engine.generate import generate
 from mezzotint.engine.request import Guidance, Request
-from mezzotint.families.clip_tokens import tokenizer
 from mezzotint.families.ldm import Family, load
 from mezzotint.families.sd1 import SD1
 from mezzotint.networks.clip import ClipTextConfig
 from mezzotint.networks.ldm_autoencoder import LdmAutoencoderConfig
 from mezzotint.networks.ldm_unet import LdmUNetConfig
+from pipelines import stable_diffusion
 
-UNET = LdmUNetConfig(width=32, multipliers=(1, 2), depths=(1, 0), context_width=24)
+UNET = LdmUNetConfig(width=32, multipliers=(1, 2), depths=(1, 0), context_width=8)
 AUTOENCODER = LdmAutoencoderConfig(width=32, multipliers=(1, 1, 1, 2), blocks=1)
 
 
@@ -42,54 +37,14 @@ def small() -> Family:
         SD1,
         unet=UNET,
         autoencoder=AUTOENCODER,
-        text=ClipTextConfig(width=24, depth=2, heads=2, hidden=48, projection=0),
+        text=ClipTextConfig(width=8, depth=2, heads=2, hidden=16, projection=0),
         file=replace(SD1.file, tables={**SD1.file.tables, **tables}),
     )
 
 
 @pytest.fixture(scope="module")
 def theirs() -> StableDiffusionPipeline:
-    torch.manual_seed(0)
-    own = tokenizer()
-    merges = [tuple(pair) for pair in json.loads(own.to_str())["model"]["merges"]]
-    return StableDiffusionPipeline(
-        vae=AutoencoderKL(
-            block_out_channels=(32, 32, 32, 64),
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-            layers_per_block=1,
-        ),
-        text_encoder=CLIPTextModel(
-            CLIPTextConfig(
-                hidden_size=24,
-                intermediate_size=48,
-                num_hidden_layers=2,
-                num_attention_heads=2,
-                vocab_size=49_408,
-                eos_token_id=49_407,
-            )
-        ),
-        tokenizer=CLIPTokenizer(vocab=own.get_vocab(), merges=merges, model_max_length=77),
-        unet=UNet2DConditionModel(
-            sample_size=8,
-            block_out_channels=(32, 64),
-            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-            cross_attention_dim=24,
-            attention_head_dim=8,
-        ),
-        scheduler=DDIMScheduler(
-            beta_start=0.00085,
-            beta_end=0.012,
-            beta_schedule="scaled_linear",
-            clip_sample=False,
-            steps_offset=1,
-            timestep_spacing="trailing",
-        ),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
+    return stable_diffusion()
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from mezzotint.diffusion import guidance, samplers, spacings
 from mezzotint.diffusion.level import Conditioning, Denoiser, Level, Tokens
 from mezzotint.diffusion.noise import batch, stream
 from mezzotint.engine.request import Guidance, Known, Progress, Request, RequestError, check
-from mezzotint.families.model import Model
+from mezzotint.families.model import Model, Weaker
 
 Listener = Callable[[Progress], None]
 
@@ -125,10 +125,12 @@ def _guided(model: Model, wish: Guidance, planned: _Plan, negative: Conditioning
     """The model under the request's guidance; made fresh for a sample: rules may remember."""
     plain = model.denoise()
     weaker = [
-        guidance.Contrast(model.denoise(perturb=wish.perturb), 1 + wish.perturb_scale),
-        guidance.Contrast(model.denoise(skip=wish.skip), 1 + wish.skip_scale),
+        (Weaker(perturb=wish.perturb), wish.perturb_scale),
+        (Weaker(skip=wish.skip), wish.skip_scale),
     ]
-    contrasts = [c for c, blocks in zip(weaker, (wish.perturb, wish.skip), strict=True) if blocks]
+    contrasts = [
+        guidance.Contrast(model.denoise(weak), 1 + scale) for weak, scale in weaker if any(weak)
+    ]
     rule = _rule(wish, planned.path)
     guided = guidance.classifier_free(plain, negative, planned.scale, rule, contrasts)
     if wish.interval is None:

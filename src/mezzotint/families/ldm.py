@@ -15,7 +15,7 @@ from mezzotint.diffusion.level import Conditioning, Tokens
 from mezzotint.diffusion.prediction import ROWS, Parameterization, unit
 from mezzotint.diffusion.schedules import Table
 from mezzotint.families.clip_tokens import chunks
-from mezzotint.families.model import Conditioner, Defaults, Model
+from mezzotint.families.model import WHOLE, Conditioner, Defaults, Model, NetworkCall, Weaker
 from mezzotint.networks.clip import ClipText, ClipTextConfig
 from mezzotint.networks.ldm_autoencoder import LdmAutoencoder, LdmAutoencoderConfig
 from mezzotint.networks.ldm_unet import LdmUNet, LdmUNetConfig
@@ -86,33 +86,19 @@ def _conditioner(encoder: ClipText) -> Conditioner:
     return condition
 
 
-class _Call:
+def _call(network: LdmUNet) -> NetworkCall:
     """The U-Net behind the engine's one signature."""
 
-    def __init__(self, network: LdmUNet) -> None:
-        self.network = network
-
-    def __call__(
-        self,
-        x: Tensor,
-        time: Tensor,
-        conditioning: Conditioning,
-        *,
-        perturb: frozenset[int] = frozenset(),
-        skip: frozenset[int] = frozenset(),
-    ) -> Tensor:
+    def call(x: Tensor, time: Tensor, conditioning: Conditioning, weaker: Weaker = WHOLE) -> Tensor:
         assert conditioning.context is not None
         if conditioning.concat is not None:
             x = torch.cat([x, conditioning.concat], dim=1)
-        return self.network(
-            x,
-            time,
-            conditioning.context.values,
-            conditioning.vector,
-            residuals=conditioning.residuals,
-            perturb=perturb,
-            skip=skip,
+        context, residuals = conditioning.context.values, conditioning.residuals
+        return network(
+            x, time, context, conditioning.vector, residuals=residuals, **weaker._asdict()
         )
+
+    return call
 
 
 def build(family: Family) -> Model:
@@ -122,7 +108,7 @@ def build(family: Family) -> Model:
     return Model(
         name=family.name,
         network=network,
-        call=_Call(network),
+        call=_call(network),
         parameterization=Parameterization(ROWS[family.prediction], unit, family.schedule.index),
         schedule=family.schedule,
         codec=ScaledCodec(autoencoder, family.scale),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from torch import Tensor, nn
 
@@ -50,17 +50,24 @@ class Defaults:
     spacing: str
 
 
+class Weaker(NamedTuple):
+    """What a network does without, to be a weaker self to be guided away from.
+
+    perturb: attention layers in which every token attends to itself alone; skip: blocks left out.
+    """
+
+    perturb: frozenset[int] = frozenset()
+    skip: frozenset[int] = frozenset()
+
+
+WHOLE = Weaker()
+
+
 class NetworkCall(Protocol):
-    """The network behind one signature; ``perturb`` and ``skip`` name blocks (weak guidance)."""
+    """The network behind one signature."""
 
     def __call__(
-        self,
-        x: Tensor,
-        time: Tensor,
-        conditioning: Conditioning,
-        *,
-        perturb: frozenset[int] = ...,
-        skip: frozenset[int] = ...,
+        self, x: Tensor, time: Tensor, conditioning: Conditioning, weaker: Weaker = ...
     ) -> Tensor: ...
 
 
@@ -84,12 +91,10 @@ class Model:
     parts: dict[str, nn.Module]
     prior: Model | None = None
 
-    def denoise(
-        self, *, perturb: frozenset[int] = frozenset(), skip: frozenset[int] = frozenset()
-    ) -> Denoiser:
-        """This model as a denoiser; the options weaken it, for guidance by a weaker self."""
+    def denoise(self, weaker: Weaker = WHOLE) -> Denoiser:
+        """This model as a denoiser, or its weaker self."""
 
         def network(x: Tensor, time: Tensor, conditioning: Conditioning) -> Tensor:
-            return self.call(x, time, conditioning, perturb=perturb, skip=skip)
+            return self.call(x, time, conditioning, weaker)
 
         return denoiser(network, self.parameterization)

@@ -21,7 +21,15 @@ from mezzotint.checkpoints.rows import unpack
 from mezzotint.diffusion import schedules
 from mezzotint.diffusion.level import Conditioning, Level, Tokens
 from mezzotint.diffusion.prediction import ROWS, Parameterization, unit
-from mezzotint.families.model import Codec, Conditioner, Defaults, Model
+from mezzotint.families.model import (
+    WHOLE,
+    Codec,
+    Conditioner,
+    Defaults,
+    Model,
+    NetworkCall,
+    Weaker,
+)
 from mezzotint.networks.autoencoder import Autoencoder, AutoencoderConfig
 from mezzotint.networks.dit import DiT, DiTConfig
 from mezzotint.networks.mlp import MLP, MLPConfig
@@ -209,40 +217,21 @@ def _parameterization(config: NativeConfig) -> Parameterization:
     return Parameterization(ROWS[config.prediction], c_in, c_noise)
 
 
-class _Call:
+def _call(network: Network) -> NetworkCall:
     """The network behind the engine's one signature; picks the slots that this network reads."""
 
-    def __init__(self, network: Network) -> None:
-        self.network = network
-
-    def __call__(
-        self,
-        x: Tensor,
-        time: Tensor,
-        conditioning: Conditioning,
-        *,
-        perturb: frozenset[int] = frozenset(),
-        skip: frozenset[int] = frozenset(),
-    ) -> Tensor:
+    def call(x: Tensor, time: Tensor, conditioning: Conditioning, weaker: Weaker = WHOLE) -> Tensor:
         tokens = conditioning.tokens or Tokens(None)  # type: ignore[arg-type]
-        weak = {"perturb": perturb, "skip": skip}
-        if isinstance(self.network, MLP):
-            if perturb:
+        given, weak = (conditioning.vector, tokens.values, tokens.mask), weaker._asdict()
+        if isinstance(network, MLP):
+            if weaker.perturb:
                 raise ValueError("an MLP has no attention to perturb: leave perturb out")
-            return self.network(x, time, conditioning.vector, skip)
-        if isinstance(self.network, DiT):
-            return self.network(
-                x, time, conditioning.vector, tokens.values, tokens.mask, tokens.ids, **weak
-            )
-        return self.network(
-            x,
-            time,
-            conditioning.vector,
-            tokens.values,
-            tokens.mask,
-            residuals=conditioning.residuals,
-            **weak,
-        )
+            return network(x, time, conditioning.vector, weaker.skip)
+        if isinstance(network, DiT):
+            return network(x, time, *given, tokens.ids, **weak)
+        return network(x, time, *given, residuals=conditioning.residuals, **weak)
+
+    return call
 
 
 def class_conditioner(classes: Sequence[str]) -> Conditioner:
@@ -324,7 +313,7 @@ def build(config: NativeConfig, conditioner: Conditioner | None = None) -> Model
     return Model(
         name=config.name,
         network=network,
-        call=_Call(network),
+        call=_call(network),
         parameterization=_parameterization(config),
         schedule=SCHEDULES[config.schedule],
         codec=codec,
