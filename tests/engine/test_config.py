@@ -9,6 +9,7 @@ import pytest
 
 from mezzotint.engine.config import (
     ConfigError,
+    DecoderConfig,
     differences,
     parse_config,
     read_config,
@@ -145,6 +146,12 @@ def test_a_run_trains_one_thing() -> None:
         parse_config(DIT[: DIT.index("[model]")] + DIT[DIT.index("[train]") :], HERE)
     with pytest.raises(ConfigError, match="do not divide by the autoencoder's stride 4"):
         parse_config(AUTOENCODER.replace("crop = 8", "crop = 6"), HERE)
+    decoder = '[decoder]\nof = "folds/model.safetensors"\nblocks = 3\n'
+    config = parse_config(AUTOENCODER.replace(tail, decoder), HERE)
+    assert config.decoder == DecoderConfig("/somewhere/folds/model.safetensors", 3)
+    assert parse_config(to_toml(config), HERE) == config
+    with pytest.raises(ConfigError, match="either"):
+        parse_config(AUTOENCODER + decoder, HERE)
     with pytest.raises(ConfigError, match="width"):
         parse_config(AUTOENCODER.replace("width = 16", "width = 7", 1), HERE)
 

@@ -16,14 +16,14 @@ from mezzotint.diffusion.level import Conditioning, Level
 from mezzotint.diffusion.noise import noise
 from mezzotint.diffusion.prediction import ROWS, target
 from mezzotint.engine import objectives
-from mezzotint.engine.config import parse_config
+from mezzotint.engine.config import TrainConfig, parse_config
 from mezzotint.engine.data_order import DataOrder, Streams
-from mezzotint.engine.objectives import Batch, Objective, autoencoder_loss
+from mezzotint.engine.objectives import Batch, Objective, reconstruction_loss
 from mezzotint.engine.pictures import latent_statistics
 from mezzotint.families.model import Model
 from mezzotint.families.native import NativeConfig, build
 from mezzotint.modalities.dataset import Item
-from mezzotint.networks.autoencoder import Autoencoder
+from mezzotint.networks.autoencoder import Autoencoder, AutoencoderConfig
 from mezzotint.networks.dit import DiTConfig
 
 CONFIG = """
@@ -50,6 +50,8 @@ batch = 8
 learning_rate = 1e-3
 drop_condition = 0.25
 """
+AUTOENCODER = "[autoencoder]\nmultipliers = [1, 2]\nattention = false\n"
+HERE = Path("/")
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def _pixels(indices: Sequence[int]) -> Tensor:
 
 
 def _diffusion(prediction: str = "v") -> tuple[Objective, Model]:
-    config = parse_config(CONFIG.replace('"v"', f'"{prediction}"'), Path("/"))
+    config = parse_config(CONFIG.replace('"v"', f'"{prediction}"'), HERE)
     assert config.model is not None
     network = DiTConfig(1, 1, patch=2, width=12, depth=1, heads=2, vector_width=2)
     native = NativeConfig(
@@ -127,7 +129,7 @@ def test_a_perfect_network_has_no_loss() -> None:
         torch.testing.assert_close(time.double(), batch.time, atol=1e-6, rtol=0)
         return (x - alpha * batch.x0) / sigma
 
-    config = parse_config(CONFIG.replace('"v"', '"eps"'), Path("/"))
+    config = parse_config(CONFIG.replace('"v"', '"eps"'), HERE)
     perfect_model = replace(model, call=perfect)  # type: ignore[arg-type]
     found = objectives.diffusion(  # type: ignore[arg-type]
         config, ITEMS, perfect_model, _pixels, model.conditioner
@@ -136,7 +138,7 @@ def test_a_perfect_network_has_no_loss() -> None:
 
 
 def test_the_named_levels_and_weights() -> None:
-    config = parse_config(CONFIG, Path("/"))
+    config = parse_config(CONFIG, HERE)
     _, model = _diffusion()
     u = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
     for levels in ("uniform", "logit_normal", "edm_lognormal"):
@@ -210,30 +212,66 @@ def test_streams_do_not_depend_on_who_asks() -> None:
 # --- autoencoder ------------------------------------------------------------------------------
 
 
-def test_autoencoder_loss_is_its_formula() -> None:
+FOLDS = AutoencoderConfig(1, 4, 16, 16, multipliers=(1, 2), decoder_blocks=1, attention=False)
+
+
+def _squares(train: str, table: str) -> TrainConfig:
+    """A run on squares of 4 of 8 pixels."""
+    text = CONFIG[: CONFIG.index("[network]")] + CONFIG[CONFIG.index("[train]") :]
+    text = text.replace("size = 4", "size = 8\ncrop = 4")
+    return parse_config(text + train + table, HERE)
+
+
+def _ramps(indices: Sequence[int]) -> Tensor:
+    """Pictures of which each corner tells where it was."""
+    return torch.arange(64, dtype=torch.uint8).view(1, 1, 8, 8).repeat(len(indices), 1, 1, 1)
+
+
+def test_reconstruction_loss_is_its_formula() -> None:
     x = torch.zeros(2, 1, 2, 2)
     y = torch.tensor([[[[1.0, 0], [0, 0]]], [[[1.0, 1], [1, 1]]]])
-    mean, log_variance = torch.ones(2, 1, 1, 1), torch.zeros(2, 1, 1, 1)
-    found = autoencoder_loss(y, x, mean, log_variance, kl_weight=0.8, edge_weight=0.5)
-    kl = 0.8 * 0.5 / 4  # KL of N(1, 1) from N(0, 1) is 1/2
-    expected = torch.tensor([0.25 + 0.5 * 0.5 + kl, 1.0 + kl])
-    torch.testing.assert_close(found, expected)
+    found = reconstruction_loss(y, x, edge_weight=0.5)
+    torch.testing.assert_close(found, torch.tensor([0.25 + 0.5 * 0.5, 1.0]))
+
+
+def test_an_autoencoder_pays_for_its_code() -> None:
+    network = Autoencoder(FOLDS)
+    with torch.no_grad():  # the code is N(1, 1) everywhere, and black comes out
+        for head in (network.encoder.head, network.decoder.head):
+            head.weight.zero_()
+            head.bias.zero_()  # type: ignore[union-attr]
+        network.encoder.head.bias[: FOLDS.latent_channels] = 1  # type: ignore[index]
+    config = _squares("kl_weight = 0.8\nedge_weight = 0\n", AUTOENCODER)
+    objective = objectives.autoencoder(config, ITEMS, network, _ramps)  # type: ignore[arg-type]
+    batch = objective.draw(range(3))
+    kl = 0.5 * 4 / 16  # of N(1, 1) from N(0, 1) it is 1/2; four numbers of code for 16 pixels
+    expected = batch.x0.abs().mean((1, 2, 3)) + 0.8 * kl
+    torch.testing.assert_close(objective.losses(batch), expected)
+
+
+def test_a_decoder_learns_from_noisy_codes() -> None:
+    network = Autoencoder(FOLDS)
+    config = _squares("edge_weight = 0.5\n", '[decoder]\nof = "a"\nnoise = 0.6\n')
+    spread = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    objective = objectives.decoder(config, ITEMS, network, _ramps, spread)  # type: ignore[arg-type]
+    assert objective.network is network.decoder
+    batch = objective.draw(range(4000))
+    # s z with s uniform below 0.6: its variance is 0.6^2 / 3, its fourth moment 3 * 0.6^4 / 5
+    z = batch.eps / spread.view(-1, 1, 1)
+    torch.testing.assert_close(z.square().mean((0, 2, 3)), torch.full((4,), 0.12), rtol=0.1, atol=0)
+    torch.testing.assert_close(z.pow(4).mean(), torch.tensor(0.6**4 * 3 / 5), rtol=0.1, atol=0)
+    few = objective.draw(range(5, 8))
+    assert torch.equal(few.eps, batch.eps[5:8])
+    y = network.decode(network.encode(few.x0)[0] + few.eps)
+    torch.testing.assert_close(objective.losses(few), reconstruction_loss(y, few.x0, 0.5))
+    objective.losses(few).sum().backward()
+    assert all(weight.grad is None for weight in network.encoder.parameters())
+    assert all(weight.grad is not None for weight in network.decoder.parameters())
 
 
 def test_autoencoder_samples_are_crops() -> None:
-    text = CONFIG[: CONFIG.index("[network]")] + CONFIG[CONFIG.index("[train]") :]
-    text = text.replace("size = 4", "size = 8\ncrop = 4") + (
-        "[autoencoder]\nwidth = 16\ndecoder_width = 16\nmultipliers = [1, 2]\nattention = false\n"
-    )
-    config = parse_config(text, Path("/"))
-    assert config.autoencoder is not None
-    ramp = torch.arange(64, dtype=torch.uint8).view(1, 8, 8)  # each corner tells where it was
-    objective = objectives.autoencoder(
-        config,
-        ITEMS,  # type: ignore[arg-type]
-        Autoencoder(config.autoencoder),
-        lambda indices: torch.stack([ramp] * len(indices)),
-    )
+    config = _squares("", AUTOENCODER)
+    objective = objectives.autoencoder(config, ITEMS, Autoencoder(FOLDS), _ramps)  # type: ignore[arg-type]
     batch = objective.draw(range(300))
     assert batch.x0.shape == (300, 1, 4, 4) and batch.level is None
     pixels = ((batch.x0 + 1) * 127.5).round().long()

@@ -17,7 +17,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
-from mezzotint.checkpoints.files import load
+from mezzotint.checkpoints.files import CheckpointError, load
 from mezzotint.engine import ema, objectives, state
 from mezzotint.engine import train as trainer
 from mezzotint.engine.config import ConfigError, StepsConfig, TrainConfig, parse_config
@@ -281,6 +281,40 @@ def test_an_autoencoder_and_a_model_on_its_latents(folder: Path) -> None:
         train(_config(folder, *latent, ('"rgb"', '"rgba"')), folder / "other")
     with pytest.raises(TrainError, match="does not divide by the autoencoder's stride 4"):
         train(_config(folder, *latent, ("size = 8", "size = 10")), folder / "odd")
+
+
+def test_a_decoder_goes_on_from_an_autoencoders(folder: Path) -> None:
+    first, identity = load_autoencoder(train(_config(folder, text=AUTOENCODER), folder / "folds"))
+    start = AUTOENCODER.index("[autoencoder]")
+    table = '[decoder]\nof = "folds/model.safetensors"\nblocks = 3\nnoise = 0.5\n'
+    text = AUTOENCODER[:start] + table + AUTOENCODER[AUTOENCODER.index("[train]") :]
+    config = _config(folder, text=text)
+    with trainer.join(None) as team:
+        task = trainer.prepare(config, folder / "none", team, Listener())
+    untrained = {n: w.detach() for n, w in task.objective.network.state_dict().items()}
+    task.export(folder / "untrained.safetensors", untrained, {})
+    same, _ = load_autoencoder(folder / "untrained.safetensors")
+    code = torch.randn(2, 4, 2, 2)
+    assert same.config == replace(first.config, decoder_blocks=3)
+    torch.testing.assert_close(same.decode(code), first.decode(code))  # added blocks add nothing
+    train(config, folder / "whole")
+    train(config, folder / "run", _stop_at(2))
+    found, other = load_autoencoder(train(config, folder / "run"))
+    _assert_equal(_weights(folder / "whole"), _weights(folder / "run"))
+    _assert_equal(found.encoder.state_dict(), first.encoder.state_dict())
+    assert other != identity and not torch.allclose(found.decode(code), first.decode(code))
+    for change, message in (
+        (("blocks = 3", "blocks = -1"), "decoder.blocks = -1: it must not be below 0"),
+        (("noise = 0.5", "noise = -0.5"), "decoder.noise = -0.5: it must not be below 0"),
+        (('"rgb"', '"rgba"'), "channels = 'rgba' has 4"),
+        (("size = 8", "size = 8\ncrop = 6"), "data.crop = 6 does not divide by .* stride 4"),
+        (('of = "folds/', 'of = "lost/'), "lost/model.safetensors: no such file"),
+    ):
+        with pytest.raises((TrainError, ConfigError, CheckpointError), match=message):
+            train(_config(folder, change, text=text), folder / "other")
+    deep = text.replace("folds/", "run/").replace("blocks = 3", "blocks = 2")
+    with pytest.raises(TrainError, match="blocks = 2: .* has 3 already"):
+        train(_config(folder, text=deep), folder / "other")
 
 
 def trainer_picture(folder: Path, number: int) -> Tensor:

@@ -25,7 +25,7 @@ from mezzotint.networks.autoencoder import AutoencoderConfig
 from mezzotint.networks.mlp import MLPConfig
 
 T = TypeVar("T")
-Part = TypeVar("Part", "DataConfig", "ModelConfig")
+Part = TypeVar("Part", "DataConfig", "ModelConfig", "DecoderConfig")
 
 
 class ConfigError(ValueError):
@@ -39,7 +39,8 @@ class DataConfig:
     split, sets: train on these only; none takes all.
     embeddings: a file of the pictures' embeddings, which an "mlp" learns to make, and a model
         with a prior is told.
-    flip: mirror every other picture; crop: learn random squares of this edge (autoencoders).
+    flip: mirror every other picture; crop: learn random squares of this edge (autoencoders
+        and decoders).
     skip_bad: leave damaged files out instead of stopping.
     cache: keep the decoded (or encoded) data set in one file, under the run or in cache_folder.
     """
@@ -84,6 +85,23 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
+class DecoderConfig:
+    """A trained autoencoder's decoder, trained further; the encoder, and so every code, stays.
+
+    of: the autoencoder's model file.
+    blocks: the residual blocks a level that it shall have; those added begin as the identity
+        (0: as many as it has).
+    noise: the most noise on a code, in the code's own standard deviations, so that the decoder
+        forgives a denoiser (noise-augmented decoding, Zheng et al. 2025); each sample has a
+        uniform share of it.
+    """
+
+    of: str
+    blocks: int = 0
+    noise: float = 0.0
+
+
+@dataclass(frozen=True)
 class StepsConfig:
     """How long, how fast, and what is reported.  Amounts are counted in pictures.
 
@@ -100,7 +118,7 @@ class StepsConfig:
     drop_condition: share of samples trained without their condition, for guidance.
     embedding_noise: the most noise that is mixed into the embeddings which a model is told, so
         that it forgives its prior (noise conditioning augmentation, Ho et al. 2022, §4).
-    kl_weight, edge_weight: of an autoencoder's loss.
+    kl_weight, edge_weight: of an autoencoder's loss; edge_weight of a decoder's too.
     ema: relative widths of the tracked averages of the weights (EDM2, §3.1); final_ema: the one
         that the final model takes, tracked or not (none: the first tracked).
     checkpoint_minutes: between checkpoints; snapshot_pictures: between snapshots of the averages
@@ -141,7 +159,7 @@ class StepsConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """One run: a diffusion model (``network`` and ``model``) or an ``autoencoder``.
+    """One run: a diffusion model (``network`` and ``model``), an ``autoencoder`` or a ``decoder``.
 
     The network's channels and conditioning widths are placeholders here: the data decide them.
     """
@@ -152,6 +170,7 @@ class TrainConfig:
     network: NetworkConfig | None = None
     model: ModelConfig | None = None
     autoencoder: AutoencoderConfig | None = None
+    decoder: DecoderConfig | None = None
     seed: int = 0
 
 
@@ -282,7 +301,7 @@ def parse_config(text: str, folder: Path) -> TrainConfig:
             raise ConfigError(f"missing {'key' if key == 'name' else 'table'} {key}")
     data = _fill(DataConfig, document["data"], "data", {})
     channels = CHANNELS[data.channels]
-    network = model = autoencoder = None
+    network = model = autoencoder = decoder = None
     if "network" in document:
         network = _network(document["network"], channels)
     if "model" in document:
@@ -291,6 +310,9 @@ def parse_config(text: str, folder: Path) -> TrainConfig:
     if "autoencoder" in document:
         given = {"channels": channels}
         autoencoder = _fill(AutoencoderConfig, document["autoencoder"], "autoencoder", given)
+    if "decoder" in document:
+        decoder = _fill(DecoderConfig, document["decoder"], "decoder", {})
+        decoder = _located(decoder, folder, ("of",))
     config = TrainConfig(
         name=_value(str, document["name"], "name"),
         seed=_value(int, document.get("seed", 0), "seed"),
@@ -299,6 +321,7 @@ def parse_config(text: str, folder: Path) -> TrainConfig:
         network=network,
         model=model,
         autoencoder=autoencoder,
+        decoder=decoder,
     )
     check(config)
     return config
@@ -349,9 +372,10 @@ def _positive(config: TrainConfig) -> None:
     for key, value in above.items():
         if value <= 0:
             raise ConfigError(f"{key} = {value}: it must be above 0")
-    least = {"data.crop": data.crop} | {
-        f"train.{name}": getattr(train, name) for name in _NOT_NEGATIVE
-    }
+    least = {"data.crop": data.crop}
+    if config.decoder is not None:
+        least |= {f"decoder.{name}": getattr(config.decoder, name) for name in ("blocks", "noise")}
+    least |= {f"train.{name}": getattr(train, name) for name in _NOT_NEGATIVE}
     for key, value in least.items():
         if value < 0:
             raise ConfigError(f"{key} = {value}: it must not be below 0")
@@ -393,11 +417,13 @@ def check(config: TrainConfig) -> None:
     """Raises ConfigError where keys contradict each other."""
     _positive(config)
     data, train, model = config.data, config.train, config.model
-    if (config.network is None) == (config.autoencoder is None):
-        raise ConfigError("a run trains one thing: give either [network] or [autoencoder]")
+    if (config.network, config.autoencoder, config.decoder).count(None) != 2:
+        raise ConfigError(
+            "a run trains one thing: give either [network] or [autoencoder] or [decoder]"
+        )
     if (config.network is None) != (model is None):
-        raise ConfigError("[network] and [model] go together; an [autoencoder] has neither")
-    if data.crop and (config.autoencoder is None or data.crop > data.size):
+        raise ConfigError("[network] and [model] go together; nothing else has a [model]")
+    if data.crop and (config.network is not None or data.crop > data.size):
         raise ConfigError(
             f"data.crop = {data.crop}: random squares are for autoencoders and at most data.size"
         )
@@ -437,7 +463,7 @@ def check(config: TrainConfig) -> None:
 def flat(config: TrainConfig) -> dict[str, Any]:
     """Every key of the file with its value, ``table.key`` by dotted name."""
     found: dict[str, Any] = {"name": config.name, "seed": config.seed}
-    for table in ("data", "network", "model", "autoencoder", "train"):
+    for table in ("data", "network", "model", "autoencoder", "decoder", "train"):
         part = getattr(config, table)
         if not is_dataclass(part):
             continue

@@ -204,32 +204,22 @@ def slopes(x: Tensor) -> list[Tensor]:
     return [x.diff(dim=dim) for dim in range(2, x.ndim)]
 
 
-def autoencoder_loss(
-    reconstruction: Tensor,
-    x: Tensor,
-    mean: Tensor,
-    log_variance: Tensor,
-    kl_weight: float,
-    edge_weight: float,
-) -> Tensor:
-    """``|y − x| + edge_weight |grad y − grad x| + kl_weight KL / dim(x)``, one a sample: ``(B,)``.
+def reconstruction_loss(reconstruction: Tensor, x: Tensor, edge_weight: float) -> Tensor:
+    """``|y − x| + edge_weight |grad y − grad x|``, one a sample: ``(B,)``.
 
     L1 errors are means over elements; the gradients' term keeps edges sharp, where an icon is.
-    KL is the code's from N(0, I), in nats, for each element of the data (Rombach et al. 2022,
-    appendix G).
     """
     error = (reconstruction - x).abs().flatten(1).mean(1)
     pairs = zip(slopes(reconstruction), slopes(x), strict=True)
     edges = torch.stack([(a - b).abs().flatten(1).mean(1) for a, b in pairs]).mean(0)
-    kl = kl_divergence(mean.float(), log_variance.float()) / x[0].numel()
-    return error + edge_weight * edges + kl_weight * kl
+    return error + edge_weight * edges
 
 
-def autoencoder(
+def _squares(
     config: TrainConfig, dataset: Dataset, network: Autoencoder, read: Reader
-) -> Objective:
-    """An autoencoder's objective, on whole pictures or on random squares of ``data.crop``."""
-    data, train = config.data, config.train
+) -> Callable[[Sequence[int]], Batch]:
+    """Whole pictures or random squares of ``data.crop``, and noise of their codes' shape."""
+    data = config.data
     order = DataOrder([item.weight for item in dataset.items], config.seed)
     streams, edge = Streams(config.seed), data.crop or data.size
     side = edge // network.config.stride
@@ -253,10 +243,50 @@ def autoencoder(
         none = torch.zeros(len(numbers), dtype=torch.float64)
         return Batch(to_float(torch.stack(turned)), eps, None, none, Conditioning())
 
+    return draw
+
+
+def autoencoder(
+    config: TrainConfig, dataset: Dataset, network: Autoencoder, read: Reader
+) -> Objective:
+    """An autoencoder's objective: the reconstruction's loss ``+ kl_weight KL / dim(x)``.
+
+    KL is the code's from N(0, I), in nats, for each element of the data (Rombach et al. 2022,
+    appendix G).
+    """
+    train = config.train
+
     def per_sample(batch: Batch) -> Tensor:
         y, mean, log_variance = network(batch.x0, batch.eps)
-        return autoencoder_loss(
-            y.float(), batch.x0, mean, log_variance, train.kl_weight, train.edge_weight
-        )
+        kl = kl_divergence(mean.float(), log_variance.float()) / batch.x0[0].numel()
+        return reconstruction_loss(y.float(), batch.x0, train.edge_weight) + train.kl_weight * kl
 
-    return Objective(network, draw, per_sample)
+    return Objective(network, _squares(config, dataset, network, read), per_sample)
+
+
+def decoder(
+    config: TrainConfig, dataset: Dataset, network: Autoencoder, read: Reader, spread: Tensor
+) -> Objective:
+    """A decoder's objective: the reconstruction's loss from the code ``mean + s spread eps``.
+
+    ``s`` is uniform below ``decoder.noise``.
+
+    Args:
+        network: its encoder stays as it is.
+        spread: standard deviation ``(C,)`` of each channel of the code.
+    """
+    assert config.decoder is not None
+    most, weight = config.decoder.noise, config.train.edge_weight
+    streams, squares = Streams(config.seed), _squares(config, dataset, network, read)
+
+    def draw(numbers: Sequence[int]) -> Batch:
+        batch = squares(numbers)
+        scale = most * streams("decoder", numbers)[:, None].float() * spread  # (B, C)
+        return batch._replace(eps=scale.view(*scale.shape, 1, 1) * batch.eps)
+
+    def per_sample(batch: Batch) -> Tensor:
+        with torch.no_grad():
+            mean, _ = network.to(batch.x0.device).encode(batch.x0)
+        return reconstruction_loss(network.decode(mean + batch.eps).float(), batch.x0, weight)
+
+    return Objective(network.decoder, draw, per_sample)

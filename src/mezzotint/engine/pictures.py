@@ -179,6 +179,17 @@ def latents(
     return open_cache(path, shape, np.float16)
 
 
+def code_spread(read: Reader, count: int, autoencoder: Autoencoder, most: int = 1024) -> Tensor:
+    """Standard deviation ``(C,)`` of each channel of the codes, over evenly spaced items."""
+    items = list(range(0, count, -(-count // most)))
+    with torch.no_grad():
+        codes = [
+            autoencoder.encode(to_float(read([items[n] for n in batch])))[0]
+            for batch in _batches(len(items))
+        ]
+    return torch.cat(codes).transpose(0, 1).flatten(1).std(1)
+
+
 def latent_statistics(stored: Tensor, most: int = 4096) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation ``(C,)`` of each latent channel, over evenly spaced items."""
     step = -(-len(stored) // most)

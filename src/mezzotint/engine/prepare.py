@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from mezzotint.engine import objectives
 from mezzotint.engine.captions import caption_features
-from mezzotint.engine.config import TrainConfig
+from mezzotint.engine.config import DecoderConfig, TrainConfig
 from mezzotint.engine.embeddings import read_embeddings
 from mezzotint.engine.objectives import Objective
 from mezzotint.engine.pictures import (
     Note,
     Reader,
+    code_spread,
     fingerprint,
     latent_statistics,
     latents,
@@ -95,6 +96,8 @@ def prepare(config: TrainConfig, run: Path, team: Team, listener: Listener) -> T
         notes["licence"] = dataset.licence
     if config.autoencoder is not None:
         return _autoencoder(config, config.autoencoder, dataset, _shared(team, cached), notes)
+    if config.decoder is not None:
+        return _decoder(config, config.decoder, dataset, _shared(team, cached), notes)
     return _diffusion(config, dataset, now, cached, folder, team, listener, notes)
 
 
@@ -123,6 +126,40 @@ def _autoencoder(
     return Task(
         objectives.autoencoder(config, dataset, module, reader),
         fingerprint(dataset),
+        len(dataset.items),
+        levels=False,
+        export=export,
+        preview=None,
+        notes=notes,
+    )
+
+
+def _decoder(
+    config: TrainConfig,
+    wish: DecoderConfig,
+    dataset: Dataset,
+    reader: Reader,
+    notes: dict[str, str],
+) -> Task:
+    trained, identity = load_autoencoder(Path(wish.of))
+    _check_pictures(config, trained, wish.of)
+    has = trained.config.decoder_blocks
+    if wish.blocks and wish.blocks < has:
+        raise TrainError(f"decoder.blocks = {wish.blocks}: {wish.of} has {has} already")
+    network = replace(trained.config, decoder_blocks=wish.blocks or has)
+    module = Autoencoder(network)
+    module.load_state_dict(trained.state_dict(), strict=False)  # added blocks are the identity
+    encoder = {f"encoder.{name}": value for name, value in trained.encoder.state_dict().items()}
+
+    def export(path: Path, state: dict[str, Tensor], more: dict[str, str]) -> None:
+        decoder = {f"decoder.{name}": value for name, value in state.items()}
+        save_autoencoder(path, network, encoder | decoder, notes | more)
+
+    return Task(
+        objectives.decoder(
+            config, dataset, module, reader, code_spread(reader, len(dataset.items), trained)
+        ),
+        f"{fingerprint(dataset)} {identity}",
         len(dataset.items),
         levels=False,
         export=export,
@@ -243,7 +280,7 @@ def _latent_subject(
     """The scaled codes of an autoencoder; at the scale that the ``first`` model was trained at."""
     assert config.model is not None and config.model.latent is not None
     frozen, identity = load_autoencoder(Path(config.model.latent))
-    _check_latent(config, frozen)
+    _check_pictures(config, frozen, config.model.latent)
 
     def encode() -> Tensor:
         return latents(config.data, dataset, now, frozen, identity, folder, team.first, note)
@@ -361,16 +398,18 @@ def _start_from(
     model.network.load_state_dict(first.network.state_dict())
 
 
-def _check_latent(config: TrainConfig, frozen: Autoencoder) -> None:
-    stride, size = frozen.config.stride, config.data.size
-    if size % stride:
+def _check_pictures(config: TrainConfig, frozen: Autoencoder, path: str) -> None:
+    """The pictures of a run must be such as a trained autoencoder encodes."""
+    stride, key = frozen.config.stride, "crop" if config.data.crop else "size"
+    edge = config.data.crop or config.data.size
+    if edge % stride:
         raise TrainError(
-            f"data.size = {size} does not divide by the autoencoder's stride {stride}: change it"
+            f"data.{key} = {edge} does not divide by the autoencoder's stride {stride}: change it"
         )
     channels = CHANNELS[config.data.channels]
     if frozen.config.channels != channels:
         raise TrainError(
-            f"the autoencoder {config.model and config.model.latent} has {frozen.config.channels} "
+            f"the autoencoder {path} has {frozen.config.channels} "
             f"channels, data.channels = {config.data.channels!r} has {channels}"
         )
 
