@@ -14,8 +14,11 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from mezzotint.families.clip_tokens import tokenizer
 
 
-def stable_diffusion() -> StableDiffusionPipeline:
-    """Stable Diffusion 1: CLIP of width 8, a U-Net of (32, 64), an autoencoder of stride 8."""
+def stable_diffusion(width: int = 8, **noise: object) -> StableDiffusionPipeline:
+    """Stable Diffusion 1: CLIP of a width, a U-Net of (32, 64), an autoencoder of stride 8.
+
+    ``noise`` is for the scheduler.
+    """
     torch.manual_seed(0)
     own = tokenizer()
     merges = [tuple(pair) for pair in json.loads(own.to_str())["model"]["merges"]]
@@ -28,7 +31,7 @@ def stable_diffusion() -> StableDiffusionPipeline:
         ),
         text_encoder=CLIPTextModel(
             CLIPTextConfig(
-                hidden_size=8,
+                hidden_size=width,
                 intermediate_size=16,
                 num_hidden_layers=2,
                 num_attention_heads=2,
@@ -42,16 +45,16 @@ def stable_diffusion() -> StableDiffusionPipeline:
             block_out_channels=(32, 64),
             down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
             up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-            cross_attention_dim=8,
+            cross_attention_dim=width,
             attention_head_dim=8,
         ),
         scheduler=DDIMScheduler(
             beta_start=0.00085,
             beta_end=0.012,
-            beta_schedule="scaled_linear",
             clip_sample=False,
             steps_offset=1,
             timestep_spacing="trailing",
+            **{"beta_schedule": "scaled_linear", **noise},
         ),
         safety_checker=None,
         feature_extractor=None,

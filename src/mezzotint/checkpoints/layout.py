@@ -23,11 +23,12 @@ from mezzotint.checkpoints.source import open_folder, read
 
 @dataclass(frozen=True)
 class Layout:
-    """places: for each part, its prefix in the file or the name of its folder; tables: its names.
-
+    """kind: what `inspect` calls such a file, or the denoiser in such a folder.
+    places: for each part, its prefix in the file or the name of its folder; tables: its names.
     ignored: patterns of names that are known and not needed (training's averages, noise tables).
     """
 
+    kind: str
     places: Mapping[str, str]
     tables: Mapping[str, Table]
     ignored: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""The models that can be named: those in the package, and any model file by its path."""
+"""The models that can be named: those in the package, and any model by its path."""
 
 from __future__ import annotations
 
@@ -8,12 +8,19 @@ from pathlib import Path
 import torch
 
 from mezzotint.checkpoints.files import CheckpointError
+from mezzotint.checkpoints.inspect import recognise
+from mezzotint.checkpoints.source import describe, open_folder
+from mezzotint.families import ldm
 from mezzotint.families.model import Model
-from mezzotint.families.native import EmbeddingCodec, load_model
+from mezzotint.families.native import KEY, EmbeddingCodec, load_model
+from mezzotint.families.sd1 import SD1
 
 DATA = Path(__file__).parent / "data"
 PACKAGED = {"icons": DATA / "icons.safetensors"}
 """Models that lie in the package, by name."""
+FAMILIES: tuple[ldm.Family, ...] = (SD1,)
+"""The families of others' checkpoints."""
+_DENOISERS = ("unet", "transformer")  # the folder's part that tells the family
 
 
 def names() -> list[str]:
@@ -22,7 +29,7 @@ def names() -> list[str]:
 
 
 def locate(name_or_path: str) -> Path:
-    """The file of a model named or given by its path.
+    """The file or folder of a model named or given by its path.
 
     Raises:
         CheckpointError: it is neither a known name nor an existing file.
@@ -55,6 +62,35 @@ def device(name: str | None = None) -> torch.device:
     return torch.device(name)
 
 
+def _load(path: Path) -> Model:
+    """A model from its file or folder, of whichever family it is."""
+    if path.is_dir():
+        folder = open_folder(path)
+        part = next((part for part in _DENOISERS if part in folder.networks), None)
+        if part is None:
+            raise CheckpointError(f"{path}: has none of {', '.join(_DENOISERS)}: no such pipeline")
+        listing = describe(folder.weights(part))
+    else:
+        listing = describe(path)
+    if KEY in listing.metadata:
+        model = load_model(path)[0]
+        if isinstance(model.codec, EmbeddingCodec):
+            raise CheckpointError(
+                f"{path}: a prior, which makes embeddings and no pictures: give the model that "
+                "was trained with it"
+            )
+        return model
+    kind = recognise(listing).kind
+    for family in FAMILIES:
+        if kind == (family.folder if path.is_dir() else family.file).kind:
+            return ldm.load(family, path)
+    known = ", ".join(family.name for family in FAMILIES)
+    raise CheckpointError(
+        f"{path}: {kind or 'no weights that are known'}: pictures are made by Mezzotint's own "
+        f"models and by whole checkpoints, files or diffusers folders, of these families: {known}"
+    )
+
+
 def load(name_or_path: str, place: str | None = None) -> Model:
     """Load a model that makes media, by name or path, onto a device (none: the GPU if any).
 
@@ -63,12 +99,7 @@ def load(name_or_path: str, place: str | None = None) -> Model:
         ValueError: there is no such device.
     """
     where, path = device(place), locate(name_or_path)
-    model = load_model(path)[0]
-    if isinstance(model.codec, EmbeddingCodec):
-        raise CheckpointError(
-            f"{path}: a prior, which makes embeddings and no pictures: give the model that was "
-            "trained with it"
-        )
+    model = _load(path)
     for module in model.parts.values():
         module.to(where)
     return model

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mezzotint.checkpoints.files import build_unfilled, load_into
+from mezzotint.checkpoints.files import CheckpointError, build_unfilled, load_into
 from mezzotint.checkpoints.layout import Layout, read_parts
+from mezzotint.checkpoints.source import open_folder
 from mezzotint.diffusion.level import Conditioning, Tokens
 from mezzotint.diffusion.prediction import ROWS, Parameterization, unit
-from mezzotint.diffusion.schedules import Table
+from mezzotint.diffusion.schedules import (
+    Table,
+    from_betas,
+    linear_beta,
+    scaled_linear_beta,
+    zero_terminal_snr,
+)
 from mezzotint.families.clip_tokens import chunks
 from mezzotint.families.model import WHOLE, Conditioner, Defaults, Model, NetworkCall, Weaker
 from mezzotint.networks.clip import ClipText, ClipTextConfig
@@ -101,6 +110,48 @@ def _call(network: LdmUNet) -> NetworkCall:
     return call
 
 
+_PREDICTIONS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
+_BETAS: dict[str, Callable[[float, float, int], Table]] = {
+    "linear": linear_beta,
+    "scaled_linear": scaled_linear_beta,
+}
+
+
+def scheduled(family: Family, config: Mapping[str, Any], where: str) -> Family:
+    """The family as a ``scheduler_config.json`` of `diffusers` has it: what was predicted, on
+    which noise schedule.  Keys that it lacks are the family's own.
+
+    Raises:
+        CheckpointError: it names a prediction or a schedule that is not known.
+    """
+
+    def get(key: str, default: Any) -> Any:
+        return default if config.get(key) is None else config[key]
+
+    def known(key: str, rows: Mapping[str, Any]) -> Any:
+        if config[key] not in rows:
+            names = ", ".join(rows)
+            raise CheckpointError(f"{where}: {key} is {config[key]!r}; known are {names}")
+        return rows[config[key]]
+
+    prediction, schedule = family.prediction, family.schedule
+    if "prediction_type" in config:
+        prediction = known("prediction_type", _PREDICTIONS)
+    try:
+        if get("trained_betas", None) is not None:
+            schedule = from_betas(config["trained_betas"])
+        elif "beta_schedule" in config:
+            make = known("beta_schedule", _BETAS)
+            steps = get("num_train_timesteps", 1000)
+            schedule = make(get("beta_start", 1e-4), get("beta_end", 0.02), steps)
+    except (TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"{where}: its noise schedule is malformed: {reason}") from None
+    if get("rescale_betas_zero_snr", False):
+        schedule = zero_terminal_snr(schedule)
+    return replace(family, prediction=prediction, schedule=schedule)
+
+
 def build(family: Family) -> Model:
     """A model of a family with fresh weights."""
     network, encoder = LdmUNet(family.unet), ClipText(family.text)
@@ -121,9 +172,14 @@ def build(family: Family) -> Model:
 def load(family: Family, path: str | os.PathLike[str]) -> Model:
     """A model from a checkpoint of its family, a file or a folder, in float32.
 
+    A folder says what its network predicts and on which schedule; a file cannot.
+
     Raises:
         CheckpointError: it is damaged, or a tensor is missing, unknown or of another shape.
     """
+    if Path(path).is_dir():
+        config = open_folder(path).configs.get("scheduler", {})
+        family = scheduled(family, config, f"{path}: scheduler")
     model = build_unfilled(lambda: build(family))
     wanted = {name: part.state_dict() for name, part in model.parts.items()}
     for name, state in read_parts(path, family.file, family.folder, wanted).items():

@@ -24,6 +24,7 @@ SD1 = Family(
     scale=0.18215,
     defaults=Defaults((512, 512), 25, 7.0, "dpmpp_2m", "karras"),
     file=Layout(
+        kind="SD1 checkpoint",
         places={
             "network": ldm_unet.ORIGINAL_PREFIX,
             "text": "cond_stage_model.transformer.",
@@ -37,6 +38,7 @@ SD1 = Family(
         ignored=("model_ema.*", "*alphas_cumprod*", "betas", "posterior_*", "lvlb_weights"),
     ),
     folder=Layout(
+        kind="SD1 U-Net (diffusers)",
         places={"network": "unet", "text": "text_encoder", "autoencoder": "vae"},
         tables={
             "network": ldm_unet.diffusers(convolutions=True),
