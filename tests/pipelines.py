@@ -14,11 +14,12 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from mezzotint.families.clip_tokens import tokenizer
 
 
-def stable_diffusion(width: int = 8, **noise: object) -> StableDiffusionPipeline:
-    """Stable Diffusion 1: CLIP of a width, a U-Net of (32, 64), an autoencoder of stride 8.
+def stable_diffusion(name: str = "sd1", width: int = 8, **noise: object) -> StableDiffusionPipeline:
+    """Stable Diffusion: CLIP of a width, a U-Net of (32, 64), an autoencoder of stride 8.
 
-    ``noise`` is for the scheduler.
+    name: "sd1" or "sd2"; noise: for the scheduler.
     """
+    two = name == "sd2"
     torch.manual_seed(0)
     own = tokenizer()
     merges = [tuple(pair) for pair in json.loads(own.to_str())["model"]["merges"]]
@@ -37,16 +38,23 @@ def stable_diffusion(width: int = 8, **noise: object) -> StableDiffusionPipeline
                 num_attention_heads=2,
                 vocab_size=49_408,
                 eos_token_id=49_407,
+                hidden_act="gelu" if two else "quick_gelu",
             )
         ),
-        tokenizer=CLIPTokenizer(vocab=own.get_vocab(), merges=merges, model_max_length=77),
+        tokenizer=CLIPTokenizer(
+            vocab=own.get_vocab(),
+            merges=merges,
+            model_max_length=77,
+            pad_token="!" if two else "<|endoftext|>",
+        ),
         unet=UNet2DConditionModel(
             sample_size=8,
             block_out_channels=(32, 64),
             down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
             up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
             cross_attention_dim=width,
-            attention_head_dim=8,
+            attention_head_dim=(4, 8) if two else 8,  # the number of heads, in truth
+            use_linear_projection=two,
         ),
         scheduler=DDIMScheduler(
             beta_start=0.00085,

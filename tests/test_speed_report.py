@@ -11,7 +11,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 import speed
-from peers import report, timing
+from mezzotint.engine.generate import generate
+from mezzotint.engine.request import Request
+from peers import models, report, timing
 from peers.report import Bar, Row, Section
 
 # ------------------------------------------------------------------------------------ timing
@@ -189,3 +191,16 @@ def test_a_busy_machine_and_a_partial_run_are_warned_of() -> None:
     assert "load 50.0" in told[0]
     assert "overhead, samplers, training, icons" in told[1]
     assert speed.facts(options, speed.ROWS, load=0.0)["warnings"] == []
+
+
+# ------------------------------------------------------------------------------------ models
+
+
+def test_the_models_that_are_timed_make_pictures() -> None:
+    for model, clock, prompt in (
+        (*models.eps_model(models.QUICK), models.CLASS),
+        (*models.icons_transformer(models.QUICK), ""),
+    ):
+        (made,) = generate(model, Request(prompt, (0,), size=(16, 16), steps=2))
+        assert made.shape == (model.codec.channels, 16, 16) and float(made.std()) > 0
+        assert clock.calls >= 2 and clock.seconds > 0

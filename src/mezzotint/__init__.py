@@ -15,11 +15,12 @@ if TYPE_CHECKING:
     from mezzotint.apps.python import Maker
 
 
-def load(name_or_path: str, device: str | None = None) -> Maker:
-    """A model by name ("icons") or by the path of its file, ready to make pictures.
+def load(name_or_path: str, device: str | None = None, family: str | None = None) -> Maker:
+    """A model by name ("icons") or by the path of its file or folder, ready to make pictures.
 
     device: "cpu", "cuda", "cuda:1" or "mps"; none takes the GPU if there is one.
+    family: what a checkpoint is, such as "sd2-base", where its file cannot say.
     """
     from mezzotint.apps.python import Maker  # torch is imported when a model is, not before
 
-    return Maker.load(name_or_path, device)
+    return Maker.load(name_or_path, device, family)

@@ -212,7 +212,7 @@ def run(args: argparse.Namespace) -> int:
     output = prepare(args.output, args.prompt, len(seeds))
     if args.threads is not None:
         torch.set_num_threads(args.threads)
-    model = load(args.model, args.device)
+    model = load(args.model, args.device, args.family)
     request = _request(args, model, seeds)
     began = time.monotonic()
     made: list[Image.Image] = []

@@ -20,9 +20,9 @@ class Maker:
     model: Model
 
     @classmethod
-    def load(cls, name_or_path: str, device: str | None = None) -> Maker:
+    def load(cls, name_or_path: str, device: str | None = None, family: str | None = None) -> Maker:
         """Raises CheckpointError when there is no such model or its file is damaged."""
-        return cls(load(name_or_path, device))
+        return cls(load(name_or_path, device, family))
 
     def generate(
         self,

@@ -9,16 +9,17 @@ import torch
 
 from mezzotint.checkpoints.files import CheckpointError
 from mezzotint.checkpoints.inspect import recognise
-from mezzotint.checkpoints.source import describe, open_folder
+from mezzotint.checkpoints.source import Listing, describe, open_folder
 from mezzotint.families import ldm
 from mezzotint.families.model import Model
 from mezzotint.families.native import KEY, EmbeddingCodec, load_model
 from mezzotint.families.sd1 import SD1
+from mezzotint.families.sd2 import SD2, SD2_BASE
 
 DATA = Path(__file__).parent / "data"
 PACKAGED = {"icons": DATA / "icons.safetensors"}
 """Models that lie in the package, by name."""
-FAMILIES: tuple[ldm.Family, ...] = (SD1,)
+FAMILIES: tuple[ldm.Family, ...] = (SD1, SD2, SD2_BASE)
 """The families of others' checkpoints."""
 _DENOISERS = ("unet", "transformer")  # the folder's part that tells the family
 
@@ -62,17 +63,58 @@ def device(name: str | None = None) -> torch.device:
     return torch.device(name)
 
 
-def _load(path: Path) -> Model:
+def _listing(path: Path) -> Listing:
+    """The tensors that tell a family: the file's, or those of a folder's denoiser."""
+    if not path.is_dir():
+        return describe(path)
+    folder = open_folder(path)
+    part = next((part for part in _DENOISERS if part in folder.networks), None)
+    if part is None:
+        raise CheckpointError(f"{path}: has none of {', '.join(_DENOISERS)}: no such pipeline")
+    return describe(folder.weights(part))
+
+
+def family_of(path: Path, listing: Listing, name: str | None = None) -> ldm.Family:
+    """The family of a checkpoint, as its folder's scheduler says.
+
+    Args:
+        name: the family to take where several fit.
+
+    Raises:
+        CheckpointError: no family fits, not the one that was named, or several fit.
+    """
+    kind, whole = recognise(listing).kind, path.is_dir()
+    fit = [f for f in FAMILIES if kind == (f.folder if whole else f.file).kind]
+    if not fit:
+        known = ", ".join(family.name for family in FAMILIES)
+        raise CheckpointError(
+            f"{path}: {kind or 'no weights that are known'}: pictures are made by Mezzotint's own "
+            f"models and by whole checkpoints, files or diffusers folders, of these families: "
+            f"{known}"
+        )
+    if whole:
+        said = open_folder(path).configs.get("scheduler", {})
+        read = [ldm.scheduled(family, said, f"{path}: scheduler") for family in fit]
+        same = [new for new, own in zip(read, fit, strict=True) if new.prediction == own.prediction]
+        fit = same or read[:1]
+    if name is not None:
+        fit = [family for family in fit if family.name == name]
+        if not fit:
+            raise CheckpointError(f"{path}: is {kind}, not of the family {name!r}")
+    if len(fit) > 1:
+        names = " and ".join(f"{family.name} ({family.prediction})" for family in fit)
+        raise CheckpointError(
+            f"{path}: fits {names}, and nothing in it tells which: say it with --family"
+        )
+    return fit[0]
+
+
+def _load(path: Path, family: str | None) -> Model:
     """A model from its file or folder, of whichever family it is."""
-    if path.is_dir():
-        folder = open_folder(path)
-        part = next((part for part in _DENOISERS if part in folder.networks), None)
-        if part is None:
-            raise CheckpointError(f"{path}: has none of {', '.join(_DENOISERS)}: no such pipeline")
-        listing = describe(folder.weights(part))
-    else:
-        listing = describe(path)
+    listing = _listing(path)
     if KEY in listing.metadata:
+        if family is not None:
+            raise CheckpointError(f"{path}: is one of Mezzotint's own models: leave the family out")
         model = load_model(path)[0]
         if isinstance(model.codec, EmbeddingCodec):
             raise CheckpointError(
@@ -80,26 +122,20 @@ def _load(path: Path) -> Model:
                 "was trained with it"
             )
         return model
-    kind = recognise(listing).kind
-    for family in FAMILIES:
-        if kind == (family.folder if path.is_dir() else family.file).kind:
-            return ldm.load(family, path)
-    known = ", ".join(family.name for family in FAMILIES)
-    raise CheckpointError(
-        f"{path}: {kind or 'no weights that are known'}: pictures are made by Mezzotint's own "
-        f"models and by whole checkpoints, files or diffusers folders, of these families: {known}"
-    )
+    return ldm.load(family_of(path, listing, family), path)
 
 
-def load(name_or_path: str, place: str | None = None) -> Model:
+def load(name_or_path: str, place: str | None = None, family: str | None = None) -> Model:
     """Load a model that makes media, by name or path, onto a device (none: the GPU if any).
+
+    ``family`` says what a checkpoint is where its file cannot.
 
     Raises:
         CheckpointError: there is no such file, or it is damaged or no such model.
         ValueError: there is no such device.
     """
     where, path = device(place), locate(name_or_path)
-    model = _load(path)
+    model = _load(path, family)
     for module in model.parts.values():
         module.to(where)
     return model

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +12,6 @@ from torch import Tensor, nn
 
 from mezzotint.checkpoints.files import CheckpointError, build_unfilled, load_into
 from mezzotint.checkpoints.layout import Layout, read_parts
-from mezzotint.checkpoints.source import open_folder
 from mezzotint.diffusion.level import Conditioning, Tokens
 from mezzotint.diffusion.prediction import ROWS, Parameterization, unit
 from mezzotint.diffusion.schedules import (
@@ -23,7 +21,7 @@ from mezzotint.diffusion.schedules import (
     scaled_linear_beta,
     zero_terminal_snr,
 )
-from mezzotint.families.clip_tokens import chunks
+from mezzotint.families.clip_tokens import END, chunks
 from mezzotint.families.model import WHOLE, Conditioner, Defaults, Model, NetworkCall, Weaker
 from mezzotint.networks.clip import ClipText, ClipTextConfig
 from mezzotint.networks.ldm_autoencoder import LdmAutoencoder, LdmAutoencoderConfig
@@ -37,6 +35,7 @@ class Family:
     prediction: a row of :data:`mezzotint.diffusion.prediction.ROWS`; schedule: the table of steps
         that the network was trained on, and is told.
     scale: the code is multiplied by it before diffusion.
+    pad: the token that fills up a prompt: OpenAI's encoder learnt with its end, OpenCLIP's with 0.
     file, folder: the layouts of a single file and of a folder of `diffusers`.
     """
 
@@ -50,6 +49,7 @@ class Family:
     defaults: Defaults
     file: Layout
     folder: Layout
+    pad: int = END
 
 
 @dataclass(frozen=True)
@@ -78,11 +78,11 @@ class ScaledCodec:
         return self.autoencoder.decode(x0 / self.scale)
 
 
-def _conditioner(encoder: ClipText) -> Conditioner:
+def _conditioner(encoder: ClipText, pad: int) -> Conditioner:
     """The features of all tokens of a prompt; one that is too long for a chunk has several."""
 
     def encode(prompt: str) -> Tensor:
-        ids, _ = chunks([[(prompt, 1.0)]], pad=encoder.config.end)
+        ids, _ = chunks([[(prompt, 1.0)]], pad=pad)
         return encoder(ids.to(encoder.words.weight.device)).hidden.flatten(0, 1)  # (77 n, C)
 
     def condition(prompts: Sequence[str]) -> Conditioning:
@@ -163,7 +163,7 @@ def build(family: Family) -> Model:
         parameterization=Parameterization(ROWS[family.prediction], unit, family.schedule.index),
         schedule=family.schedule,
         codec=ScaledCodec(autoencoder, family.scale),
-        conditioner=_conditioner(encoder),
+        conditioner=_conditioner(encoder, family.pad),
         defaults=family.defaults,
         parts={"network": network, "text": encoder, "autoencoder": autoencoder},
     )
@@ -172,14 +172,9 @@ def build(family: Family) -> Model:
 def load(family: Family, path: str | os.PathLike[str]) -> Model:
     """A model from a checkpoint of its family, a file or a folder, in float32.
 
-    A folder says what its network predicts and on which schedule; a file cannot.
-
     Raises:
         CheckpointError: it is damaged, or a tensor is missing, unknown or of another shape.
     """
-    if Path(path).is_dir():
-        config = open_folder(path).configs.get("scheduler", {})
-        family = scheduled(family, config, f"{path}: scheduler")
     model = build_unfilled(lambda: build(family))
     wanted = {name: part.state_dict() for name, part in model.parts.items()}
     for name, state in read_parts(path, family.file, family.folder, wanted).items():

@@ -48,6 +48,13 @@ TEXT_OPEN: Table = {
 }
 """The text encoder as OpenCLIP stores it (in checkpoints of Stable Diffusion 2 and SDXL)."""
 
+
+def text_open_without(layer: int) -> Table:
+    """:data:`TEXT_OPEN` for an encoder that lacks ``layer``, the last, and the projection."""
+    left_out = dict.fromkeys(prefixed(_LAYER_OPEN, f"transformer.resblocks.{layer}."))
+    return {**left_out, **TEXT_OPEN, "text_projection": None}
+
+
 VISION: Table = {
     "vision_model.embeddings.position_ids": None,
     "vision_model.embeddings.class_embedding": "whole",
