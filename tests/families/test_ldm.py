@@ -1,4 +1,4 @@
-"""Stable Diffusion 1 and 2, small: all the way from prompt to picture, equal to `diffusers`."""
+"""Stable Diffusion 1, 2 and XL, small: from prompt to picture, equal to `diffusers`."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ import pytest
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 from torch import Tensor
-from transformers import CLIPTextConfig, CLIPTextModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from mezzotint.checkpoints.files import CheckpointError, save
 from mezzotint.checkpoints.keys import to_ours, to_theirs
@@ -28,19 +27,24 @@ from mezzotint.families.ldm import Family, build, load, scheduled
 from mezzotint.families.model import Model
 from mezzotint.families.sd1 import SD1
 from mezzotint.families.sd2 import SD2, SD2_BASE
+from mezzotint.families.sdxl import SDXL
 from mezzotint.networks.ldm_autoencoder import LdmAutoencoderConfig
-from pipelines import stable_diffusion
+from pipelines import Pipeline, stable_diffusion
 
 READS_TEXT = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight"
 AUTOENCODER = LdmAutoencoderConfig(width=32, multipliers=(1, 1, 1, 2), blocks=1)
 
 
 def small(name: str, width: int = 8) -> Family:
-    """SD1 with few weights, or SD2 as a base release has it, whose text encoder lacks layer 2."""
-    family = {"sd1": SD1, "sd2": SD2_BASE}[name]
-    heads = {"heads": 0, "head_width": 8} if name == "sd2" else {"heads": 8}
+    """A family with few weights; SD2 as a base release has it."""
+    family = {"sd1": SD1, "sd2": SD2_BASE, "sdxl": SDXL}[name]
+    attends = {"depths": (1, 0)}
+    if name == "sdxl":
+        attends = {"depths": (0, 2), "middle_depth": 2, "vector_width": 8 + 6 * 256}
+    heads = {"heads": 8} if name == "sd1" else {"head_width": 8}
+    context = width * len(family.texts)
     unet = replace(
-        family.unet, width=32, multipliers=(1, 2), depths=(1, 0), context_width=width, **heads
+        family.unet, width=32, multipliers=(1, 2), context_width=context, **attends, **heads
     )
     tables = {
         **family.file.tables,
@@ -49,29 +53,34 @@ def small(name: str, width: int = 8) -> Family:
     }
     if name == "sd2":
         tables["text"] = text_open_without(2)
+    few = {"width": width, "depth": 2, "heads": 2, "hidden": 16}
+    texts = {
+        part: replace(
+            text, encoder=replace(text.encoder, projection=8 if text.pooled else 0, **few)
+        )
+        for part, text in family.texts.items()
+    }
     return replace(
         family,
         unet=unet,
         autoencoder=AUTOENCODER,
-        text=replace(family.text, width=width, depth=2, heads=2, hidden=16),
+        texts=texts,
         file=replace(family.file, tables=tables),
     )
 
 
-@pytest.fixture(scope="module", params=["sd1", "sd2"])
+@pytest.fixture(scope="module", params=["sd1", "sd2", "sdxl"])
 def name(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
 @pytest.fixture(scope="module")
-def theirs(name: str) -> StableDiffusionPipeline:
+def theirs(name: str) -> Pipeline:
     return stable_diffusion(name)
 
 
 @pytest.fixture(scope="module")
-def folder(
-    name: str, theirs: StableDiffusionPipeline, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def folder(name: str, theirs: Pipeline, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp(name) / "folder"
     theirs.save_pretrained(path)
     return path
@@ -81,7 +90,9 @@ def in_one_file(family: Family, folder: Path) -> dict[str, Tensor]:
     """The folder's weights in the original layout, by our tables backwards."""
     model, layout = load(family, folder), family.file
     state = {"betas": torch.zeros(1000)}
-    if family.pad == 0:  # OpenCLIP's file has a layer more than is used, and two other things
+    if family.name.startswith(
+        "sd2"
+    ):  # the file has a layer more than is used, and two other things
         text = layout.places["text"]
         last = f"{text}transformer.resblocks.2."
         state |= {f"{last}{n}": torch.zeros(3) for n in ("attn.in_proj_weight", "ln_1.bias")}
@@ -93,13 +104,13 @@ def in_one_file(family: Family, folder: Path) -> dict[str, Tensor]:
 
 
 def assert_same_picture(
-    theirs: StableDiffusionPipeline, ours: Model, steps: int, scale: float
+    theirs: Pipeline, ours: Model, steps: int, scale: float, negative: str = "blue"
 ) -> None:
     """Within 1e-3, of the same noise."""
     theirs.set_progress_bar_config(disable=True)
     expected = theirs(
         "a red fox, flat style",
-        negative_prompt="blue",
+        negative_prompt=negative or None,
         height=64,
         width=64,
         num_inference_steps=steps,
@@ -110,7 +121,7 @@ def assert_same_picture(
     request = Request(
         "a red fox, flat style",
         (3,),
-        negative="blue",
+        negative=negative,
         size=(64, 64),
         steps=steps,
         guidance=Guidance(scale),
@@ -135,6 +146,22 @@ def assert_same_picture(
             },
             {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 23},
         ),
+        (
+            SDXL,
+            {
+                "block_out_channels": (320, 640, 1280),
+                "down_block_types": ("DownBlock2D", *("CrossAttnDownBlock2D",) * 2),
+                "up_block_types": (*("CrossAttnUpBlock2D",) * 2, "UpBlock2D"),
+                "cross_attention_dim": 2048,
+                "transformer_layers_per_block": (1, 2, 10),
+                "attention_head_dim": (5, 10, 20),
+                "use_linear_projection": True,
+                "addition_embed_type": "text_time",
+                "addition_time_embed_dim": 256,
+                "projection_class_embeddings_input_dim": 2816,
+            },
+            {"hidden_size": 768, "num_hidden_layers": 12},
+        ),
     ],
 )
 def test_true_sizes(family: Family, unet: dict[str, Any], text: dict[str, Any]) -> None:
@@ -153,6 +180,16 @@ def test_true_sizes(family: Family, unet: dict[str, Any], text: dict[str, Any]) 
             ),
             "autoencoder": AutoencoderKL(layers_per_block=2, **levels),
         }
+        if family is SDXL:
+            theirs["text2"] = CLIPTextModelWithProjection(
+                CLIPTextConfig(
+                    vocab_size=49_408,
+                    hidden_size=1280,
+                    intermediate_size=5120,
+                    num_hidden_layers=32,
+                    projection_dim=1280,
+                )
+            )
     for part, module in theirs.items():
         wanted = ours.parts[part].state_dict()
         found = to_ours(module.state_dict(), family.folder.tables[part], wanted)
@@ -160,11 +197,11 @@ def test_true_sizes(family: Family, unet: dict[str, Any], text: dict[str, Any]) 
 
 
 @pytest.mark.parametrize("steps", [1, 4])
-@pytest.mark.parametrize("scale", [1.0, 7.5])
+@pytest.mark.parametrize(("scale", "negative"), [(1.0, ""), (7.5, "blue"), (7.5, "")])
 def test_from_prompt_to_picture(
-    name: str, theirs: StableDiffusionPipeline, folder: Path, steps: int, scale: float
+    name: str, theirs: Pipeline, folder: Path, steps: int, scale: float, negative: str
 ) -> None:
-    assert_same_picture(theirs, load(small(name), folder), steps, scale)
+    assert_same_picture(theirs, load(small(name), folder), steps, scale, negative)
 
 
 @pytest.mark.parametrize(

@@ -45,10 +45,15 @@ def device(model: Model) -> torch.device:
     return next(model.network.parameters()).device
 
 
-def _conditioning(model: Model, prompt: str) -> Conditioning:
-    """What the model is told of a prompt, on its device."""
+def _conditioning(model: Model, prompt: str, size: tuple[int, ...]) -> Conditioning:
+    """What the model is told of a prompt and of the size, on its device."""
     place = device(model)
     told = model.conditioner([prompt])
+    if model.framing is not None:
+        assert told.vector is not None  # a family that is told the size has one
+        told = told._replace(
+            vector=torch.cat([told.vector, model.framing(size).to(told.vector)], 1)
+        )
 
     def move(tokens: Tokens | None) -> Tokens | None:
         if tokens is None:
@@ -64,11 +69,11 @@ def _conditioning(model: Model, prompt: str) -> Conditioning:
     )
 
 
-def _prompt(model: Model, prompt: str) -> _Prompt:
+def _prompt(model: Model, prompt: str, size: tuple[int, ...]) -> _Prompt:
     imagining = None
     if model.prior is not None and prompt != "":
         imagining = plan(model.prior, Request(prompt, (0,)))
-    return _Prompt(_conditioning(model, prompt), imagining)
+    return _Prompt(_conditioning(model, prompt, size), imagining)
 
 
 def _told(model: Model, prompt: _Prompt, seed: int) -> Conditioning:
@@ -104,8 +109,8 @@ def plan(model: Model, request: Request) -> _Plan:
         path,
         samplers.find(request.sampler or defaults.sampler),
         defaults.guidance if wish.scale is None else wish.scale,
-        _prompt(model, request.prompt),
-        _prompt(model, request.negative),
+        _prompt(model, request.prompt, size),
+        _prompt(model, request.negative, size),
     )
 
 

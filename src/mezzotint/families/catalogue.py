@@ -15,11 +15,12 @@ from mezzotint.families.model import Model
 from mezzotint.families.native import KEY, EmbeddingCodec, load_model
 from mezzotint.families.sd1 import SD1
 from mezzotint.families.sd2 import SD2, SD2_BASE
+from mezzotint.families.sdxl import SDXL
 
 DATA = Path(__file__).parent / "data"
 PACKAGED = {"icons": DATA / "icons.safetensors"}
 """Models that lie in the package, by name."""
-FAMILIES: tuple[ldm.Family, ...] = (SD1, SD2, SD2_BASE)
+FAMILIES: tuple[ldm.Family, ...] = (SD1, SD2, SD2_BASE, SDXL)
 """The families of others' checkpoints."""
 _DENOISERS = ("unet", "transformer")  # the folder's part that tells the family
 

@@ -1,4 +1,4 @@
-"""The families of latent diffusion: a CLIP text encoder, a U-Net on a code, an autoencoder."""
+"""The families of latent diffusion: CLIP text encoders, a U-Net on a code, an autoencoder."""
 
 from __future__ import annotations
 
@@ -25,31 +25,47 @@ from mezzotint.families.clip_tokens import END, chunks
 from mezzotint.families.model import WHOLE, Conditioner, Defaults, Model, NetworkCall, Weaker
 from mezzotint.networks.clip import ClipText, ClipTextConfig
 from mezzotint.networks.ldm_autoencoder import LdmAutoencoder, LdmAutoencoderConfig
-from mezzotint.networks.ldm_unet import LdmUNet, LdmUNetConfig
+from mezzotint.networks.ldm_unet import LdmUNet, LdmUNetConfig, embed_time
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text encoder, and what the U-Net is told of it.
+
+    pad: the token that fills up a prompt: OpenAI's encoder learnt with its end, OpenCLIP's with 0.
+    skip: layers at its end whose features are not used; without its last norm, if so.
+    pooled: whether the features of the whole are told too, in the vector.
+    """
+
+    encoder: ClipTextConfig
+    pad: int = END
+    skip: int = 0
+    pooled: bool = False
 
 
 @dataclass(frozen=True)
 class Family:
     """What checkpoints of one family have in common.
 
+    texts: its text encoders by the part's name; their features are joined.
     prediction: a row of :data:`mezzotint.diffusion.prediction.ROWS`; schedule: the table of steps
         that the network was trained on, and is told.
     scale: the code is multiplied by it before diffusion.
-    pad: the token that fills up a prompt: OpenAI's encoder learnt with its end, OpenCLIP's with 0.
+    framed: the vector tells the picture's size too (:func:`framing`), and an empty prompt is zeros.
     file, folder: the layouts of a single file and of a folder of `diffusers`.
     """
 
     name: str
     unet: LdmUNetConfig
     autoencoder: LdmAutoencoderConfig
-    text: ClipTextConfig
+    texts: Mapping[str, Text]
     prediction: str
     schedule: Table
     scale: float
     defaults: Defaults
     file: Layout
     folder: Layout
-    pad: int = END
+    framed: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,19 +94,48 @@ class ScaledCodec:
         return self.autoencoder.decode(x0 / self.scale)
 
 
-def _conditioner(encoder: ClipText, pad: int) -> Conditioner:
-    """The features of all tokens of a prompt; one that is too long for a chunk has several."""
+def framing(size: Sequence[int]) -> Tensor:
+    """What SDXL is told of a picture's size: ``(1, 1536)`` (Podell et al. 2023, §2.2).
 
-    def encode(prompt: str) -> Tensor:
-        ids, _ = chunks([[(prompt, 1.0)]], pad=pad)
-        return encoder(ids.to(encoder.words.weight.device)).hidden.flatten(0, 1)  # (77 n, C)
+    Height and width that the picture had, where it was cropped (not at all), and that it has.
+    """
+    height, width = size
+    numbers = torch.tensor([height, width, 0, 0, height, width], dtype=torch.float32)
+    return embed_time(numbers, 256).flatten()[None]
+
+
+def _conditioner(
+    texts: Mapping[str, Text], encoders: Mapping[str, ClipText], zeros: bool
+) -> Conditioner:
+    """The features of all tokens of a prompt; one that is too long for a chunk has several.
+
+    zeros: an empty prompt is told as zeros.
+    """
+
+    def encode(prompt: str) -> tuple[Tensor, Tensor]:
+        """``(77 n, C)`` and ``(K,)``, the features of the whole first chunk."""
+        hidden: list[Tensor] = []
+        pooled: list[Tensor] = []
+        for name, text in texts.items():
+            encoder = encoders[name]
+            ids, _ = chunks([[(prompt, 1.0)]], pad=text.pad)
+            found = encoder(ids.to(encoder.words.weight.device), text.skip, not text.skip)
+            hidden.append(found.hidden.flatten(0, 1))
+            pooled += [found.pooled[0]] if text.pooled else []
+        values = torch.cat(hidden, dim=1)
+        whole = torch.cat(pooled) if pooled else values.new_zeros(0)
+        return (values * 0, whole * 0) if zeros and prompt == "" else (values, whole)
 
     def condition(prompts: Sequence[str]) -> Conditioning:
-        found = [encode(prompt) for prompt in prompts]
-        values = nn.utils.rnn.pad_sequence(found, batch_first=True)
-        counts = torch.tensor([len(rows) for rows in found], device=values.device)
+        rows, whole = zip(*(encode(prompt) for prompt in prompts), strict=True)
+        values = nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
+        counts = torch.tensor([len(row) for row in rows], device=values.device)
         mask = torch.arange(values.shape[1], device=values.device) < counts[:, None]
-        return Conditioning(context=Tokens(values, None if bool(mask.all()) else mask))
+        vector = torch.stack(whole)
+        return Conditioning(
+            vector=vector if vector.numel() else None,
+            context=Tokens(values, None if bool(mask.all()) else mask),
+        )
 
     return condition
 
@@ -154,7 +199,8 @@ def scheduled(family: Family, config: Mapping[str, Any], where: str) -> Family:
 
 def build(family: Family) -> Model:
     """A model of a family with fresh weights."""
-    network, encoder = LdmUNet(family.unet), ClipText(family.text)
+    network = LdmUNet(family.unet)
+    encoders = {name: ClipText(text.encoder) for name, text in family.texts.items()}
     autoencoder = LdmAutoencoder(family.autoencoder)
     return Model(
         name=family.name,
@@ -163,9 +209,10 @@ def build(family: Family) -> Model:
         parameterization=Parameterization(ROWS[family.prediction], unit, family.schedule.index),
         schedule=family.schedule,
         codec=ScaledCodec(autoencoder, family.scale),
-        conditioner=_conditioner(encoder, family.pad),
+        conditioner=_conditioner(family.texts, encoders, family.framed),
         defaults=family.defaults,
-        parts={"network": network, "text": encoder, "autoencoder": autoencoder},
+        parts={"network": network, **encoders, "autoencoder": autoencoder},
+        framing=framing if family.framed else None,
     )
 
 
@@ -178,7 +225,8 @@ def load(family: Family, path: str | os.PathLike[str]) -> Model:
     model = build_unfilled(lambda: build(family))
     wanted = {name: part.state_dict() for name, part in model.parts.items()}
     for name, state in read_parts(path, family.file, family.folder, wanted).items():
-        weights = {key: tensor.float() for key, tensor in state.items()}
+        # contiguous: a transposed weight is multiplied by another kernel, with other last bits
+        weights = {key: tensor.float().contiguous() for key, tensor in state.items()}
         load_into(model.parts[name], weights, f"{path}: {name}", assign=True)
         model.parts[name].eval().requires_grad_(False)
     return model

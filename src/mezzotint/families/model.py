@@ -76,6 +76,7 @@ class Model:
     """A family's network, loaded, with its prediction row, schedule, codec and text side.
 
     parts: all its modules by name, to be filled, moved and freed.
+    framing: what it is told of the media's size, ``(1, K)``, joined to the vector of the prompt.
     prior: a model that first makes an embedding of the same prompt; it is told to this one as
         the last entries of the vector, zeros where the prompt is empty.
     """
@@ -90,6 +91,7 @@ class Model:
     defaults: Defaults
     parts: dict[str, nn.Module]
     prior: Model | None = None
+    framing: Callable[[Sequence[int]], Tensor] | None = None
 
     def denoise(self, weaker: Weaker = WHOLE) -> Denoiser:
         """This model as a denoiser, or its weaker self."""

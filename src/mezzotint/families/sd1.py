@@ -5,7 +5,7 @@ from __future__ import annotations
 from mezzotint.checkpoints.layout import Layout
 from mezzotint.checkpoints.tables import clip, ldm_autoencoder, ldm_unet
 from mezzotint.diffusion.schedules import scaled_linear_beta
-from mezzotint.families.ldm import Family
+from mezzotint.families.ldm import Family, Text
 from mezzotint.families.model import Defaults
 from mezzotint.networks.clip import ClipTextConfig
 from mezzotint.networks.ldm_autoencoder import LdmAutoencoderConfig
@@ -18,7 +18,7 @@ SD1 = Family(
     name="sd1",
     unet=_UNET,
     autoencoder=_AUTOENCODER,
-    text=ClipTextConfig(projection=0),
+    texts={"text": Text(ClipTextConfig(projection=0))},
     prediction="eps",
     schedule=scaled_linear_beta(),
     scale=0.18215,

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from mezzotint.checkpoints.tables import clip, ldm_unet
+from mezzotint.families.ldm import Text
 from mezzotint.families.sd1 import SD1
 from mezzotint.networks.clip import ClipTextConfig
 from mezzotint.networks.ldm_unet import LdmUNetConfig
@@ -19,10 +20,14 @@ SD2 = replace(
     SD1,
     name="sd2",
     unet=_UNET,
-    text=ClipTextConfig(
-        width=1024, depth=_LAYERS, heads=16, hidden=4096, projection=0, activation="gelu"
-    ),
-    pad=0,
+    texts={
+        "text": Text(
+            ClipTextConfig(
+                width=1024, depth=_LAYERS, heads=16, hidden=4096, projection=0, activation="gelu"
+            ),
+            pad=0,
+        )
+    },
     prediction="v",
     defaults=replace(SD1.defaults, size=(768, 768)),
     file=replace(

@@ -1,0 +1,66 @@
+"""Stable Diffusion XL (Podell et al. 2023), base: two text encoders, told the picture's size."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from mezzotint.checkpoints.layout import Layout
+from mezzotint.checkpoints.tables import clip, ldm_unet
+from mezzotint.families.ldm import Text
+from mezzotint.families.sd1 import SD1
+from mezzotint.networks.clip import ClipTextConfig
+from mezzotint.networks.ldm_unet import LdmUNetConfig
+
+_UNET = LdmUNetConfig(
+    multipliers=(1, 2, 4),
+    depths=(0, 2, 10),
+    middle_depth=10,
+    context_width=2048,
+    vector_width=1280 + 6 * 256,
+    heads=0,
+    head_width=64,
+)
+
+SDXL = replace(
+    SD1,
+    name="sdxl",
+    unet=_UNET,
+    texts={
+        "text": Text(ClipTextConfig(projection=0), skip=1),
+        "text2": Text(
+            ClipTextConfig(
+                width=1280, depth=32, heads=20, hidden=5120, projection=1280, activation="gelu"
+            ),
+            pad=0,
+            skip=1,
+            pooled=True,
+        ),
+    },
+    scale=0.13025,
+    framed=True,
+    defaults=replace(SD1.defaults, size=(1024, 1024), guidance=5.0),
+    file=Layout(
+        kind="SDXL checkpoint",
+        places={
+            "network": SD1.file.places["network"],
+            "text": "conditioner.embedders.0.transformer.",
+            "text2": "conditioner.embedders.1.model.",
+            "autoencoder": SD1.file.places["autoencoder"],
+        },
+        tables={
+            **SD1.file.tables,
+            "network": ldm_unet.original(_UNET.depths, _UNET.blocks, convolutions=False),
+            "text2": clip.TEXT_OPEN,
+        },
+        ignored=SD1.file.ignored,
+    ),
+    folder=Layout(
+        kind="SDXL U-Net (diffusers)",
+        places={**SD1.folder.places, "text2": "text_encoder_2"},
+        tables={
+            **SD1.folder.tables,
+            "network": ldm_unet.diffusers(convolutions=False),
+            "text2": {**clip.text(), **clip.text("")},
+        },
+    ),
+)
