@@ -225,7 +225,10 @@ def test_a_folder_says_what_it_predicts(noise: dict[str, object], tmp_path: Path
     [
         ({"prediction_type": "flow"}, "a/b: prediction_type is 'flow'; known are epsilon, v_pred"),
         ({"prediction_type": None}, "prediction_type is None"),
-        ({"beta_schedule": "cubic"}, "beta_schedule is 'cubic'; known are linear, scaled_linear"),
+        ({"prediction_type": ["eps"]}, "prediction_type is \\['eps'\\]; known are"),
+        ({"beta_schedule": "cubic"}, "^a/b: beta_schedule is 'cubic'; known are linear, scaled"),
+        ({"num_train_timesteps": 10**12}, "num_train_timesteps is 1000000000000: no number of"),
+        ({"num_train_timesteps": "many"}, "num_train_timesteps is 'many': no number of steps"),
         ({"beta_schedule": "linear", "beta_start": "x"}, "its noise schedule is malformed"),
         ({"beta_schedule": "linear", "beta_end": 2.0}, "its noise schedule is malformed"),
         ({"trained_betas": ["a"]}, "its noise schedule is malformed"),

@@ -155,6 +155,7 @@ def _call(network: LdmUNet) -> NetworkCall:
     return call
 
 
+_MOST_STEPS = 100_000  # of a noise schedule; honest ones have 1,000
 _PREDICTIONS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
 _BETAS: dict[str, Callable[[float, float, int], Table]] = {
     "linear": linear_beta,
@@ -174,7 +175,7 @@ def scheduled(family: Family, config: Mapping[str, Any], where: str) -> Family:
         return default if config.get(key) is None else config[key]
 
     def known(key: str, rows: Mapping[str, Any]) -> Any:
-        if config[key] not in rows:
+        if not isinstance(config[key], str) or config[key] not in rows:
             names = ", ".join(rows)
             raise CheckpointError(f"{where}: {key} is {config[key]!r}; known are {names}")
         return rows[config[key]]
@@ -182,12 +183,14 @@ def scheduled(family: Family, config: Mapping[str, Any], where: str) -> Family:
     prediction, schedule = family.prediction, family.schedule
     if "prediction_type" in config:
         prediction = known("prediction_type", _PREDICTIONS)
+    make = known("beta_schedule", _BETAS) if "beta_schedule" in config else None
+    steps = get("num_train_timesteps", 1000)
+    if not isinstance(steps, int) or not 0 < steps <= _MOST_STEPS:
+        raise CheckpointError(f"{where}: num_train_timesteps is {steps!r}: no number of steps")
     try:
         if get("trained_betas", None) is not None:
             schedule = from_betas(config["trained_betas"])
-        elif "beta_schedule" in config:
-            make = known("beta_schedule", _BETAS)
-            steps = get("num_train_timesteps", 1000)
+        elif make is not None:
             schedule = make(get("beta_start", 1e-4), get("beta_end", 0.02), steps)
     except (TypeError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
