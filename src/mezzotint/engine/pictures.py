@@ -187,7 +187,7 @@ def code_spread(read: Reader, count: int, autoencoder: Autoencoder, most: int = 
             autoencoder.encode(to_float(read([items[n] for n in batch])))[0]
             for batch in _batches(len(items))
         ]
-    return torch.cat(codes).transpose(0, 1).flatten(1).std(1)
+    return latent_statistics(torch.cat(codes)[:, None])[1].float()
 
 
 def latent_statistics(stored: Tensor, most: int = 4096) -> tuple[Tensor, Tensor]:

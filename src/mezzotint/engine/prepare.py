@@ -149,11 +149,10 @@ def _decoder(
     network = replace(trained.config, decoder_blocks=wish.blocks or has)
     module = Autoencoder(network)
     module.load_state_dict(trained.state_dict(), strict=False)  # added blocks are the identity
-    encoder = {f"encoder.{name}": value for name, value in trained.encoder.state_dict().items()}
 
     def export(path: Path, state: dict[str, Tensor], more: dict[str, str]) -> None:
         decoder = {f"decoder.{name}": value for name, value in state.items()}
-        save_autoencoder(path, network, encoder | decoder, notes | more)
+        save_autoencoder(path, network, trained.state_dict() | decoder, notes | more)
 
     return Task(
         objectives.decoder(

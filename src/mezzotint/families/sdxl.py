@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mezzotint.checkpoints.layout import Layout
 from mezzotint.checkpoints.tables import clip, ldm_unet
 from mezzotint.families.ldm import Text
 from mezzotint.families.sd1 import SD1
@@ -39,28 +38,28 @@ SDXL = replace(
     scale=0.13025,
     framed=True,
     defaults=replace(SD1.defaults, size=(1024, 1024), guidance=5.0),
-    file=Layout(
+    file=replace(
+        SD1.file,
         kind="SDXL checkpoint",
         places={
-            "network": SD1.file.places["network"],
+            **SD1.file.places,
             "text": "conditioner.embedders.0.transformer.",
             "text2": "conditioner.embedders.1.model.",
-            "autoencoder": SD1.file.places["autoencoder"],
         },
         tables={
             **SD1.file.tables,
             "network": ldm_unet.original(_UNET.depths, _UNET.blocks, convolutions=False),
             "text2": clip.TEXT_OPEN,
         },
-        ignored=SD1.file.ignored,
     ),
-    folder=Layout(
+    folder=replace(
+        SD1.folder,
         kind="SDXL U-Net (diffusers)",
         places={**SD1.folder.places, "text2": "text_encoder_2"},
         tables={
             **SD1.folder.tables,
             "network": ldm_unet.diffusers(convolutions=False),
-            "text2": {**clip.text(), **clip.text("")},
+            "text2": SD1.folder.tables["text"],
         },
     ),
 )
