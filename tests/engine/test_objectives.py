@@ -25,6 +25,7 @@ from mezzotint.families.native import NativeConfig, build
 from mezzotint.modalities.dataset import Item
 from mezzotint.networks.autoencoder import Autoencoder, AutoencoderConfig
 from mezzotint.networks.dit import DiTConfig
+from mezzotint.networks.dual_encoder import DualEncoder, DualEncoderConfig
 
 CONFIG = """
 name = "t"
@@ -292,3 +293,39 @@ def test_latent_statistics() -> None:
     flat = stored.half().double().permute(2, 0, 1, 3, 4).flatten(1)
     torch.testing.assert_close(mean, flat.mean(1))
     torch.testing.assert_close(std, flat.std(1))
+
+
+# --- ranker -----------------------------------------------------------------------------------
+
+
+def _ranking() -> tuple[Objective, DualEncoder, Tensor]:
+    text = CONFIG[: CONFIG.index("[network]")] + CONFIG[CONFIG.index("[train]") :]
+    text = text.replace("flip = true\n", 'embeddings = "e"\n') + '[ranker]\nof = "prior"\n'
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        network = DualEncoder(DualEncoderConfig(4, 3, hidden=8))
+        table = torch.randn(len(ITEMS.items), 4)
+
+    def told(prompts: Sequence[str]) -> Conditioning:
+        assert len(set(prompts)) == len(prompts)
+        return Conditioning(torch.tensor([[1.0, float(p[-1]), float(p[-1]) ** 2] for p in prompts]))
+
+    config = parse_config(text, HERE)
+    return objectives.ranker(config, ITEMS, network, table, told, "text"), network, table  # type: ignore[arg-type]
+
+
+def test_a_ranker_tells_a_pictures_prompt_from_those_of_its_step() -> None:
+    objective, network, table = _ranking()
+    batch = objective.draw(range(8, 16))
+    items = [DataOrder([1.0] * 6, 5).item(n) for n in range(8, 16)]
+    assert torch.equal(batch.x0, table[items])
+    prompts = list(dict.fromkeys(items))  # an item's number is its prompt here
+    vectors = torch.tensor([[1.0, float(n), float(n) ** 2] for n in prompts])
+    logits = network(table[items], vectors)
+    own = logits[torch.arange(8), [prompts.index(item) for item in items]]
+    torch.testing.assert_close(objective.losses(batch), logits.logsumexp(1) - own)
+    # A part of the step is told the whole step's prompts, so the losses are the same.
+    parts = [objective.draw(range(8, 11)), objective.draw(range(11, 16))]
+    found = torch.cat([objective.losses(part) for part in parts])
+    torch.testing.assert_close(found, objective.losses(batch))
+    assert not torch.equal(_ranking()[0].draw(range(16, 24)).x0, batch.x0)

@@ -12,19 +12,22 @@ from PIL import Image
 from torch import Tensor, nn
 
 from mezzotint.checkpoints.files import CheckpointError, load, save
+from mezzotint.diffusion.level import Conditioning
 from mezzotint.engine import generate as engine
 from mezzotint.engine.config import ConfigError, TrainConfig, parse_config
 from mezzotint.engine.data_order import Streams
 from mezzotint.engine.embeddings import read_embeddings, save_embeddings
 from mezzotint.engine.generate import generate
 from mezzotint.engine.objectives import told_embeddings
+from mezzotint.engine.reports import Listener
 from mezzotint.engine.request import Guidance, Request
 from mezzotint.engine.state import TrainError
 from mezzotint.engine.train import train
 from mezzotint.families import catalogue
-from mezzotint.families.model import Defaults, Model
-from mezzotint.families.native import NativeConfig, build, load_model
+from mezzotint.families.model import Defaults, Model, Ranker
+from mezzotint.families.native import NativeConfig, RankerConfig, build, load_model
 from mezzotint.modalities.dataset import open_dataset
+from mezzotint.networks.dual_encoder import DualEncoderConfig
 from mezzotint.networks.mlp import MLPConfig
 from mezzotint.networks.unet import UNetConfig
 
@@ -74,6 +77,21 @@ batch = 8
 learning_rate = 1e-3
 embedding_noise = 0.3
 """
+RANKER = """
+name = "ranker"
+[data]
+source = "pictures"
+size = 8
+embeddings = "embeddings.safetensors"
+[ranker]
+of = "prior/model.safetensors"
+hidden = 16
+candidates = 5
+[train]
+pictures = 32
+batch = 8
+learning_rate = 1e-2
+"""
 NAMES = [f"{label}/{number}.png" for label in "ab" for number in range(4)]
 
 
@@ -116,9 +134,38 @@ def test_both_stages_train_and_the_file_holds_both(folder: Path) -> None:
     assert made.shape == (3, 8, 8) and bool(made.isfinite().all())
 
 
-def test_a_run_that_was_stopped_gives_the_same_weights(folder: Path) -> None:
-    from mezzotint.engine.reports import Listener
+def test_a_ranker_goes_with_its_prior_into_the_file(folder: Path) -> None:
+    prior = train(config(folder, PRIOR), folder / "prior")
+    path = train(config(folder, RANKER), folder / "ranker")
+    asked = iter([True, False, False, False, False])
+    train(config(folder, RANKER), folder / "parts", Listener(stop=lambda: next(asked)))
+    parts = train(config(folder, RANKER), folder / "parts")
+    assert all(torch.equal(v, load(parts)[0][n]) for n, v in load(path)[0].items())
+    found, before = load(path)[0], load(prior)[0]
+    assert all(torch.equal(found[name], value) for name, value in before.items())
+    assert {name.split(".")[0] for name in found.keys() - before.keys()} == {"ranker"}
+    whole = train(config(folder, MODEL, ("prior/model", "ranker/model")), folder / "model")
+    model = load_model(whole)[0]
+    assert model.prior is not None and model.prior.ranker is not None
+    assert model.prior.ranker.candidates == 5
+    assert torch.equal(load(whole)[0]["ranker.text.weight"], found["ranker.text.weight"])
+    (made,) = generate(catalogue.load(str(whole)), Request("b", (3,)))
+    assert bool(made.isfinite().all())
+    for change, error in (
+        (("prior/model", "lost/model"), "lost/model.safetensors: no such file"),
+        (("prior/model", "model/model"), "ranker.of = .* does not make embeddings"),
+        (("candidates = 5", "candidates = 0"), "ranker.candidates = 0: it must be above 0"),
+        (("hidden = 16", "hidden = 0"), "ranker.hidden = 0: it must be above 0"),
+        (("hidden = 16", "dropout = 1"), r"ranker.dropout = 1.0: it must lie in \[0, 1\)"),
+    ):
+        with pytest.raises((TrainError, ConfigError, CheckpointError), match=error):
+            train(config(folder, RANKER, change), folder / "other")
+    save_embeddings(folder / "embeddings.safetensors", NAMES, -embeddings())
+    with pytest.raises(TrainError, match="ranker.of = .* learnt other embeddings"):
+        train(config(folder, RANKER), folder / "other")
 
+
+def test_a_run_that_was_stopped_gives_the_same_weights(folder: Path) -> None:
     whole = train(config(folder, PRIOR), folder / "whole")
     asked = iter([True, False, False])
     train(config(folder, PRIOR), folder / "parts", Listener(stop=lambda: next(asked)))
@@ -176,6 +223,8 @@ def test_what_is_told_is_the_embedding_of_the_picture_or_nothing(folder: Path) -
         (PRIOR, 'embeddings = "embeddings.safetensors"\n', "", "give both or neither"),
         (MODEL, 'embeddings = "embeddings.safetensors"\n', "", "give both or neither"),
         (MODEL, 'prior = "prior/model.safetensors"\n', "", "give both or neither"),
+        (RANKER, 'embeddings = "embeddings.safetensors"\n', "", "give both or neither"),
+        (RANKER, "size = 8\n", "size = 8\nflip = true\n", "data.flip"),
         (PRIOR, '"class"', '"none"', "set model.condition"),
         (PRIOR, '"class"\n', '"class"\nlatent = "x"\n', "leave model.latent"),
         (PRIOR, "size = 8\n", "size = 8\nflip = true\n", "data.flip"),
@@ -234,10 +283,11 @@ _MODEL = replace(
 )
 
 
-def tiny() -> Model:
+def tiny(candidates: int = 0) -> Model:
+    ranker = RankerConfig(DualEncoderConfig(6, 2, 8), candidates) if candidates else None
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = build(_MODEL)
+        model = build(replace(_MODEL, prior=replace(_PRIOR, ranker=ranker)))
         parts = nn.ModuleDict(model.parts)
         for weight in parts.parameters():
             nn.init.normal_(weight, std=0.2)
@@ -245,9 +295,10 @@ def tiny() -> Model:
     return model
 
 
+@pytest.mark.parametrize("candidates", [0, 7])
 @pytest.mark.parametrize("sampler", ["dpmpp_2m", "euler_ancestral"])
-def test_a_seed_gives_the_same_bits_in_any_batch(sampler: str) -> None:
-    model = tiny()
+def test_a_seed_gives_the_same_bits_in_any_batch(sampler: str, candidates: int) -> None:
+    model = tiny(candidates)
     whole = generate(model, Request("a", (5, 2, 9), sampler=sampler))
     assert all(
         torch.equal(generate(model, Request("a", (seed,), sampler=sampler))[0], made)
@@ -274,6 +325,32 @@ def test_the_prior_walks_on_noise_of_its_own_from_the_prompt_and_the_seed() -> N
     assert not torch.allclose(same, vectors[0].clamp(-1, 1))
 
 
+@pytest.mark.parametrize("sampler", ["dpmpp_2m", "euler_ancestral"])
+def test_a_ranker_takes_the_best_of_embeddings_on_noise_of_their_own(sampler: str) -> None:
+    prior = tiny(7).prior
+    assert prior is not None and prior.ranker is not None
+    prior = replace(prior, defaults=replace(prior.defaults, sampler=sampler))
+    assert prior.ranker is not None
+    scores, seen = torch.tensor([0.1, 0.2, 0.9, 0.3, 0.8, 0.0, 0.4]), list[Tensor]()
+
+    def score(embeddings: Tensor, told: Conditioning) -> Tensor:
+        seen.append(embeddings)
+        return scores
+
+    planned = engine.plan(prior, Request("a", (0,)))
+    chosen = engine._imagine(replace(prior, ranker=Ranker(7, score)), planned, 3)
+    (made,) = seen
+    assert made.shape == (7, 6) and torch.equal(chosen, made[2:3])
+    assert len({tuple(v.tolist()) for v in made}) == 7
+    # The first candidate is the one that a prior without a ranker makes.
+    alone = engine._imagine(replace(prior, ranker=None), planned, 3)
+    torch.testing.assert_close(alone, made[:1])
+    # By its own ranker the best is taken, and the prompt decides which that is.
+    best = engine._imagine(prior, planned, 3)
+    logits = prior.ranker.score(made, planned.prompt.told)
+    assert torch.equal(best, made[logits.argmax()][None])
+
+
 def test_the_prior_and_its_model_are_told_by_the_same_conditioner() -> None:
     model = tiny()
     assert model.prior is not None and model.prior.conditioner is model.conditioner
@@ -281,6 +358,8 @@ def test_the_prior_and_its_model_are_told_by_the_same_conditioner() -> None:
         replace(_MODEL, classes=("a", "c"), prior=_PRIOR)
     with pytest.raises(ValueError, match="has no prior of its own"):
         replace(_MODEL, prior=_MODEL)
+    with pytest.raises(ValueError, match="a ranker is for embeddings"):
+        replace(_MODEL, ranker=RankerConfig(DualEncoderConfig(6, 2, 8), 2))
 
 
 def test_the_embedding_matters_to_the_picture() -> None:

@@ -25,7 +25,7 @@ from mezzotint.networks.autoencoder import AutoencoderConfig
 from mezzotint.networks.mlp import MLPConfig
 
 T = TypeVar("T")
-Part = TypeVar("Part", "DataConfig", "ModelConfig", "DecoderConfig")
+Part = TypeVar("Part", "DataConfig", "ModelConfig", "DecoderConfig", "RankingConfig")
 
 
 class ConfigError(ValueError):
@@ -37,8 +37,8 @@ class DataConfig:
     """source: folder or prepared archive, relative to the configuration file.
     size: edge of the square pictures, in pixels; channels: "grey", "rgb" or "rgba".
     split, sets: train on these only; none takes all.
-    embeddings: a file of the pictures' embeddings, which an "mlp" learns to make, and a model
-        with a prior is told.
+    embeddings: a file of the pictures' embeddings, which an "mlp" learns to make, a ranker to
+        rank, and a model with a prior is told.
     flip: mirror every other picture; crop: learn random squares of this edge (autoencoders
         and decoders).
     skip_bad: leave damaged files out instead of stopping.
@@ -102,6 +102,21 @@ class DecoderConfig:
 
 
 @dataclass(frozen=True)
+class RankingConfig:
+    """How well embeddings go with prompts, learnt from a data set, for a trained prior.
+
+    of: the prior's model file; the run's file is the prior with its ranker.
+    hidden, dropout: of the dual encoder.
+    candidates: how many embeddings the prior is to make for the one that is taken.
+    """
+
+    of: str
+    hidden: int = 1024
+    dropout: float = 0.4
+    candidates: int = 16
+
+
+@dataclass(frozen=True)
 class StepsConfig:
     """How long, how fast, and what is reported.  Amounts are counted in pictures.
 
@@ -159,7 +174,8 @@ class StepsConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """One run: a diffusion model (``network`` and ``model``), an ``autoencoder`` or a ``decoder``.
+    """One run: a diffusion model (``network`` and ``model``), an ``autoencoder``, a ``decoder`` or
+    a ``ranker``.
 
     The network's channels and conditioning widths are placeholders here: the data decide them.
     """
@@ -171,6 +187,7 @@ class TrainConfig:
     model: ModelConfig | None = None
     autoencoder: AutoencoderConfig | None = None
     decoder: DecoderConfig | None = None
+    ranker: RankingConfig | None = None
     seed: int = 0
 
 
@@ -301,7 +318,7 @@ def parse_config(text: str, folder: Path) -> TrainConfig:
             raise ConfigError(f"missing {'key' if key == 'name' else 'table'} {key}")
     data = _fill(DataConfig, document["data"], "data", {})
     channels = CHANNELS[data.channels]
-    network = model = autoencoder = decoder = None
+    network = model = autoencoder = decoder = ranker = None
     if "network" in document:
         network = _network(document["network"], channels)
     if "model" in document:
@@ -313,6 +330,9 @@ def parse_config(text: str, folder: Path) -> TrainConfig:
     if "decoder" in document:
         decoder = _fill(DecoderConfig, document["decoder"], "decoder", {})
         decoder = _located(decoder, folder, ("of",))
+    if "ranker" in document:
+        ranker = _fill(RankingConfig, document["ranker"], "ranker", {})
+        ranker = _located(ranker, folder, ("of",))
     config = TrainConfig(
         name=_value(str, document["name"], "name"),
         seed=_value(int, document.get("seed", 0), "seed"),
@@ -322,6 +342,7 @@ def parse_config(text: str, folder: Path) -> TrainConfig:
         model=model,
         autoencoder=autoencoder,
         decoder=decoder,
+        ranker=ranker,
     )
     check(config)
     return config
@@ -369,6 +390,12 @@ def _positive(config: TrainConfig) -> None:
     above = {"data.size": data.size, "train.pictures": train.pictures, "train.batch": train.batch}
     above |= {"train.learning_rate": train.learning_rate, "train.log_steps": train.log_steps}
     above |= {"train.level_std": train.level_std}
+    if config.ranker is not None:
+        above |= {
+            f"ranker.{name}": getattr(config.ranker, name) for name in ("hidden", "candidates")
+        }
+        if not 0 <= config.ranker.dropout < 1:
+            raise ConfigError(f"ranker.dropout = {config.ranker.dropout}: it must lie in [0, 1)")
     for key, value in above.items():
         if value <= 0:
             raise ConfigError(f"{key} = {value}: it must be above 0")
@@ -395,6 +422,7 @@ def _check_embeddings(config: TrainConfig) -> None:
     condition, latent, told = "none", None, None
     if model is not None:
         condition, latent, told = model.condition, model.latent, model.prior
+    ranks = config.ranker is not None
     if (makes or told) and condition == "none":
         raise ConfigError("embeddings are made of a condition: set model.condition")
     if makes and (latent or told):
@@ -402,10 +430,10 @@ def _check_embeddings(config: TrainConfig) -> None:
             "network.kind = 'mlp' makes embeddings: leave model.latent and model.prior to the "
             "network that makes pictures"
         )
-    if bool(makes or told) != (data.embeddings is not None):
+    if bool(makes or told or ranks) != (data.embeddings is not None):
         raise ConfigError(
-            "data.embeddings is for network.kind = 'mlp', which learns to make them, and for "
-            "model.prior, which makes them when pictures are generated: give both or neither"
+            "data.embeddings is for network.kind = 'mlp', which learns to make them, for [ranker], "
+            "and for model.prior, which makes them for `generate`: give both or neither"
         )
     if data.embeddings is not None and data.flip:
         raise ConfigError("data.flip: a mirrored picture has another embedding: leave it out")
@@ -417,9 +445,9 @@ def check(config: TrainConfig) -> None:
     """Raises ConfigError where keys contradict each other."""
     _positive(config)
     data, train, model = config.data, config.train, config.model
-    if (config.network, config.autoencoder, config.decoder).count(None) != 2:
+    if (config.network, config.autoencoder, config.decoder, config.ranker).count(None) != 3:
         raise ConfigError(
-            "a run trains one thing: give either [network] or [autoencoder] or [decoder]"
+            "a run trains one thing: give one of [network], [autoencoder], [decoder], [ranker]"
         )
     if (config.network is None) != (model is None):
         raise ConfigError("[network] and [model] go together; nothing else has a [model]")
@@ -463,7 +491,7 @@ def check(config: TrainConfig) -> None:
 def flat(config: TrainConfig) -> dict[str, Any]:
     """Every key of the file with its value, ``table.key`` by dotted name."""
     found: dict[str, Any] = {"name": config.name, "seed": config.seed}
-    for table in ("data", "network", "model", "autoencoder", "decoder", "train"):
+    for table in ("data", "network", "model", "autoencoder", "decoder", "ranker", "train"):
         part = getattr(config, table)
         if not is_dataclass(part):
             continue

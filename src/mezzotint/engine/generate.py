@@ -84,9 +84,35 @@ def _told(model: Model, prompt: _Prompt, seed: int) -> Conditioning:
     if imagining is None:
         embedding = torch.zeros(1, *prior.codec.shape(()), device=device(prior))
     else:
-        embedding = _walk(prior, Request("", (seed,)), imagining, 0, None, "prior/")
+        embedding = _imagine(prior, imagining, seed)
     assert told.vector is not None  # a model with a prior is told something to make one of
     return told._replace(vector=torch.cat([told.vector, embedding], dim=1))
+
+
+def _imagine(prior: Model, planned: _Plan, seed: int) -> Tensor:
+    """The embedding ``(1, K)`` that a prior makes: of its ranker's candidates the best.
+
+    They are one batch, and each has noise of its own; so a seed's are always the same.
+    """
+    ranker = prior.ranker
+    names = [f"prior/{number}/" for number in range(1 if ranker is None else ranker.candidates)]
+    shape, place = prior.codec.shape(()), device(prior)
+
+    def draws(kind: str, index: int) -> Tensor:
+        return torch.cat([batch([seed], name + kind, index, shape) for name in names]).to(place)
+
+    told = guidance.expand_conditioning(planned.prompt.told, len(names))
+    x = start(prior, Request("", (seed,)), planned.path, draws("start", 0))
+    denoise = _guided(prior, Guidance(), planned, planned.negative.told)
+
+    def noise(index: int) -> Tensor:
+        return draws("step", index)
+
+    for step in planned.sampler.run(denoise, x, planned.path, told, noise):
+        x = step.x
+    if ranker is None:
+        return x
+    return x[ranker.score(x, told).argmax()][None]
 
 
 def plan(model: Model, request: Request) -> _Plan:
@@ -154,25 +180,20 @@ def _coarse_mask(mask: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def _walk(
-    model: Model,
-    request: Request,
-    planned: _Plan,
-    number: int,
-    listener: Listener | None,
-    streams: str = "",
+    model: Model, request: Request, planned: _Plan, number: int, listener: Listener | None
 ) -> Tensor:
-    """From noise to the ``x0`` of seed ``number``, ``(1, …)``; ``streams`` prefixes the noise's."""
+    """From noise to the ``x0`` of seed ``number``, ``(1, …)``."""
     place, seed = device(model), request.seeds[number]
     shape = model.codec.shape(planned.size)
     told = _told(model, planned.prompt, seed)
     negative = told if planned.scale == 1 else _told(model, planned.negative, seed)
     path, denoise = planned.path, _guided(model, request.guidance, planned, negative)
-    x = start(model, request, path, batch([seed], f"{streams}start", 0, shape).to(place))
+    x = start(model, request, path, batch([seed], "start", 0, shape).to(place))
     if request.known is not None:
         known = model.codec.encode(request.known.media[None].to(place))
         mask = _coarse_mask(request.known.mask, shape).to(place)
         denoise = guidance.constrained(denoise, guidance.known_region(known, mask))
-    noise = stream([seed], f"{streams}step", x)
+    noise = stream([seed], "step", x)
     for step in planned.sampler.run(denoise, x, path, told, noise):
         x = step.x
         if listener is not None:

@@ -25,12 +25,14 @@ from mezzotint.engine.pictures import Reader, to_float
 from mezzotint.families.model import Conditioner, Model
 from mezzotint.modalities.dataset import Dataset, Item
 from mezzotint.networks.autoencoder import Autoencoder, kl_divergence
+from mezzotint.networks.dual_encoder import DualEncoder
 
 
 class Batch(NamedTuple):
     """Samples of a step.
 
-    x0: ``(B, C, *spatial)`` what is learnt; eps: its noise (an autoencoder's: of the code).
+    x0: ``(B, C, *spatial)`` what is learnt; eps: its noise (an autoencoder's: of the code; a
+        ranker's: the row of its prompt among those of the conditioning).
     level: ``(B,)`` float64 on the CPU, None for an autoencoder; time: the schedule's, ``(B,)``.
     """
 
@@ -290,3 +292,55 @@ def decoder(
         return reconstruction_loss(network.decode(mean + batch.eps).float(), batch.x0, weight)
 
     return Objective(network.decoder, draw, per_sample)
+
+
+# --- ranker -----------------------------------------------------------------------------------
+
+
+def ranker(
+    config: TrainConfig,
+    dataset: Dataset,
+    network: DualEncoder,
+    embeddings: Tensor,
+    conditioner: Conditioner,
+    condition: str,
+) -> Objective:
+    """A ranker's objective: ``−log softmax_j logit(picture, prompt_j)`` at the picture's prompt.
+
+    The prompts are those of the whole step (InfoNCE, van den Oord et al. 2018, eq. 4), whatever
+    part of it a process or a micro-batch has; prompts that are the same count once.
+
+    Args:
+        embeddings: ``(items, K)`` of the pictures.
+        condition: "class" or "text", what the prompts are.
+    """
+    order = DataOrder([item.weight for item in dataset.items], config.seed)
+    streams, size = Streams(config.seed), config.train.batch
+
+    @lru_cache(maxsize=2)
+    def step(number: int) -> tuple[list[int], Tensor, Tensor]:
+        """The items of a step, the rows of their prompts, and all prompts' vectors."""
+        numbers = range(number * size, (number + 1) * size)
+        items = [order.item(n) for n in numbers]
+        prompts = [
+            prompt_of(dataset.items[item], condition, float(choice))
+            for item, choice in zip(items, streams("caption", numbers), strict=True)
+        ]
+        rows = {prompt: row for row, prompt in enumerate(dict.fromkeys(prompts))}
+        vectors = conditioner(list(rows)).vector
+        assert vectors is not None  # a class or a text has one
+        return items, torch.tensor([rows[prompt] for prompt in prompts]), vectors
+
+    def draw(numbers: Sequence[int]) -> Batch:
+        items, rows, vectors = step(numbers[0] // size)
+        places = [n % size for n in numbers]
+        x0 = embeddings[[items[place] for place in places]]
+        none = torch.zeros(len(numbers), dtype=torch.float64)
+        return Batch(x0, rows[places], None, none, Conditioning(vectors))
+
+    def per_sample(batch: Batch) -> Tensor:
+        assert batch.conditioning.vector is not None
+        logits = network(batch.x0, batch.conditioning.vector).float()
+        return nn.functional.cross_entropy(logits, batch.eps, reduction="none")
+
+    return Objective(network, draw, per_sample)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mezzotint.engine import objectives
 from mezzotint.engine.captions import caption_features
-from mezzotint.engine.config import DecoderConfig, TrainConfig
+from mezzotint.engine.config import DecoderConfig, RankingConfig, TrainConfig
 from mezzotint.engine.embeddings import read_embeddings
 from mezzotint.engine.objectives import Objective
 from mezzotint.engine.pictures import (
@@ -33,9 +33,11 @@ from mezzotint.engine.team import Team
 from mezzotint.families.model import Conditioner, Model
 from mezzotint.families.native import (
     CHANNELS,
+    EmbeddingCodec,
     LatentConfig,
     NativeConfig,
     NetworkConfig,
+    RankerConfig,
     build,
     load_model,
     save_model,
@@ -45,6 +47,7 @@ from mezzotint.modalities.dataset import Dataset, open_dataset
 from mezzotint.networks.autoencoder import Autoencoder, AutoencoderConfig
 from mezzotint.networks.bert import BertConfig
 from mezzotint.networks.dit import DiTConfig
+from mezzotint.networks.dual_encoder import DualEncoder, DualEncoderConfig
 from mezzotint.networks.mlp import MLPConfig
 
 T = TypeVar("T")
@@ -98,6 +101,8 @@ def prepare(config: TrainConfig, run: Path, team: Team, listener: Listener) -> T
         return _autoencoder(config, config.autoencoder, dataset, _shared(team, cached), notes)
     if config.decoder is not None:
         return _decoder(config, config.decoder, dataset, _shared(team, cached), notes)
+    if config.ranker is not None:
+        return _ranker(config, config.ranker, dataset, folder, team, listener.note, notes)
     return _diffusion(config, dataset, now, cached, folder, team, listener, notes)
 
 
@@ -167,6 +172,50 @@ def _decoder(
     )
 
 
+def _ranker(
+    config: TrainConfig,
+    wish: RankingConfig,
+    dataset: Dataset,
+    folder: Path,
+    team: Team,
+    note: Note,
+    notes: dict[str, str],
+) -> Task:
+    assert config.data.embeddings is not None
+    prior, description = load_model(Path(wish.of))
+    embeddings, mark = read_embeddings(Path(config.data.embeddings), dataset)
+    _check_prior("ranker.of", wish.of, description, embeddings, mark)
+    _check_conditions(dataset, description.condition)
+    width = embeddings.shape[1]
+    told = prior.conditioner([""]).vector
+    assert told is not None  # a prior is told a class or a text
+    network = DualEncoderConfig(width, told.shape[1], wish.hidden, wish.dropout)
+    conditioner = _conditioner(config, dataset, prior, description.condition, folder, team, note)
+    objective = objectives.ranker(
+        config, dataset, DualEncoder(network), embeddings, conditioner, description.condition
+    )
+
+    def export(path: Path, state: dict[str, Tensor], more: dict[str, str]) -> None:
+        tensors = {f"network.{name}": value for name, value in prior.network.state_dict().items()}
+        tensors |= {f"ranker.{name}": value for name, value in state.items()}
+        ranked = {f"ranker {name}": value for name, value in (notes | more).items()}
+        ranked["embeddings"] = mark
+        ranker = RankerConfig(network, wish.candidates)
+        save_model(
+            path, replace(description, ranker=ranker, notes=description.notes | ranked), tensors
+        )
+
+    return Task(
+        objective,
+        f"{fingerprint(dataset)} {mark}",
+        len(dataset.items),
+        levels=False,
+        export=export,
+        preview=None,
+        notes=notes,
+    )
+
+
 # --- diffusion --------------------------------------------------------------------------------
 
 
@@ -192,11 +241,16 @@ def _check_conditions(dataset: Dataset, condition: str) -> None:
 
 
 def _conditioner(
-    config: TrainConfig, dataset: Dataset, model: Model, folder: Path, team: Team, note: Note
+    config: TrainConfig,
+    dataset: Dataset,
+    model: Model,
+    condition: str,
+    folder: Path,
+    team: Team,
+    note: Note,
 ) -> Conditioner:
     """What the model is told of a prompt; the features of captions are computed beforehand."""
-    assert config.model is not None
-    if config.model.condition != "text":
+    if condition != "text":
         return model.conditioner
     encoder = load_text_encoder()
     ids = {"": encoder.ids("")}  # no prompt, for guidance
@@ -207,7 +261,7 @@ def _conditioner(
             except ValueError as error:
                 raise TrainError(f"{item.name}: its caption cannot be used: {error}") from error
     kept = folder if config.data.cache else None
-    tokens = not isinstance(config.network, MLPConfig)
+    tokens = not isinstance(model.codec, EmbeddingCodec)
     return _shared(team, lambda: caption_features(ids, encoder, kept, team.first, note, tokens))
 
 
@@ -295,23 +349,21 @@ def _latent_subject(
     )
 
 
-def _load_prior(
-    path: str, embeddings: Tensor, condition: str, classes: tuple[str, ...]
-) -> tuple[Model, NativeConfig]:
-    """A trained prior, which must make embeddings such as the data's, of the same prompts."""
-    prior, description = load_model(Path(path))
-    if (description.condition, description.classes) != (condition, classes):
-        raise TrainError(
-            f"model.prior = {path!r} is told other prompts ({description.condition}, "
-            f"{len(description.classes)} classes) than this model ({condition}, {len(classes)})"
-        )
+def _check_prior(
+    key: str, path: str, description: NativeConfig, embeddings: Tensor, mark: str
+) -> None:
+    """A trained prior must make embeddings such as the data's."""
     network = description.network
     if not isinstance(network, MLPConfig) or network.in_channels != embeddings.shape[1]:
         raise TrainError(
-            f"model.prior = {path!r} does not make embeddings of {embeddings.shape[1]} numbers, as "
+            f"{key} = {path!r} does not make embeddings of {embeddings.shape[1]} numbers, as "
             "data.embeddings has: train one with network.kind = 'mlp' on the same file"
         )
-    return prior, description
+    if description.notes.get("embeddings", mark) != mark:
+        raise TrainError(
+            f"{key} = {path!r} learnt other embeddings than those of data.embeddings: train it "
+            "again on this file"
+        )
 
 
 def _diffusion(
@@ -329,19 +381,22 @@ def _diffusion(
     _check_conditions(dataset, settings.condition)
     first = None if settings.init is None else load_model(Path(settings.init))
     classes = dataset.classes if settings.condition == "class" else ()
-    identity, embeddings, prior, description = fingerprint(dataset), None, None, None
+    identity, mark = fingerprint(dataset), ""
+    embeddings, prior, description = None, None, None
     if data.embeddings is not None:
         embeddings, mark = read_embeddings(Path(data.embeddings), dataset)
         identity = f"{identity} {mark}"
         notes = notes | {"embeddings": mark}
     if settings.prior is not None:
         assert embeddings is not None  # the configuration gives both or neither
-        prior, description = _load_prior(settings.prior, embeddings, settings.condition, classes)
-        if description.notes.get("embeddings", notes["embeddings"]) != notes["embeddings"]:
+        prior, description = load_model(Path(settings.prior))
+        if (description.condition, description.classes) != (settings.condition, classes):
             raise TrainError(
-                f"model.prior = {settings.prior!r} learnt other embeddings than those of "
-                f"{data.embeddings}: train it again on this file"
+                f"model.prior = {settings.prior!r} is told other prompts "
+                f"({description.condition}, {len(description.classes)} classes) than this model "
+                f"({settings.condition}, {len(classes)})"
             )
+        _check_prior("model.prior", settings.prior, description, embeddings, mark)
     if isinstance(config.network, MLPConfig):
         assert embeddings is not None
         subject = _Subject(_embedding_reader(embeddings), embeddings.shape[1])
@@ -375,10 +430,13 @@ def _diffusion(
         frozen["autoencoder"] = subject.autoencoder
     if prior is not None:
         frozen["prior"] = prior.network
+        frozen |= {name: part for name, part in prior.parts.items() if name == "ranker"}
     model = _build(native, frozen)
     if first is not None:
         _start_from(model, native, *first, str(settings.init))
-    conditioner = _conditioner(config, dataset, model, folder, team, listener.note)
+    conditioner = _conditioner(
+        config, dataset, model, settings.condition, folder, team, listener.note
+    )
     objective = objectives.diffusion(config, dataset, model, subject.read, conditioner, told)
     return _task(objective, dataset, identity, model, native, frozen, notes)
 

@@ -63,6 +63,16 @@ class Weaker(NamedTuple):
 WHOLE = Weaker()
 
 
+class Ranker(NamedTuple):
+    """What a prior chooses by: ``score(embeddings (B, K), told)`` → ``(B,)``, more is better.
+
+    candidates: how many embeddings are made for the one that is taken.
+    """
+
+    candidates: int
+    score: Callable[[Tensor, Conditioning], Tensor]
+
+
 class NetworkCall(Protocol):
     """The network behind one signature."""
 
@@ -79,6 +89,7 @@ class Model:
     framing: what it is told of the media's size, ``(1, K)``, joined to the vector of the prompt.
     prior: a model that first makes an embedding of the same prompt; it is told to this one as
         the last entries of the vector, zeros where the prompt is empty.
+    ranker: of a prior, how it chooses among several embeddings of a prompt; none makes one.
     """
 
     name: str
@@ -92,6 +103,7 @@ class Model:
     parts: dict[str, nn.Module]
     prior: Model | None = None
     framing: Callable[[Sequence[int]], Tensor] | None = None
+    ranker: Ranker | None = None
 
     def denoise(self, weaker: Weaker = WHOLE) -> Denoiser:
         """This model as a denoiser, or its weaker self."""

@@ -28,10 +28,12 @@ from mezzotint.families.model import (
     Defaults,
     Model,
     NetworkCall,
+    Ranker,
     Weaker,
 )
 from mezzotint.networks.autoencoder import Autoencoder, AutoencoderConfig
 from mezzotint.networks.dit import DiT, DiTConfig
+from mezzotint.networks.dual_encoder import DualEncoder, DualEncoderConfig
 from mezzotint.networks.mlp import MLP, MLPConfig
 from mezzotint.networks.unet import UNet, UNetConfig
 
@@ -65,6 +67,15 @@ class LatentConfig:
 
 
 @dataclass(frozen=True)
+class RankerConfig:
+    """The dual encoder by which a prior takes the best of so many ``candidates`` (Ramesh et al.
+    2022, §2.2, who make two)."""
+
+    network: DualEncoderConfig
+    candidates: int
+
+
+@dataclass(frozen=True)
 class NativeConfig:
     """All that a native model file says of itself.
 
@@ -72,6 +83,7 @@ class NativeConfig:
     prediction: a row of :data:`mezzotint.diffusion.prediction.ROWS`; schedule: of SCHEDULES.
     prior: the model that makes, of the same prompt, the picture's embedding, which this model is
         told beside the prompt (unCLIP, Ramesh et al. 2022); its network is an MLP.
+    ranker: of a prior, how it chooses among several embeddings.
     """
 
     name: str
@@ -84,10 +96,13 @@ class NativeConfig:
     classes: tuple[str, ...] = ()
     latent: LatentConfig | None = None
     prior: NativeConfig | None = None
+    ranker: RankerConfig | None = None
     notes: dict[str, str] = field(default_factory=dict)  # licence, trained pictures, …
 
     def __post_init__(self) -> None:
         prior = self.prior
+        if self.ranker is not None and not isinstance(self.network, MLPConfig):
+            raise ValueError("a ranker is for embeddings: its model's network is an MLP")
         if prior is None:
             return
         if (prior.condition, prior.classes) != (self.condition, self.classes):
@@ -135,13 +150,17 @@ def from_json(text: str) -> NativeConfig:
 def _config(kind: str, values: dict[str, Any]) -> NativeConfig:
     network = NETWORKS[kind][0](**values.pop("network"))
     defaults = Defaults(**values.pop("defaults"))
-    latent, prior = values.pop("latent"), values.pop("prior", None)
+    latent, prior, ranker = (values.pop(name, None) for name in ("latent", "prior", "ranker"))
     if latent is not None:
         latent["autoencoder"] = AutoencoderConfig(**latent["autoencoder"])
         latent = LatentConfig(**latent)
     if prior is not None:
         prior = _config("mlp", prior)
-    return NativeConfig(network=network, defaults=defaults, latent=latent, prior=prior, **values)
+    if ranker is not None:
+        ranker = RankerConfig(DualEncoderConfig(**ranker["network"]), ranker["candidates"])
+    return NativeConfig(
+        network=network, defaults=defaults, latent=latent, prior=prior, ranker=ranker, **values
+    )
 
 
 # --- its parts --------------------------------------------------------------------------------
@@ -234,6 +253,14 @@ def _call(network: Network) -> NetworkCall:
     return call
 
 
+def _ranker(candidates: int, network: DualEncoder) -> Ranker:
+    def score(embeddings: Tensor, told: Conditioning) -> Tensor:
+        assert told.vector is not None  # a prior is told a class or a text
+        return network(embeddings, told.vector[:1])[:, 0]
+
+    return Ranker(candidates, score)
+
+
 def class_conditioner(classes: Sequence[str]) -> Conditioner:
     """A prompt is a class's name; its one-hot is the pooled vector, zeros the unconditional."""
     rows = {name: number for number, name in enumerate(classes)}
@@ -310,6 +337,11 @@ def build(config: NativeConfig, conditioner: Conditioner | None = None) -> Model
         parts["autoencoder"] = codec.autoencoder
     if prior is not None:
         parts["prior"] = prior.network
+        parts |= {name: part for name, part in prior.parts.items() if name == "ranker"}
+    ranker = None
+    if config.ranker is not None:
+        parts["ranker"] = dual_encoder = DualEncoder(config.ranker.network)
+        ranker = _ranker(config.ranker.candidates, dual_encoder)
     return Model(
         name=config.name,
         network=network,
@@ -321,6 +353,7 @@ def build(config: NativeConfig, conditioner: Conditioner | None = None) -> Model
         defaults=config.defaults,
         parts=parts,
         prior=prior,
+        ranker=ranker,
     )
 
 
