@@ -169,9 +169,9 @@ from it, one picture a concept, one seed, nothing picked by hand. The prompt is 
   A concept is asked only if it has two drawings or more; where too few held-out ones have, the
   candidates are filled up with labels of further concepts that are never asked.
 - **The second judge** looks with other eyes: gradients and colours, no network at all. A model
-  whose prior makes EfficientNet-Lite0 features, as that of `icons` does, has learnt from the first
-  judge's eyes and may please them too well; of these it knows nothing. They see less, so compare
-  the shares of the ceilings.
+  whose prior makes EfficientNet-Lite0 features and chooses among them by the words, as that of
+  `icons` does, has learnt from the first judge's eyes and may please them too well; of these it
+  knows nothing. They see less, so compare the shares of the ceilings.
 - **KID-EffLite0.** The unbiased squared kernel distance (cubic polynomial kernel) between the 1280
   pooled EfficientNet-Lite0 features of our pictures and of {reference} real drawings of other
   concepts, at 64 px on white. It is not comparable with an FID or a KID on Inception features.
