@@ -68,7 +68,10 @@ def test_a_whole_file() -> None:
     assert config.train.ema == (0.05, 0.10)
 
 
-@pytest.mark.parametrize("text", [DIT, AUTOENCODER])
+INTERVAL = DIT.replace("[model]", "[model]\nguidance_interval = [0.4, 1.0]")
+
+
+@pytest.mark.parametrize("text", [DIT, INTERVAL, AUTOENCODER])
 def test_what_is_written_is_read_again(text: str) -> None:
     config = parse_config(text.replace('"digits"', '"a \\"quoted\\" name ü"', 1), HERE)
     assert parse_config(to_toml(config), HERE) == config
@@ -105,6 +108,11 @@ def test_what_is_written_is_read_again(text: str) -> None:
         ("patch = 2", "patch = 2\nin_channels = 4", "network.in_channels follows from the data"),
         ("[model]", "[model]\nsampler = 'eulr'", "model.sampler: unknown sampler 'eulr'"),
         ("[model]", "[model]\nspacing = 'karas'", "model.spacing: no spacing named 'karas'"),
+        (
+            "[model]",
+            "[model]\nguidance_interval = [0.6, 0.4]",
+            "model.guidance_interval = [0.6, 0.4]: two times, 0 <= low < high <= 1",
+        ),
         ("[model]", "[modell]", "unknown key modell; the nearest known is 'model'"),
         ('name = "digits"', "", "missing key name"),
         ('name = "digits"', "name = ", "not readable as TOML"),
@@ -172,7 +180,9 @@ def test_differences_name_the_keys_that_may_not_change() -> None:
     longer = replace(old, train=replace(old.train, pictures=128, log_steps=3))
     assert differences(old, longer) == []
     assert old.model is not None
-    assert differences(old, replace(old, model=replace(old.model, guidance=5.0))) == []
+    defaults = replace(old.model, guidance=5.0, guidance_interval=(0.4, 1.0))
+    assert differences(old, replace(old, model=defaults)) == []
+    assert defaults.defaults(8).interval == (0.4, 1.0)
     wider = replace(old, network=replace(old.network, width=48))  # type: ignore[type-var]
     assert differences(old, wider) == ["network.width (24, now 48)"]
     other = replace(old, seed=1, train=replace(old.train, batch=4))

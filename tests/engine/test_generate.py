@@ -120,6 +120,16 @@ def test_an_interval_over_the_whole_path_is_no_interval() -> None:
     assert torch.equal(generate(model, wish)[0], generate(model, whole)[0])
 
 
+def test_a_models_own_interval_is_what_a_request_takes_when_it_does_not_say() -> None:
+    plain = make()
+    model = replace(plain, defaults=replace(plain.defaults, interval=(0.4, 1.0)))
+    said = Request("a", (1,), guidance=Guidance(interval=(0.4, 1.0)))
+    everywhere = Request("a", (1,), guidance=Guidance(interval=(0.0, 1.0)))
+    assert torch.equal(generate(model, Request("a", (1,)))[0], generate(plain, said)[0])
+    assert torch.equal(generate(model, everywhere)[0], generate(plain, Request("a", (1,)))[0])
+    assert not torch.equal(generate(model, everywhere)[0], generate(plain, said)[0])
+
+
 def test_progress_is_told_after_every_step_and_previews_what_is_believed() -> None:
     told: list[Progress] = []
     shown: list[Tensor] = []

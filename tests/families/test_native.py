@@ -44,6 +44,7 @@ CONFIGS = [
     replace(CONFIG, network=UNetConfig(4, 4, 16, (1, 2), 1, (False, True), 16)),
     replace(CONFIG, latent=LatentConfig(CODE, (0.1, 0.2, 0.3, 0.4), (1.0, 2.0, 3.0, 4.0))),
     replace(CONFIG, condition="class", classes=("a", "b")),
+    replace(CONFIG, defaults=replace(CONFIG.defaults, interval=(0.4, 1.0))),
 ]
 
 

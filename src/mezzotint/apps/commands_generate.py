@@ -161,7 +161,7 @@ def parameters(args: argparse.Namespace, model: Model, seed: int, picture: Tenso
         "sampler": args.sampler or defaults.sampler,
         "spacing": args.spacing or defaults.spacing,
         "guidance": defaults.guidance if args.guidance is None else args.guidance,
-        "interval": args.interval,
+        "interval": args.interval or defaults.interval,
         "rescale": args.rescale or None,
         "apg": args.apg or None,
         "cfg_zero_star": args.cfg_zero_star or None,

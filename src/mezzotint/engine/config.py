@@ -65,7 +65,8 @@ class ModelConfig:
     latent: a trained autoencoder's model file; none diffuses pixels.
     prior: the model file of a trained "mlp", which makes the embeddings when `generate` is asked.
     init: a trained model's file of the same network, to go on from (fine-tuning); none starts anew.
-    steps, guidance, sampler, spacing: what `generate` takes when it is not told.
+    steps, guidance, sampler, spacing: what `generate` takes when it is not told; guidance_interval:
+        the noise times (low, high) at which it guides, none at all of them.
     """
 
     prediction: Literal["x0", "eps", "v", "flow", "edm"]
@@ -76,12 +77,20 @@ class ModelConfig:
     init: str | None = None
     steps: int = 20
     guidance: float = 3.0
+    guidance_interval: tuple[float, float] | None = None
     sampler: str = "dpmpp_2m"
     spacing: str = "linspace"
 
     def defaults(self, size: int) -> Defaults:
         """These defaults at a size, as the model file carries them."""
-        return Defaults((size, size), self.steps, self.guidance, self.sampler, self.spacing)
+        return Defaults(
+            (size, size),
+            self.steps,
+            self.guidance,
+            self.sampler,
+            self.spacing,
+            self.guidance_interval,
+        )
 
 
 @dataclass(frozen=True)
@@ -197,7 +206,8 @@ DERIVED = {"in_channels", "out_channels", "channels", "vector_width", "token_wid
 """Fields of a network that follow from the data and the conditioning."""
 MAY_CHANGE = {
     *(f"data.{name}" for name in ("source", "embeddings", "cache", "cache_folder")),
-    *(f"model.{name}" for name in ("prior", "steps", "guidance", "sampler", "spacing")),
+    *(f"model.{name}" for name in ("prior", "steps", "guidance", "guidance_interval")),
+    *(f"model.{name}" for name in ("sampler", "spacing")),
     *(f"train.{name}" for name in ("pictures", "checkpoint_minutes", "snapshot_pictures")),
     *(f"train.{name}" for name in ("sample_pictures", "sample_prompts", "log_steps")),
     *(f"train.{name}" for name in ("tensorboard", "final_ema")),
@@ -475,6 +485,12 @@ def check(config: TrainConfig) -> None:
                 find(getattr(model, key))
             except ValueError as error:
                 raise ConfigError(f"model.{key}: {error}") from error
+    if model is not None and model.guidance_interval is not None:
+        low, high = model.guidance_interval
+        if not 0 <= low < high <= 1:
+            raise ConfigError(
+                f"model.guidance_interval = {[low, high]}: two times, 0 <= low < high <= 1"
+            )
     if model is not None and (model.schedule == "edm") != (model.prediction == "edm"):
         raise ConfigError("the edm prediction and the edm schedule go together (sigma_data = 0.5)")
     edge = data.crop or data.size

@@ -164,9 +164,10 @@ def _guided(model: Model, wish: Guidance, planned: _Plan, negative: Conditioning
     ]
     rule = _rule(wish, planned.path)
     guided = guidance.classifier_free(plain, negative, planned.scale, rule, contrasts)
-    if wish.interval is None:
+    interval = wish.interval or model.defaults.interval
+    if interval is None:
         return guided
-    ends = model.schedule.level(torch.tensor(wish.interval, dtype=torch.float64))
+    ends = model.schedule.level(torch.tensor(interval, dtype=torch.float64))
     low, high = (ends.sigma / ends.alpha).tolist()  # at alpha = 0 infinity, as meant
     return guidance.interval(guided, plain, low, high)
 

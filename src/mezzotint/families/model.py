@@ -41,13 +41,17 @@ Conditioner = Callable[[Sequence[str]], Conditioning]
 
 @dataclass(frozen=True)
 class Defaults:
-    """What a request takes when it does not say: data of the family."""
+    """What a request takes when it does not say: data of the family.
+
+    interval: ``(low, high)`` of the time t at which guidance is; None is at every t.
+    """
 
     size: tuple[int, ...]  # (height, width) of a picture
     steps: int
     guidance: float
     sampler: str
     spacing: str
+    interval: tuple[float, float] | None = None
 
 
 class Weaker(NamedTuple):
