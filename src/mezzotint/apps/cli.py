@@ -141,7 +141,7 @@ def _generate_parser(parser: argparse.ArgumentParser) -> None:
     guide = parser.add_argument_group("guidance").add_argument
     guide("--guidance", type=_number, metavar="W", help="pull of the prompt; 1 is off")
     guide("--rescale", type=_number, default=0.0, metavar="R", help="against glare, 0 to 1")
-    guide("--interval", type=_interval, metavar="LOW,HIGH", help="only at these t (0,1: all)")
+    guide("--interval", type=_interval, metavar="LOW,HIGH", help="at noise times (0,1: all)")
     guide("--apg", action="store_true", help="adaptive projected guidance")
     guide("--cfg-zero-star", action="store_true", help="CFG-Zero*, for flow models")
     for name, what in (("perturb", "attention layers perturbed"), ("skip", "blocks left out")):
