@@ -96,6 +96,8 @@ def test_what_is_written_is_read_again(text: str) -> None:
         ("batch = 8", "batch = 8\nema = [0.1, 0.1]", "names a width twice"),
         ("batch = 8", "batch = 8\nfinal_ema = 0.2", "set train.snapshot_pictures"),
         ("batch = 8", 'batch = 8\ndecay = "inverse_sqrt"', "needs train.decay_pictures"),
+        ("batch = 8", "batch = 8\nperceptual_weight = 1.0", "perceptual_weight is for a latent"),
+        ("batch = 8", "batch = 8\nperceptual_time = 0.0", "perceptual_time = 0.0: a time"),
         ("batch = 8", "batch = 8\ndrop_condition = 2", "train.drop_condition = 2.0: a share"),
         (
             "batch = 8",

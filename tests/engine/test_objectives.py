@@ -120,6 +120,50 @@ def test_a_network_of_zeros_has_the_loss_of_its_target() -> None:
     assert objective.network is model.network
 
 
+def test_below_a_time_the_error_in_features_counts_too() -> None:
+    """Of a fresh network's ``v = 0`` the estimate of x0 is ``alpha x``; features that are twice
+    x0 see four times its mean square error."""
+    plain, model = _diffusion()
+    config = parse_config(CONFIG, HERE)
+    config = replace(
+        config, train=replace(config.train, perceptual_weight=0.5, perceptual_time=0.6)
+    )
+    found = objectives.diffusion(
+        config,
+        ITEMS,  # type: ignore[arg-type]
+        model,
+        _pixels,
+        model.conditioner,
+        features=lambda z: [2 * z],
+    )
+    batch = found.draw(range(16))
+    assert batch.level is not None
+    alpha, sigma = (part.float().view(-1, 1, 1, 1) for part in batch.level)
+    estimate = alpha * (alpha * batch.x0 + sigma * batch.eps)
+    error = 4 * (estimate - batch.x0).square().flatten(1).mean(1) / (batch.level.sigma**2 + 0.05)
+    low = batch.time < 0.6
+    assert 0 < low.sum() < 16
+    expected = plain.losses(batch) + 0.5 * (error * low).float()
+    torch.testing.assert_close(found.losses(batch), expected)
+    halves = [found.losses(found.draw(part)) for part in (range(8), range(8, 16))]
+    torch.testing.assert_close(torch.cat(halves), expected)
+
+
+def test_the_error_in_features_teaches_the_estimate_alone() -> None:
+    estimate, x0 = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
+    level = Level(torch.tensor([0.8, 0.6]), torch.tensor([0.6, 0.8]))
+    for part in (estimate, x0):
+        part.requires_grad_()
+    found = objectives.perceptual_error(lambda z: [1 * z, z.square()], estimate, x0, level)
+    a, b = estimate.detach(), x0.detach()
+    first, second = a - b, a.square() - b.square()
+    mean = (first.square() + second.square()).flatten(1).mean(1) / 2
+    torch.testing.assert_close(found, mean / torch.tensor([0.41, 0.69]))
+    found.sum().backward()
+    assert x0.grad is None and estimate.grad is not None and bool(estimate.grad.any())
+    assert not objectives.perceptual_error(lambda z: [z], x0, x0, level).any()
+
+
 def test_a_perfect_network_has_no_loss() -> None:
     objective, model = _diffusion("eps")
     batch = objective.draw(range(4))

@@ -277,6 +277,10 @@ def test_an_autoencoder_and_a_model_on_its_latents(folder: Path) -> None:
     encoded = torch.cat([model.codec.encode(media), model.codec.encode(media.flip(-1))])
     distance = (x0[:, None] - encoded[None]).abs().amax((2, 3, 4)).amin(1)
     assert distance.max() < 0.02
+    seen = ("batch = 8", "batch = 8\nperceptual_weight = 1.0")
+    other, _ = load_model(train(_config(folder, *latent, seen), folder / "seen"))
+    pairs = zip(model.network.parameters(), other.network.parameters(), strict=True)
+    assert not all(torch.equal(a, b) for a, b in pairs)
     with pytest.raises(TrainError, match="channels = 'rgba' has 4"):
         train(_config(folder, *latent, ('"rgb"', '"rgba"')), folder / "other")
     with pytest.raises(TrainError, match="does not divide by the autoencoder's stride 4"):

@@ -71,6 +71,17 @@ def test_any_size_and_number_of_dimensions(
     assert network.decode(mean).shape == (2, 3, *(n * network.config.stride for n in code))
 
 
+def test_features_are_what_the_decoder_makes_on_its_way() -> None:
+    network = build(config(dims=2, patch=2))
+    z = normal(2, 5, 3, 2)
+    coarse, fine, last = network.features(z)
+    assert torch.equal(autoencoder.depth_to_space(last, 2), network.decode(z))
+    assert coarse.shape[2:] == (3, 2) and fine.shape[2:] == last.shape[2:] == (6, 4)
+    assert torch.equal(network.decoder.head(fine), last)
+    with pytest.raises(ValueError, match="the code of shape"):
+        network.features(z[:, :1])
+
+
 @pytest.mark.parametrize("dims", [1, 2, 3])
 def test_depth_to_space_undoes_space_to_depth(dims: int) -> None:
     x = normal(2, 3, *(2 * n for n in (2, 3, 4)[:dims]))

@@ -140,6 +140,8 @@ class StepsConfig:
     levels: which are learnt: "uniform", "logit_normal", "edm_lognormal", with level_mean and
         level_std of the latter two.
     drop_condition: share of samples trained without their condition, for guidance.
+    perceptual_weight: of the error that the estimate of x0 makes in the features of the latent
+        model's decoder, at times below perceptual_time.
     embedding_noise: the most noise that is mixed into the embeddings which a model is told, so
         that it forgives its prior (noise conditioning augmentation, Ho et al. 2022, §4).
     kl_weight, edge_weight: of an autoencoder's loss; edge_weight of a decoder's too.
@@ -167,6 +169,8 @@ class StepsConfig:
     level_mean: float = 0.0
     level_std: float = 1.0
     drop_condition: float = 0.1
+    perceptual_weight: float = 0.0
+    perceptual_time: float = 0.7
     embedding_noise: float = 0.0
     kl_weight: float = 1e-5
     edge_weight: float = 1.0
@@ -382,6 +386,7 @@ def read_config(path: Path) -> TrainConfig:
 
 
 _NOT_NEGATIVE = (
+    "perceptual_weight",
     "micro_batch",
     "warmup_pictures",
     "decay_pictures",
@@ -418,6 +423,8 @@ def _positive(config: TrainConfig) -> None:
             raise ConfigError(f"{key} = {value}: it must not be below 0")
     if not 0 <= train.embedding_noise < 1:
         raise ConfigError(f"train.embedding_noise = {train.embedding_noise}: a share of 0 to 1")
+    if not 0 < train.perceptual_time <= 1:
+        raise ConfigError(f"train.perceptual_time = {train.perceptual_time}: a time, 0 < t <= 1")
     if not all(0 <= beta < 1 for beta in train.betas):
         raise ConfigError(f"train.betas = {list(train.betas)}: both must lie in [0, 1)")
     if not 0 <= train.drop_condition <= 1:
@@ -477,6 +484,8 @@ def check(config: TrainConfig) -> None:
     _check_embeddings(config)
     if model is not None and model.latent is not None and not data.cache:
         raise ConfigError("a latent model learns from cached latents: leave data.cache = true")
+    if train.perceptual_weight and (model is None or model.latent is None):
+        raise ConfigError("train.perceptual_weight is for a latent model: leave it out")
     if train.decay == "inverse_sqrt" and not train.decay_pictures:
         raise ConfigError("train.decay = 'inverse_sqrt' needs train.decay_pictures above 0")
     if model is not None:

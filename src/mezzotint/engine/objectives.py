@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from mezzotint.diffusion import losses
 from mezzotint.diffusion.level import Conditioning, Level, Tokens, mix
 from mezzotint.diffusion.noise import draws
+from mezzotint.diffusion.prediction import solve
 from mezzotint.diffusion.schedules import Schedule
 from mezzotint.engine.config import StepsConfig, TrainConfig
 from mezzotint.engine.data_order import BLOCK, DataOrder, Streams
@@ -144,6 +145,25 @@ def told_embeddings(
     return told
 
 
+Features = Callable[[Tensor], Sequence[Tensor]]
+"""``x0 (B, …)`` → what a decoder makes of it, each ``(B, …)`` and about of unit size."""
+
+
+def perceptual_error(features: Features, estimate: Tensor, x0: Tensor, level: Level) -> Tensor:
+    """``mean |f(estimate) − f(x0)|^2 / (s + 0.05)``, one a sample, over all features f.
+
+    The error that a decoder sees (Berrada et al. 2024, "Boosting Latent Diffusion with Perceptual
+    Objectives").  ``s = sigma^2 / (alpha^2 + sigma^2)`` makes that of x0 one of v, so that all
+    levels count alike.
+    """
+    with torch.no_grad():
+        wanted = features(x0)
+    pairs = zip(features(estimate), wanted, strict=True)
+    errors = [(a.float() - b.float()).square().flatten(1).mean(1) for a, b in pairs]
+    s = level.sigma**2 / (level.alpha**2 + level.sigma**2)
+    return torch.stack(errors).mean(0) / (s + 0.05).to(errors[0])
+
+
 def diffusion(
     config: TrainConfig,
     dataset: Dataset,
@@ -151,13 +171,16 @@ def diffusion(
     x0_of: Reader,
     conditioner: Conditioner,
     embeddings: Tensor | None = None,
+    features: Features | None = None,
 ) -> Objective:
-    """A denoiser's objective: ``w(level) |F − (p x0 + q eps)|^2`` (see ``diffusion.losses``).
+    """A denoiser's objective: ``w(level) |F − (p x0 + q eps)|^2`` (see ``diffusion.losses``), and
+    the :func:`perceptual_error` below ``train.perceptual_time``.
 
     Args:
         x0_of: item numbers, those of mirrored items shifted by ``len(dataset)``, → ``x0``.
         conditioner: what the network is told of a prompt.
         embeddings: ``(items, K)``, told beside it.
+        features: of the latent model's decoder; None leaves the perceptual error out.
     """
     assert config.model is not None
     train, condition = config.train, config.model.condition
@@ -193,7 +216,14 @@ def diffusion(
         scale = Level(model.parameterization.c_in(level), level.sigma).to(x).alpha
         time = model.parameterization.c_noise(level).to(x)
         output = model.call(x * scale, time, batch.conditioning)
-        return losses.loss(row, level, output, batch.x0, batch.eps, weight)
+        error = losses.loss(row, level, output, batch.x0, batch.eps, weight)
+        low = (batch.time < train.perceptual_time).nonzero()[:, 0]
+        if features is None or not len(low):
+            return error
+        part, rows = Level(level.alpha[low], level.sigma[low]), low.to(x.device)
+        estimate = solve(row, x[rows], output[rows].to(x.dtype), part).x0
+        seen = perceptual_error(features, estimate, batch.x0[rows], part)
+        return error.index_add(0, rows, train.perceptual_weight * seen)
 
     return Objective(model.network, draw, per_sample)
 

@@ -14,7 +14,7 @@ from mezzotint.engine import objectives
 from mezzotint.engine.captions import caption_features
 from mezzotint.engine.config import DecoderConfig, RankingConfig, TrainConfig
 from mezzotint.engine.embeddings import read_embeddings
-from mezzotint.engine.objectives import Objective
+from mezzotint.engine.objectives import Features, Objective
 from mezzotint.engine.pictures import (
     Note,
     Reader,
@@ -34,6 +34,7 @@ from mezzotint.families.model import Conditioner, Model
 from mezzotint.families.native import (
     CHANNELS,
     EmbeddingCodec,
+    LatentCodec,
     LatentConfig,
     NativeConfig,
     NetworkConfig,
@@ -308,6 +309,27 @@ def _pixel_reader(read: Reader, count: int) -> Reader:
     return mirrored
 
 
+def _decoder_features(codec: LatentCodec, read: Reader, count: int, most: int = 512) -> Features:
+    """What the decoder makes of scaled latents, in standard deviations of each channel.
+
+    Those are measured once, over evenly spaced items.
+    """
+
+    def features(x0: Tensor) -> tuple[Tensor, ...]:
+        codec.autoencoder.to(x0.device)
+        return codec.features(x0)
+
+    with torch.no_grad():
+        measured = features(read(range(0, count, -(-count // most))))
+    spreads = [each.transpose(0, 1).flatten(1).std(1).clamp_min(1e-6) for each in measured]
+
+    def scaled(x0: Tensor) -> list[Tensor]:
+        pairs = zip(features(x0), spreads, strict=True)
+        return [each / s.to(each).view(-1, *(1,) * (each.ndim - 2)) for each, s in pairs]
+
+    return scaled
+
+
 def _embedding_reader(embeddings: Tensor) -> Reader:
     return lambda indices: embeddings[torch.as_tensor(indices)]
 
@@ -437,7 +459,13 @@ def _diffusion(
     conditioner = _conditioner(
         config, dataset, model, settings.condition, folder, team, listener.note
     )
-    objective = objectives.diffusion(config, dataset, model, subject.read, conditioner, told)
+    features = None
+    if config.train.perceptual_weight:
+        assert isinstance(model.codec, LatentCodec)  # the configuration says so
+        features = _decoder_features(model.codec, subject.read, len(dataset.items))
+    objective = objectives.diffusion(
+        config, dataset, model, subject.read, conditioner, told, features
+    )
     return _task(objective, dataset, identity, model, native, frozen, notes)
 
 

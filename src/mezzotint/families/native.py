@@ -203,6 +203,10 @@ class LatentCodec:
     def decode(self, x0: Tensor) -> Tensor:
         return self.autoencoder.decode(x0 * self.std.to(x0) + self.mean.to(x0))
 
+    def features(self, x0: Tensor) -> tuple[Tensor, ...]:
+        """What the decoder makes of ``x0`` on its way to a picture."""
+        return self.autoencoder.features(x0 * self.std.to(x0) + self.mean.to(x0))
+
 
 @dataclass(frozen=True)
 class EmbeddingCodec:

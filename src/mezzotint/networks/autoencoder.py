@@ -238,11 +238,17 @@ class Decoder(nn.Module):
         self.norm = nn.GroupNorm(widths[-1] // config.group_width, widths[-1])
         self.head = conv(widths[-1], config.channels * config.patch**config.dims, 3, padding=1)
 
-    def forward(self, z: Tensor) -> Tensor:
-        x = self.middle(self.stem(z))
+    def features(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What is made of a code on the way: after the coarsest level, before the head, and at
+        the end; ``(B, width, *n)`` each, of its own width and size."""
+        x = coarse = self.middle(self.stem(z))
         for upsample, level in zip(self.upsample, self.levels, strict=True):
             x = level(F.interpolate(upsample(x), scale_factor=2.0))
-        return self.head(F.silu(self.norm(x)))
+        fine = F.silu(self.norm(x))
+        return coarse, fine, self.head(fine)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.features(z)[-1]
 
 
 class Autoencoder(nn.Module):
@@ -276,6 +282,15 @@ class Autoencoder(nn.Module):
         """
         self._check(z, "the code", self.config.latent_channels)
         return depth_to_space(self.decoder(self._order(z)), self.config.patch)
+
+    def features(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What the decoder makes of a code ``(B, latent_channels, *n)`` on its way to data.
+
+        Raises:
+            ValueError: ``z`` has other channels or dimensions, or is empty.
+        """
+        self._check(z, "the code", self.config.latent_channels)
+        return self.decoder.features(self._order(z))
 
     def forward(self, x: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Reconstruct ``x`` through its code; return reconstruction, mean and log variance.
