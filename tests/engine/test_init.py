@@ -100,6 +100,29 @@ def test_a_latent_model_keeps_the_scale_of_its_latents(folder: Path) -> None:
     assert latents[0] == latents[1] is not None
 
 
+def test_the_decoder_may_be_another_but_not_the_code(folder: Path) -> None:
+    train(_config(folder, text=AUTOENCODER), folder / "code")
+    deeper = AUTOENCODER[: AUTOENCODER.index("[autoencoder]")] + (
+        '[decoder]\nof = "code/model.safetensors"\nblocks = 3\n'
+    )
+    deeper += AUTOENCODER[AUTOENCODER.index("[train]") :]
+    train(_config(folder, text=deeper), folder / "deeper")
+    train(_config(folder, text="seed = 1\n" + AUTOENCODER), folder / "other")
+
+    def model(latent: str, more: str = "") -> TrainConfig:
+        latent = f'latent = "{latent}/model.safetensors"\n'
+        return _config(folder, latent + more, CONFIG.replace("patch = 4", "patch = 1"))
+
+    train(model("code"), folder / "first")
+    init = 'init = "first/model.safetensors"\n'
+    _, description = load_model(train(model("deeper", init), folder / "tuned"))
+    assert description.latent is not None and description.latent.autoencoder.decoder_blocks == 3
+    with pytest.raises(TrainError, match="another model: its latent differ"):
+        train(model("other", init), folder / "wrong")
+    with pytest.raises(TrainError, match="another model: its network, latent differ"):
+        train(_config(folder, init), folder / "pixels")
+
+
 def test_another_network(folder: Path) -> None:
     train(_config(folder), folder / "first")
     other = _config(

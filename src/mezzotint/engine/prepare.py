@@ -67,10 +67,10 @@ class Task:
     objective: Objective
     data: str
     items: int
-    levels: bool
     export: Callable[[Path, dict[str, Tensor], dict[str, str]], None]
-    preview: Callable[[dict[str, Tensor]], Model] | None
     notes: dict[str, str]
+    levels: bool = False
+    preview: Callable[[dict[str, Tensor]], Model] | None = None
 
 
 def prepare(config: TrainConfig, run: Path, team: Team, listener: Listener) -> Task:
@@ -133,9 +133,7 @@ def _autoencoder(
         objectives.autoencoder(config, dataset, module, reader),
         fingerprint(dataset),
         len(dataset.items),
-        levels=False,
         export=export,
-        preview=None,
         notes=notes,
     )
 
@@ -166,9 +164,7 @@ def _decoder(
         ),
         f"{fingerprint(dataset)} {identity}",
         len(dataset.items),
-        levels=False,
         export=export,
-        preview=None,
         notes=notes,
     )
 
@@ -210,9 +206,7 @@ def _ranker(
         objective,
         f"{fingerprint(dataset)} {mark}",
         len(dataset.items),
-        levels=False,
         export=export,
-        preview=None,
         notes=notes,
     )
 
@@ -469,12 +463,30 @@ def _diffusion(
     return _task(objective, dataset, identity, model, native, frozen, notes)
 
 
+def _encoder(model: Model) -> dict[str, Tensor]:
+    """The weights that make a latent model's codes; none of a model of pixels."""
+    autoencoder = model.parts.get("autoencoder", nn.Identity()).state_dict()
+    return {name: weight for name, weight in autoencoder.items() if name.startswith("encoder.")}
+
+
+def _encode_alike(model: Model, first: Model) -> bool:
+    """Whether the codes of two models mean the same; a shipped encoder is rounded to float16."""
+    new, old = _encoder(model), _encoder(first)
+    return new.keys() == old.keys() and all(
+        weight.shape == old[name].shape and torch.allclose(weight, old[name], 1e-3, 1e-4)
+        for name, weight in new.items()
+    )
+
+
 def _start_from(
     model: Model, native: NativeConfig, first: Model, description: NativeConfig, path: str
 ) -> None:
-    """Take the weights of a trained model, which must mean the same to the network."""
-    same = ("network", "channels", "condition", "prediction", "schedule", "classes", "latent")
+    """Take the weights of a trained model, to whose network all must mean the same; its decoder may
+    be another."""
+    same = ("network", "channels", "condition", "prediction", "schedule", "classes")
     differ = [name for name in same if getattr(native, name) != getattr(description, name)]
+    if not _encode_alike(model, first):
+        differ.append("latent")
     if differ:
         raise TrainError(
             f"model.init = {path!r} is another model: its {', '.join(differ)} differ from this "
@@ -542,8 +554,8 @@ def _task(
         objective,
         identity,
         len(dataset.items),
-        levels=True,
         export=export,
-        preview=None if isinstance(native.network, MLPConfig) else preview,
         notes=notes,
+        levels=True,
+        preview=None if isinstance(native.network, MLPConfig) else preview,
     )
