@@ -137,3 +137,18 @@ def test_leftovers_are_removed_and_nothing_else(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"")
     assert [path.name for path in remove_leftovers(tmp_path)] == [".a.bin.0011aabb.mezzotint-part"]
     assert names(tmp_path) == [".hidden", "a.mezzotint-part"]
+
+
+def test_an_interruption_while_the_file_is_made_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = Path.open
+
+    def interrupted(self: Path, *args: object) -> None:
+        plain(self, *args).close()  # type: ignore[arg-type]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "open", interrupted)
+    with pytest.raises(KeyboardInterrupt), atomic_write(tmp_path / "a.png"):
+        pass
+    assert not list(tmp_path.iterdir())

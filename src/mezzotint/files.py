@@ -44,8 +44,8 @@ def _flush_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _create(target: Path) -> tuple[BinaryIO, Path]:
-    """A new temporary file in the folder of ``target``, open for writing."""
+def _create(target: Path, temporary: Path) -> BinaryIO:
+    """The new temporary file in the folder of ``target``, open for writing."""
     try:
         if target.exists() and not target.is_file():
             kind = "a folder" if target.is_dir() else "not a regular file"
@@ -55,9 +55,7 @@ def _create(target: Path) -> tuple[BinaryIO, Path]:
                 f"cannot write {target}: {target.parent} is not a folder: create it, or choose "
                 "another"
             )
-        temporary = target.with_name(f".{target.name[:40]}.{secrets.token_hex(4)}{_SUFFIX}")
-        # Not tempfile: its mode 0600 would outlive the rename.
-        return temporary.open("xb"), temporary
+        return temporary.open("xb")  # not tempfile: its mode 0600 would outlive the rename
     except WriteError:
         raise
     except OSError as error:
@@ -88,9 +86,9 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         WriteError: ``path`` cannot be written: no such folder, no permission, a full disk.
     """
     target = Path(os.path.realpath(path))  # through a link: the file behind it is replaced
-    file, temporary = _create(target)
-    try:
-        with file:
+    temporary = target.with_name(f".{target.name[:40]}.{secrets.token_hex(4)}{_SUFFIX}")
+    try:  # before the file is there: an interruption may come as soon as it is
+        with _create(target, temporary) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -100,7 +98,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             raise WriteError(f"cannot write {target}: {_reason(error)}") from error
         raise
     finally:
-        with suppress(FileNotFoundError):  # it is gone when all went well
+        with suppress(OSError):  # it is gone when all went well, and may never have been there
             temporary.unlink()
     _flush_folder(target.parent)
 
