@@ -28,7 +28,7 @@ from PIL import Image
 
 from mezzotint.checkpoints.files import load
 from mezzotint.engine import state
-from mezzotint.engine.config import parse_config
+from mezzotint.engine.config_file import parse_config
 from mezzotint.engine.train import MODEL, train
 
 CONFIG = """

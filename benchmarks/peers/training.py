@@ -30,7 +30,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from mezzotint.engine.config import parse_config
+from mezzotint.engine.config_file import parse_config
 from mezzotint.engine.reports import Listener, Progress
 from mezzotint.engine.train import train
 from mezzotint.networks.unet import UNet, UNetConfig

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from mezzotint.engine.config import read_config
+from mezzotint.engine.config_file import read_config
 from mezzotint.engine.reports import Listener, Progress
 from mezzotint.engine.train import train
 

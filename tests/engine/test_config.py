@@ -7,14 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mezzotint.engine.config import (
-    ConfigError,
-    DecoderConfig,
-    differences,
-    parse_config,
-    read_config,
-    to_toml,
-)
+from mezzotint.engine.config import ConfigError, DecoderConfig, differences
+from mezzotint.engine.config_file import parse_config, read_config, to_toml
 from mezzotint.networks.dit import DiTConfig
 from mezzotint.networks.unet import UNetConfig
 

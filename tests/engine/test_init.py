@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 from mezzotint.checkpoints.files import CheckpointError, load
-from mezzotint.engine.config import TrainConfig, parse_config
+from mezzotint.engine.config import TrainConfig
+from mezzotint.engine.config_file import parse_config
 from mezzotint.engine.state import TrainError
 from mezzotint.engine.train import train
 from mezzotint.families.native import load_model

@@ -16,7 +16,8 @@ from mezzotint.diffusion.level import Conditioning, Level
 from mezzotint.diffusion.noise import noise
 from mezzotint.diffusion.prediction import ROWS, target
 from mezzotint.engine import objectives
-from mezzotint.engine.config import TrainConfig, parse_config
+from mezzotint.engine.config import TrainConfig
+from mezzotint.engine.config_file import parse_config
 from mezzotint.engine.data_order import DataOrder, Streams
 from mezzotint.engine.objectives import Batch, Objective, reconstruction_loss
 from mezzotint.engine.pictures import latent_statistics

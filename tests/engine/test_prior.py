@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from mezzotint.checkpoints.files import CheckpointError, load, save
 from mezzotint.diffusion.level import Conditioning
 from mezzotint.engine import generate as engine
-from mezzotint.engine.config import ConfigError, TrainConfig, parse_config
+from mezzotint.engine.config import ConfigError, TrainConfig
+from mezzotint.engine.config_file import parse_config
 from mezzotint.engine.data_order import Streams
 from mezzotint.engine.embeddings import read_embeddings, save_embeddings
 from mezzotint.engine.generate import generate

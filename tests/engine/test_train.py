@@ -20,7 +20,8 @@ from torch import Tensor
 from mezzotint.checkpoints.files import CheckpointError, load
 from mezzotint.engine import ema, objectives, state
 from mezzotint.engine import train as trainer
-from mezzotint.engine.config import ConfigError, StepsConfig, TrainConfig, parse_config
+from mezzotint.engine.config import ConfigError, StepsConfig, TrainConfig
+from mezzotint.engine.config_file import parse_config
 from mezzotint.engine.pictures import load_autoencoder
 from mezzotint.engine.reports import Listener, Progress
 from mezzotint.engine.state import TrainError
@@ -474,7 +475,7 @@ WORKER = """
 import sys
 from pathlib import Path
 import torch
-from mezzotint.engine.config import read_config
+from mezzotint.engine.config_file import read_config
 from mezzotint.engine.train import train
 torch.set_num_threads(1)
 train(read_config(Path(sys.argv[1])), Path(sys.argv[2]), device=torch.device("cpu"))

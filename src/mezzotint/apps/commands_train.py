@@ -19,7 +19,8 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from mezzotint.engine.config import TrainConfig, read_config
+from mezzotint.engine.config import TrainConfig
+from mezzotint.engine.config_file import read_config
 from mezzotint.engine.generate import generate
 from mezzotint.engine.reports import Listener, Progress
 from mezzotint.engine.request import Request

@@ -61,11 +61,13 @@ class Batch(NamedTuple):
 @dataclass(frozen=True)
 class Objective:
     """network: what learns; draw: sample numbers → their batch, a pure function, on the CPU;
-    losses: a batch on the network's device → ``(B,)`` float32."""
+    losses: a batch on the network's device → ``(B,)`` float32; frozen: what the losses need there
+    beside the network."""
 
     network: nn.Module
     draw: Callable[[Sequence[int]], Batch]
     losses: Callable[[Batch], Tensor]
+    frozen: nn.Module | None = None
 
 
 def prompt_of(item: Item, condition: str, choice: float) -> str:
@@ -217,8 +219,10 @@ def diffusion(
         time = model.parameterization.c_noise(level).to(x)
         output = model.call(x * scale, time, batch.conditioning)
         error = losses.loss(row, level, output, batch.x0, batch.eps, weight)
+        if features is None:
+            return error
         low = (batch.time < train.perceptual_time).nonzero()[:, 0]
-        if features is None or not len(low):
+        if not len(low):
             return error
         part, rows = Level(level.alpha[low], level.sigma[low]), low.to(x.device)
         estimate = solve(row, x[rows], output[rows].to(x.dtype), part).x0
@@ -318,10 +322,10 @@ def decoder(
 
     def per_sample(batch: Batch) -> Tensor:
         with torch.no_grad():
-            mean, _ = network.to(batch.x0.device).encode(batch.x0)
+            mean, _ = network.encode(batch.x0)
         return reconstruction_loss(network.decode(mean + batch.eps).float(), batch.x0, weight)
 
-    return Objective(network.decoder, draw, per_sample)
+    return Objective(network.decoder, draw, per_sample, network.encoder)
 
 
 # --- ranker -----------------------------------------------------------------------------------

@@ -23,7 +23,8 @@ from torch import Tensor, nn
 
 from mezzotint.diffusion.losses import LevelReport, level_report
 from mezzotint.engine import ema, state
-from mezzotint.engine.config import StepsConfig, TrainConfig, differences, parse_config, to_toml
+from mezzotint.engine.config import StepsConfig, TrainConfig, differences
+from mezzotint.engine.config_file import parse_config, to_toml
 from mezzotint.engine.objectives import Batch
 from mezzotint.engine.prepare import Task, prepare
 from mezzotint.engine.reports import Listener, Log, Progress, Window
@@ -279,6 +280,8 @@ def _check_sizes(train: StepsConfig, team: Team) -> None:
 def _begin(config: TrainConfig, folder: Path, team: Team, task: Task) -> Run:
     """A run at its start: fresh weights, or those of the newest checkpoint."""
     network = task.objective.network.to(team.device).train()
+    if task.objective.frozen is not None:
+        task.objective.frozen.to(team.device)
     if not isinstance(network, DiT):  # convolutions are faster with channels innermost
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     weights = dict(network.named_parameters())

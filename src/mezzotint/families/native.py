@@ -200,12 +200,15 @@ class LatentCodec:
         mean, _ = self.autoencoder.encode(media)
         return (mean - self.mean.to(mean)) / self.std.to(mean)
 
+    def _code(self, x0: Tensor) -> Tensor:
+        return x0 * self.std.to(x0) + self.mean.to(x0)
+
     def decode(self, x0: Tensor) -> Tensor:
-        return self.autoencoder.decode(x0 * self.std.to(x0) + self.mean.to(x0))
+        return self.autoencoder.decode(self._code(x0))
 
     def features(self, x0: Tensor) -> tuple[Tensor, ...]:
         """What the decoder makes of ``x0`` on its way to a picture."""
-        return self.autoencoder.features(x0 * self.std.to(x0) + self.mean.to(x0))
+        return self.autoencoder.features(self._code(x0))
 
 
 @dataclass(frozen=True)
