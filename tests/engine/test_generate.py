@@ -211,6 +211,7 @@ def test_outpainting() -> None:
         ({"steps": 0}, "steps must lie in"),
         ({"guidance": Guidance(float("nan"))}, "guidance must be a number"),
         ({"guidance": Guidance(-1.0)}, "guidance must be a number"),
+        ({"guidance": Guidance(interval=(0.6, 0.4))}, "a guidance interval is two times"),
         ({"guidance": Guidance(apg=True, cfg_zero_star=True)}, "choose one of them"),
         ({"start": Start(torch.zeros(4, 8, 8), 0.0)}, "strength must lie in"),
         ({"start": Start(torch.zeros(3, 8, 8), 0.5)}, "the start image has shape"),

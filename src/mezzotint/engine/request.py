@@ -122,6 +122,11 @@ def check(request: Request, channels: int, multiple: int, size: tuple[int, ...])
     if scale is not None and not (math.isfinite(scale) and scale >= 0):
         raise RequestError(f"guidance must be a number of 0 or more (1 is off), not {scale}")
     wish = request.guidance
+    low, high = wish.interval or (0.0, 1.0)
+    if not 0 <= low < high <= 1:
+        raise RequestError(
+            f"a guidance interval is two times, 0 <= low < high <= 1, not {low} and {high}"
+        )
     for name, numbers, far in (
         ("perturb", wish.perturb, wish.perturb_scale),
         ("skip", wish.skip, wish.skip_scale),
