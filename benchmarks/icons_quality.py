@@ -43,8 +43,13 @@ def asked(questions: Questions, pictures: int) -> tuple[str, ...]:
     return questions.prompts[: max(1, pictures // 2)]
 
 
-def generate_all(name: str, prompts: Sequence[str], size: int | None, steps: int | None) -> Tensor:
-    """One picture a prompt, ``(N, 4, H, W)`` in [−1, 1]; the seed is the prompt's number."""
+def generate_all(
+    name: str, prompts: Sequence[str], rounds: int, size: int | None, steps: int | None
+) -> Tensor:
+    """Pictures ``(rounds, N, 4, H, W)`` in [−1, 1], one of each prompt a round.
+
+    The seed is the prompt's number, in a further round so many thousand more.
+    """
     from mezzotint.engine.generate import generate
     from mezzotint.engine.request import Request
     from mezzotint.families.catalogue import load
@@ -53,10 +58,11 @@ def generate_all(name: str, prompts: Sequence[str], size: int | None, steps: int
     side = None if size is None else (size, size)
     made: list[Tensor] = []
     for number, prompt in enumerate(prompts):
-        made += generate(model, Request(prompt, seeds=(number,), size=side, steps=steps))
-        print(f"\rmade {number + 1} of {len(prompts)} pictures", end="", file=sys.stderr)
+        seeds = tuple(number + 1000 * each for each in range(rounds))
+        made.append(torch.stack(generate(model, Request(prompt, seeds, size=side, steps=steps))))
+        print(f"\rasked {number + 1} of {len(prompts)} prompts", end="", file=sys.stderr)
     print(file=sys.stderr)
-    return torch.stack(made)
+    return torch.stack(made, dim=1)
 
 
 def read_folder(folder: Path, questions: Questions) -> Tensor:
@@ -103,10 +109,11 @@ def _pictures(bench: Bench, options: argparse.Namespace) -> tuple[Tensor, Tensor
         seen, heldout = (read_folder(options.pictures_from, questions) for questions in lists)
         return seen, heldout
     prompts = [asked(questions, options.pictures) for questions in lists]
-    made = generate_all(options.model, [*prompts[0], *prompts[1]], options.size, options.steps)
+    every = [*prompts[0], *prompts[1]]
+    made = generate_all(options.model, every, options.rounds, options.size, options.steps)
     if options.keep is not None:
-        keep(options.keep, made, [*prompts[0], *prompts[1]])
-    return made[: len(prompts[0])], made[len(prompts[0]) :]
+        keep(options.keep, made[0], every)
+    return made[:, : len(prompts[0])], made[:, len(prompts[0]) :]
 
 
 def _write_prompts(corpus: Path, out: Path) -> None:
@@ -121,14 +128,15 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--corpus", type=Path, required=True, help="the archive of drawings")
     parser.add_argument("--model", default="icons", help="a model's name or file")
-    parser.add_argument("--pictures", type=int, default=PICTURES, help="how many to make in all")
+    parser.add_argument("--pictures", type=int, default=PICTURES, help="how many to make a round")
+    parser.add_argument("--rounds", type=int, default=1, help="pictures of each prompt")
     parser.add_argument("--size", type=int, help="side in pixels (default: the model's)")
     parser.add_argument("--steps", type=int, help="sampling steps (default: the model's)")
     parser.add_argument("--out", type=Path, default=Path("docs/quality"), help="report folder")
     parser.add_argument("--cache", type=Path, default=default_cache(), help="features, judge")
     parser.add_argument("--site", type=Path, help="folder of the feature network's packages")
     parser.add_argument("--pictures-from", type=Path, help="score the pictures of a folder")
-    parser.add_argument("--keep", type=Path, help="write the pictures that were made here")
+    parser.add_argument("--keep", type=Path, help="write the first round's pictures")
     parser.add_argument("--write-prompts", type=Path, help="write the prompts and stop")
     return parser.parse_args(arguments)
 
@@ -139,6 +147,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.write_prompts is not None:
             _write_prompts(options.corpus, options.write_prompts)
             return 0
+        if options.rounds < 1:
+            raise QualityError(f"--rounds {options.rounds}: give 1 or more")
         bench = prepare(options.corpus, options.cache, options.site)
         seen, heldout = _pictures(bench, options)
         name = str(options.pictures_from or options.model)

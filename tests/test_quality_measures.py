@@ -452,7 +452,7 @@ def test_score_and_report(tmp_path: Path) -> None:
     assert told["retrieval_heldout"]["share_of_ceiling"] == pytest.approx(1.0)
     page = (tmp_path / "report.md").read_text()
     assert "toy.safetensors" in page
-    assert "nan" not in page
+    assert "**100.0 ± 0.0 %** | 100.0 % of the ceiling" in page
     for name in ("icons-seen.png", "icons-heldout.png"):
         assert f"({name})" in page
         with Image.open(tmp_path / name) as sheet:
@@ -460,6 +460,27 @@ def test_score_and_report(tmp_path: Path) -> None:
     again = bench.score(room, copies, copies[:6])
     assert repr(again.kid) == repr(found.kid)  # repr, for the error is NaN here
     assert torch.equal(again.near_features, found.near_features)
+
+
+def test_rounds_of_pictures_are_scored_as_one() -> None:
+    room, unit = _room()
+    right, wrong = unit[:24:2] * 2 - 1, unit[24:].flip(0)[:12] * 2 - 1
+    both = [bench.score(room, pictures, pictures[:6]) for pictures in (right, wrong)]
+    rounds = torch.stack([right, wrong])
+    found = bench.score(room, rounds, rounds[:, :6])
+    assert both[1].judged.seen.value < 1.0
+    for name in ("judged", "second"):
+        parts = [getattr(each, name) for each in both]
+        whole = getattr(found, name)
+        assert whole.seen.value == (parts[0].seen.value + parts[1].seen.value) / 2
+        assert whole.heldout.shuffled == (parts[0].heldout.shuffled + parts[1].heldout.shuffled) / 2
+        assert whole.seen_ceiling == parts[0].seen_ceiling
+    assert found.count == (24, 12) and found.rounds == 2
+    assert torch.equal(found.near_pixels, torch.cat([each.near_pixels for each in both]))
+    shares = report.numbers(room, found)["retrieval_seen"]
+    ours = shares["ours"]
+    assert shares["pictures"] == 24
+    assert shares["standard_error"] ** 2 == pytest.approx(ours * (1 - ours) / 24)
 
 
 def test_score_refuses_more_pictures_than_prompts() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -102,6 +102,7 @@ class Score:
     near_pixels: Tensor
     nearest: Tensor  # (N,) its row in the corpus, by features
     count: tuple[int, int]  # pictures of seen and of held-out concepts
+    rounds: int = 1  # pictures a prompt
 
 
 def sentences(corpus: Corpus, exam: Exam, cache: Path, tell: Tell) -> dict[str, Tensor]:
@@ -282,35 +283,54 @@ def _judged(bench: Bench, judge: Judge, made: Tensor, count: int, real: Tensor) 
     return Judged(*(asked_recall(judge, sight, q, bench.sentences) for sight, q in asked))
 
 
+def _mean(rounds: Sequence[Judged]) -> Judged:
+    """The verdicts of several rounds of equal size as one."""
+
+    def mean(found: Sequence[Recall]) -> Recall:
+        parts = zip(*((each.value, each.shuffled) for each in found), strict=True)
+        return Recall(*(sum(part) / len(found) for part in parts))
+
+    return Judged(*(mean(found) for found in zip(*rounds, strict=True)))
+
+
 def score(bench: Bench, seen: Tensor, heldout: Tensor) -> Score:
     """Score pictures made from the first prompts of each list.
 
     Args:
         seen: premultiplied RGBA ``(n, 4, H, H)`` in [−1, 1], picture i made from
-            ``bench.exam.seen.prompts[i]``; n may be smaller than the list.
+            ``bench.exam.seen.prompts[i]``; n may be smaller than the list. Or several rounds of
+            them, ``(R, n, 4, H, H)``.
         heldout: the same for ``bench.exam.heldout.prompts``.
     """
     exam = bench.exam
-    for pictures, questions in ((seen, exam.seen), (heldout, exam.heldout)):
-        if not 1 <= len(pictures) <= len(questions.prompts):
+    if seen.ndim == 4:
+        seen, heldout = seen[None], heldout[None]
+    rounds, counts = len(seen), (seen.shape[1], heldout.shape[1])
+    for count, questions in zip(counts, (exam.seen, exam.heldout), strict=True):
+        if not 1 <= count <= len(questions.prompts):
             raise QualityError(
-                f"{len(pictures)} pictures for the {questions.name} prompts: give 1 to "
+                f"{count} pictures for the {questions.name} prompts: give 1 to "
                 f"{len(questions.prompts)}"
             )
-    units_seen, units_heldout = canonical(seen), canonical(heldout)
-    unit = torch.cat([units_seen, units_heldout])
+    unit = torch.cat([canonical(part) for both in zip(seen, heldout, strict=True) for part in both])
     found: Features = bench.extractor(unit)
     known = bench.real.features.pooled
     near, where = nearest_cosine(found.pooled, known[bench.training])
+
+    def verdict(judge: Judge, sight: Tensor, real: Tensor) -> Judged:
+        parts = sight.split(sum(counts))
+        return _mean([_judged(bench, judge, part, counts[0], real) for part in parts])
+
     return Score(
-        _judged(bench, bench.judge, found.sight, len(seen), bench.real.features.sight),
-        _judged(bench, bench.second, plain(unit), len(seen), bench.plain),
+        verdict(bench.judge, found.sight, bench.real.features.sight),
+        verdict(bench.second, plain(unit), bench.plain),
         kid(found.pooled, known[list(exam.reference)]),
         float(clean(unit).float().mean()),
         near,
         nearest_pixels(tiny(unit), bench.real.tiny[bench.training])[0],
         bench.training[where],
-        (len(seen), len(heldout)),
+        (rounds * counts[0], rounds * counts[1]),
+        rounds,
     )
 
 

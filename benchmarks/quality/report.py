@@ -34,6 +34,7 @@ def _recall(ours: Recall, ceiling: Recall, aim: float, queries: int, texts: int)
     return {
         "ceiling": ceiling.value,
         "ours": ours.value,
+        "standard_error": math.sqrt(ours.value * (1 - ours.value) / queries),
         "floor": ours.shuffled,
         "share_of_ceiling": ours.value / ceiling.value if ceiling.value else None,
         "aim": aim,
@@ -62,6 +63,7 @@ def numbers(bench: Bench, score: Score) -> dict[str, Any]:
     return {
         "corpus": bench.corpus.path.name,
         "corpus_digest": bench.corpus.digest,
+        "pictures_a_prompt": score.rounds,
         **_retrieval("retrieval", score.judged, score.count, exam),
         **_retrieval("second_judge", score.second, score.count, exam),
         "kid_efflite0": {
@@ -101,9 +103,10 @@ def _pm(value: dict[str, float | None]) -> str:
 def _recall_row(what: str, row: dict[str, Any], aims: bool) -> str:
     share = f"{_percent(row['share_of_ceiling'])} of the ceiling"
     aim = f" (aim: at least {_percent(row['aim'])})" if aims else ""
+    ours = f"**{100 * row['ours']:.1f} ± {100 * row['standard_error']:.1f} %**"
     return (
-        f"| {what} | {_percent(row['ceiling'])} | {_percent(row['floor'])} | "
-        f"**{_percent(row['ours'])}** | {share}{aim} |"
+        f"| {what} | {_percent(row['ceiling'])} | {_percent(row['floor'])} | {ours} | "
+        f"{share}{aim} |"
     )
 
 
@@ -136,6 +139,7 @@ def page(found: dict[str, Any], model: str) -> str:
         features_real=f"{memory['median_distance_features_real']:.3f}",
         pixels=f"{memory['median_distance_pixels']:.3f}",
         pixels_real=f"{memory['median_distance_pixels_real']:.3f}",
+        rounds=found["pictures_a_prompt"],
         seen=seen["pictures"],
         heldout=heldout["pictures"],
         seen_texts=seen["candidates"],
@@ -149,8 +153,8 @@ _PAGE = """\
 
 Made by `benchmarks/icons_quality.py` from the model `{model}` and the corpus {corpus}:
 {seen} pictures of concepts that the model has seen in training and {heldout} of concepts held out
-from it, one picture a concept, one seed, nothing picked by hand. The prompt is the caption
-"label, style" of a real drawing of that concept.
+from it, {rounds} of each concept, each of another seed, nothing picked by hand. The prompt is the
+caption "label, style" of a real drawing of that concept.
 
 | measure | ceiling (real drawings) | floor | ours | |
 |---|---:|---:|---:|---|
@@ -166,6 +170,7 @@ from it, one picture a concept, one seed, nothing picked by hand. The prompt is 
   drawings only, of all concepts; it knows held-out concepts too, only the drawing model does not.
   *Ceiling:* the same judge on real drawings of the same prompts, none of which it was trained on.
   *Floor:* our pictures with the prompts shuffled among them (the exact expectation).
+  ± is the standard error of a share of so many pictures.
   A concept is asked only if it has two drawings or more; where too few held-out ones have, the
   candidates are filled up with labels of further concepts that are never asked.
 - **The second judge** looks with other eyes: gradients and colours, no network at all. A model
@@ -247,13 +252,14 @@ def contact_sheet(pictures: Sequence[Tensor], captions: Sequence[str], size: int
 def write(
     out: Path, bench: Bench, score: Score, seen: Tensor, heldout: Tensor, model: str
 ) -> dict[str, Any]:
-    """Write report.json, report.md and the two contact sheets; returns the numbers."""
+    """Write report.json, report.md and the two contact sheets, of the first round of pictures;
+    returns the numbers."""
     out.mkdir(parents=True, exist_ok=True)
     found = {"model": model, **numbers(bench, score)}
     (out / "report.json").write_text(json.dumps(found, indent=2) + "\n", "utf-8")
     (out / "report.md").write_text(page(found, model), "utf-8")
     for pictures, questions in ((seen, bench.exam.seen), (heldout, bench.exam.heldout)):
-        shown = list(pictures[:SHOWN])
+        shown = list((pictures if pictures.ndim == 4 else pictures[0])[:SHOWN])
         sheet = contact_sheet(shown, questions.prompts[: len(shown)], 128)
         sheet.save(out / f"icons-{questions.name}.png", optimize=True)
     return found
