@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 
+import diffusers
 import pytest
 import releases
 import torch
+import transformers
 from releases import RELEASES, Shapes, folder_names, on_meta, shapes
 from torch import Tensor
 
 from mezzotint.checkpoints.keys import Reader, to_ours, to_theirs
+from mezzotint.families import folders
 
 LISTS = releases.read()
 PLACES = [(name, place) for name, release in RELEASES.items() for place in release.layouts]
@@ -32,6 +36,15 @@ COUNTS = {
     "OpenCLIP-bigG: folder": 517,
 }
 """Tensors of the public files.  With its two encoders and autoencoder SDXL's base has 2,515."""
+
+
+NOT_TOLD = (
+    "_use_default_values",
+    "sample_size",
+    "scaling_factor",
+    "shift_factor",
+    "upcast_attention",
+)
 
 
 def test_the_counts_of_the_public_files() -> None:
@@ -79,6 +92,27 @@ def test_the_lists_are_those_of_the_reference(name: str) -> None:
         extra = {k for k in converted if ".layers.23." in k or k == "text_projection.weight"}
         converted = {k: shape for k, shape in converted.items() if k not in extra}
     assert converted == expected
+
+
+FACTS = folders.Facts("", 64, 0.18215, {}, {}, 0.1)
+
+
+@pytest.mark.parametrize("name", RELEASES)
+def test_the_configuration_that_a_folder_gets_builds_the_same_network(name: str) -> None:
+    """`diffusers` and `transformers` make the release's tensors of what `convert` writes."""
+    listed = shapes(_listed(name, "folder"))
+    row = folders.describe(on_meta(RELEASES[name].ours), FACTS, listed)
+    library = {"diffusers": diffusers, "transformers": transformers}[row.names[0]]
+    kind = getattr(library, row.names[1])
+    if library is diffusers:
+        built = on_meta(lambda: kind.from_config(row.config))
+        release = on_meta(RELEASES[name].theirs)  # with lists for tuples, as JSON has them:
+        said, own = (json.loads(json.dumps(dict(network.config))) for network in (built, release))
+        told = [key for key in own if key not in NOT_TOLD and not key.startswith("_")]
+        assert {key: said[key] for key in told} == {key: own[key] for key in told}
+    else:
+        built = on_meta(lambda: kind(kind.config_class.from_dict(row.config)))
+    assert shapes(folder_names(built.state_dict())) == listed
 
 
 @pytest.mark.parametrize(("name", "place"), [("sd1 U-Net", "file"), ("flux dev", "folder")])

@@ -67,7 +67,7 @@ def _unet(config: LdmUNetConfig, facts: Facts, shapes: Shapes) -> Config:
     if depths[-1] not in (0, config.middle_depth):
         raise CheckpointError("diffusers has no U-Net whose middle is of another depth than above")
     kinds = ["CrossAttn" if depth else "" for depth in depths]
-    layers = [depth or config.middle_depth for depth in depths]
+    layers = [*(depth or 1 for depth in depths[:-1]), config.middle_depth]
     convolutions = any(len(s) == 4 for name, s in shapes.items() if name.endswith("proj_in.weight"))
     made: Config = {
         "sample_size": facts.size,
