@@ -200,7 +200,7 @@ def _of_sd3(config: MMDiTConfig) -> Release:
 def _of_flux(guided: bool) -> Release:
     return Release(
         lambda: Flux(FluxConfig(guided=guided)),
-        lambda: FluxTransformer2DModel(guidance_embeds=guided),
+        lambda: FluxTransformer2DModel(out_channels=64, guidance_embeds=guided),
         {"folder": Layout(flux.DIFFUSERS, {}), "file": Layout(flux.ORIGINAL, {}, _flux)},
     )
 

@@ -237,6 +237,8 @@ def _report(found: Listing, kind: str | None, confidence: Confidence, reason: st
     dtypes: Counter[str] = Counter()
     parts: Counter[str] = Counter()
     for name, entry in found.tensors.items():
+        if not entry.count:  # a mark
+            continue
         dtypes[entry.dtype] += entry.count
         parts[next((what for start, what in PARTS if name.startswith(start)), "other")] += (
             entry.count
