@@ -91,6 +91,20 @@ def test_a_number_that_a_type_cannot_hold_is_an_error() -> None:
     assert relay(state, SPLIT, SPLIT, ours(), torch.float16).tensors["1.v"].make().isinf().all()
 
 
+def test_types_of_eight_bits() -> None:
+    small = torch.float8_e4m3fn
+    state = to_theirs(ours(), SPLIT)
+    state = {name: tensor.to(small) for name, tensor in state.items()}
+    kept = relay(state, SPLIT, FUSED, ours()).tensors["l0.all"]
+    assert kept.dtype == small and torch.equal(kept.make()[:4].float(), state["0.q"].float())
+    wide = relay(state, SPLIT, FUSED, ours(), torch.float16).tensors["l1.all"]
+    assert torch.equal(wide.make()[4:8], state["1.k"].half())
+    state["1.k"] = state["1.k"].half()
+    with pytest.raises(CheckpointError, match=r"'1\.qkv\.weight' are of several types, .* --dtype"):
+        relay(state, SPLIT, FUSED, ours())
+    relay(state, SPLIT, FUSED, ours(), torch.float16)
+
+
 def test_packed_weights_are_unpacked_when_made() -> None:
     gguf = pytest.importorskip("gguf")
     wanted = {"linear": torch.zeros(4, 64)}

@@ -298,6 +298,16 @@ def test_our_own_models_have_one_layout(tmp_path: Path) -> None:
         convert(catalogue.PACKAGED["icons"], tmp_path / "a", "folder")
 
 
+def test_a_strangers_class_is_not_passed_on(file: Path, tmp_path: Path) -> None:
+    state = load(file)[0]
+    for name in ("os.system", "", 3, "__import__"):
+        said = {marks.SCHEDULER: json.dumps({"_class_name": name})}
+        save(tmp_path / "odd.safetensors", state, said)
+        with pytest.raises(CheckpointError, match="its scheduler is of the odd class"):
+            convert(tmp_path / "odd.safetensors", tmp_path / "odd", "folder")
+    assert not (tmp_path / "odd").exists()
+
+
 def test_the_command(
     sd1: Path, known: Callable[[str], None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -48,6 +48,11 @@ def relay(
     places = origins(state, source, wanted)
     shadows = {name: _shadow(tensor, dtype) for name, tensor in state.items()}
     for name, own in wanted.items():
+        kinds = {shadows[theirs].dtype for theirs, _ in places[name].values()}
+        if len(kinds) > 1 and any(kind.itemsize == 1 for kind in kinds):
+            raise CheckpointError(
+                f"the parts of {name!r} are of several types, one of 8 bits: choose one --dtype"
+            )
         shape = _whole(places[name], shadows).shape
         if shape != own.shape:
             first = places[name][0][0]
@@ -103,8 +108,14 @@ def _numbers(name: str, tensor: Tensor | Packed, dtype: torch.dtype) -> Tensor:
     """A tensor in another type; that a number has no place in it is an error, not infinity."""
     wide = tensor.unpack() if isinstance(tensor, Packed) else tensor
     narrow = wide.to(dtype)
-    narrower = dtype.is_floating_point and torch.finfo(dtype).max < torch.finfo(wide.dtype).max
-    if narrower and bool((narrow.isinf() & wide.isfinite()).any()):
+    if not (wide.numel() and dtype.is_floating_point):
+        return narrow
+    most = torch.finfo(dtype).max
+    if most >= torch.finfo(wide.dtype).max:
+        return narrow
+    # Two numbers tell it of most tensors, without a second copy; NaN compares with nothing.
+    low, high = (float(end) for end in wide.aminmax())
+    if not (-most <= low and high <= most) and bool((narrow.isinf() & wide.isfinite()).any()):
         raise CheckpointError(
             f"tensor {name!r} has numbers beyond {str(dtype).removeprefix('torch.')}: take "
             "another type, such as bfloat16"

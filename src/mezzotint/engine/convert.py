@@ -258,10 +258,17 @@ def _write_folder(
         scheduler = kept if "_class_name" in kept else {**facts.scheduler, **kept}
         (fresh / "scheduler").mkdir()
         _write_json(fresh / "scheduler" / "scheduler_config.json", scheduler)
-        index["scheduler"] = ["diffusers", scheduler["_class_name"]]
+        index["scheduler"] = _class(source, "scheduler", "diffusers", scheduler["_class_name"])
         _write_json(fresh / MODEL_INDEX, {**facts.told, **index})
         if source.folder is not None:
             _copy(source.path, fresh, _PAPERS)
+
+
+def _class(source: _Source, part: str, library: str, name: object) -> list[str | None]:
+    """What ``model_index.json`` says of a part: a class of a known library, never other code."""
+    if not (isinstance(name, str) and name.isidentifier() and not name.startswith("_")):
+        raise CheckpointError(f"{source.path}: its {part} is of the odd class {name!r}: correct it")
+    return [library, name]
 
 
 def _write_json(path: Path, document: Mapping[str, Any]) -> None:
@@ -283,7 +290,8 @@ def _write_tokenizer(
     if source.folder is not None and folder.name in source.folder.configs:
         folder.mkdir()
         _copy(source.path / folder.name, folder, _TOKENIZER_FILES)
-        return read_json(source.path / MODEL_INDEX)[folder.name]
+        names = read_json(source.path / MODEL_INDEX)[folder.name]  # a list, or it had no config
+        return _class(source, folder.name, "transformers", names[-1])
     if pad is None:
         notes.append(f"missing: the source has no {folder.name}: put its files there")
         return [None, None]
