@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,7 +21,14 @@ from transformers import (
     CLIPTokenizer,
 )
 
+from mezzotint.checkpoints.tables import ldm_autoencoder, ldm_unet
+from mezzotint.checkpoints.tables.clip import text_open_without
 from mezzotint.families.clip_tokens import tokenizer
+from mezzotint.families.ldm import Family
+from mezzotint.families.sd1 import SD1
+from mezzotint.families.sd2 import SD2_BASE
+from mezzotint.families.sdxl import SDXL
+from mezzotint.networks.ldm_autoencoder import LdmAutoencoderConfig
 
 Pipeline = StableDiffusionPipeline | StableDiffusionXLPipeline
 
@@ -115,4 +123,41 @@ def stable_diffusion(name: str = "sd1", width: int = 8, **noise: object) -> Pipe
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
+    )
+
+
+AUTOENCODER = LdmAutoencoderConfig(width=32, multipliers=(1, 1, 1, 2), blocks=1)
+
+
+def small(name: str, width: int = 8) -> Family:
+    """A family with few weights; SD2 as a base release has it."""
+    family = {"sd1": SD1, "sd2": SD2_BASE, "sdxl": SDXL}[name]
+    attends = {"depths": (1, 0)}
+    if name == "sdxl":
+        attends = {"depths": (0, 2), "middle_depth": 2, "vector_width": 8 + 6 * 256}
+    heads = {"heads": 8} if name == "sd1" else {"head_width": 8}
+    context = width * len(family.texts)
+    unet = replace(
+        family.unet, width=32, multipliers=(1, 2), context_width=context, **attends, **heads
+    )
+    tables = {
+        **family.file.tables,
+        "network": ldm_unet.original(unet.depths, unet.blocks, convolutions=name == "sd1"),
+        "autoencoder": ldm_autoencoder.original(4),
+    }
+    if name == "sd2":
+        tables["text"] = text_open_without(2)
+    few = {"width": width, "depth": 2, "heads": 2, "hidden": 16}
+    texts = {
+        part: replace(
+            text, encoder=replace(text.encoder, projection=8 if text.pooled else 0, **few)
+        )
+        for part, text in family.texts.items()
+    }
+    return replace(
+        family,
+        unet=unet,
+        autoencoder=AUTOENCODER,
+        texts=texts,
+        file=replace(family.file, tables=tables),
     )

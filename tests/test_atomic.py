@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from mezzotint.files import WriteError, atomic_write, remove_leftovers
+from mezzotint.files import WriteError, atomic_folder, atomic_write, remove_leftovers
 
 
 def names(folder: Path) -> list[str]:
@@ -152,3 +152,43 @@ def test_an_interruption_while_the_file_is_made_leaves_nothing(
     with pytest.raises(KeyboardInterrupt), atomic_write(tmp_path / "a.png"):
         pass
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    with atomic_folder(target) as fresh:
+        (fresh / "a").write_bytes(b"1")
+        assert not target.exists()
+    assert names(target) == ["a"]
+    with pytest.raises(WriteError, match="there are files in it"), atomic_folder(target):
+        pass
+    with pytest.raises(KeyError), atomic_folder(target, replace=True) as fresh:
+        (fresh / "b").write_bytes(b"2")
+        raise KeyError
+    assert names(target) == ["a"]
+    with atomic_folder(target, replace=True) as fresh:
+        (fresh / "b").write_bytes(b"2")
+    assert names(target) == ["b"]
+    assert names(tmp_path) == ["out"]
+
+
+def test_a_folder_that_cannot_take_its_name_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, rename = tmp_path / "out", Path.rename
+    target.mkdir()
+    (target / "a").write_bytes(b"1")
+
+    def fail(path: Path, new: Path) -> Path:
+        if new == target and not path.name.endswith(".old.mezzotint-part"):
+            raise OSError(errno.ENOSPC, "full", str(path))
+        return rename(path, new)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(WriteError, match="no space left"), atomic_folder(target, replace=True):
+        pass
+    assert names(tmp_path) == ["out"] and names(target) == ["a"]
+    with pytest.raises(WriteError, match="it is no folder"), atomic_folder(target / "a"):
+        pass
+    with pytest.raises(WriteError, match="cannot write"), atomic_folder(tmp_path / "no/out"):
+        pass

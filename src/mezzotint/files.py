@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -101,6 +102,51 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         with suppress(OSError):  # it is gone when all went well, and may never have been there
             temporary.unlink()
     _flush_folder(target.parent)
+
+
+@contextmanager
+def atomic_folder(path: str | os.PathLike[str], replace: bool = False) -> Iterator[Path]:
+    """A new folder that takes the name ``path`` only once all in it is written.
+
+    It is filled beside ``path`` under a hidden name and renamed at the end; if the body raises, or
+    the program is interrupted, it is removed and ``path`` is as before.
+
+    Args:
+        replace: a folder that stands there is removed once the new one has its name; without it
+            only an empty one may stand there.
+
+    Raises:
+        WriteError: ``path`` is taken, or cannot be written.
+    """
+    target = Path(os.path.realpath(path))
+    hidden = f".{target.name[:40]}.{secrets.token_hex(4)}"
+    fresh, old = (target.with_name(f"{hidden}{end}{_SUFFIX}") for end in ("", ".old"))
+    try:
+        if target.exists() and not target.is_dir():
+            raise WriteError(f"cannot write {target}: it is no folder: choose another name")
+        taken = target.is_dir() and any(target.iterdir())
+        if taken and not replace:
+            raise WriteError(f"cannot write {target}: there are files in it: choose another name")
+        fresh.mkdir()
+        yield fresh
+        if taken:
+            target.rename(old)
+        try:
+            fresh.rename(target)
+        except BaseException:
+            if taken:
+                old.rename(target)
+            raise
+        _flush_folder(target.parent)
+    except WriteError:
+        raise
+    except OSError as error:
+        if error.errno in _DISK or Path(error.filename or "") in (fresh, target):
+            raise WriteError(f"cannot write {target}: {_reason(error)}") from error
+        raise
+    finally:
+        for leftover in (fresh, old):
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def remove_leftovers(folder: str | os.PathLike[str]) -> list[Path]:

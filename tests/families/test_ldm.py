@@ -14,11 +14,10 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
+from mezzotint.checkpoints import marks
 from mezzotint.checkpoints.files import CheckpointError, save
 from mezzotint.checkpoints.keys import to_ours, to_theirs
 from mezzotint.checkpoints.source import describe, open_folder
-from mezzotint.checkpoints.tables import ldm_autoencoder, ldm_unet
-from mezzotint.checkpoints.tables.clip import text_open_without
 from mezzotint.diffusion.noise import batch
 from mezzotint.engine.generate import generate
 from mezzotint.engine.request import Guidance, Request
@@ -28,45 +27,9 @@ from mezzotint.families.model import Model
 from mezzotint.families.sd1 import SD1
 from mezzotint.families.sd2 import SD2, SD2_BASE
 from mezzotint.families.sdxl import SDXL
-from mezzotint.networks.ldm_autoencoder import LdmAutoencoderConfig
-from pipelines import Pipeline, stable_diffusion
+from pipelines import Pipeline, small, stable_diffusion
 
 READS_TEXT = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight"
-AUTOENCODER = LdmAutoencoderConfig(width=32, multipliers=(1, 1, 1, 2), blocks=1)
-
-
-def small(name: str, width: int = 8) -> Family:
-    """A family with few weights; SD2 as a base release has it."""
-    family = {"sd1": SD1, "sd2": SD2_BASE, "sdxl": SDXL}[name]
-    attends = {"depths": (1, 0)}
-    if name == "sdxl":
-        attends = {"depths": (0, 2), "middle_depth": 2, "vector_width": 8 + 6 * 256}
-    heads = {"heads": 8} if name == "sd1" else {"head_width": 8}
-    context = width * len(family.texts)
-    unet = replace(
-        family.unet, width=32, multipliers=(1, 2), context_width=context, **attends, **heads
-    )
-    tables = {
-        **family.file.tables,
-        "network": ldm_unet.original(unet.depths, unet.blocks, convolutions=name == "sd1"),
-        "autoencoder": ldm_autoencoder.original(4),
-    }
-    if name == "sd2":
-        tables["text"] = text_open_without(2)
-    few = {"width": width, "depth": 2, "heads": 2, "hidden": 16}
-    texts = {
-        part: replace(
-            text, encoder=replace(text.encoder, projection=8 if text.pooled else 0, **few)
-        )
-        for part, text in family.texts.items()
-    }
-    return replace(
-        family,
-        unet=unet,
-        autoencoder=AUTOENCODER,
-        texts=texts,
-        file=replace(family.file, tables=tables),
-    )
 
 
 @pytest.fixture(scope="module", params=["sd1", "sd2", "sdxl"])
@@ -294,6 +257,45 @@ def test_where_two_families_fit_one_is_asked_for(tmp_path: Path) -> None:
     said.write_text("{}")
     with pytest.raises(CheckpointError, match="fits sd2"):
         catalogue.family_of(tmp_path / "folder", describe(part))
+
+
+@pytest.mark.parametrize("zero", [False, True])
+def test_a_marked_file_is_sampled_as_it_says(zero: bool, tmp_path: Path) -> None:
+    """SDXL with v prediction, as its single files tell it, equal to `diffusers`."""
+    theirs = stable_diffusion("sdxl", prediction_type="v_prediction", rescale_betas_zero_snr=zero)
+    theirs.save_pretrained(tmp_path / "folder")
+    told = [marks.V_PRED, marks.ZERO_SNR] if zero else [marks.V_PRED]
+    state = in_one_file(small("sdxl"), tmp_path / "folder")
+    path = tmp_path / "model.safetensors"
+    save(path, state | {name: torch.zeros(0) for name in told}, {})
+    family = scheduled(small("sdxl"), marks.scheduler(describe(path)), "")
+    assert_same_picture(theirs, load(family, path), 4, 3.0)
+
+
+def test_the_catalogue_reads_a_files_marks(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    key = "model.diffusion_model.input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight"
+
+    def family(metadata: dict[str, str], *names: str) -> Family:
+        save(path, {key: torch.zeros(8, 2048)} | {n: torch.zeros(0) for n in names}, metadata)
+        return catalogue.family_of(path, describe(path))
+
+    assert family({}) == SDXL
+    assert family({marks.PREDICTION: "v"}) == replace(SDXL, prediction="v")
+    found = family({}, "v_pred", "ztsnr")
+    assert found.prediction == "v" and float(found.schedule.alphas_cumprod[-1]) == 0
+    with pytest.raises(CheckpointError, match="contradicts itself on what it predicts"):
+        family({marks.PREDICTION: "epsilon"}, "v_pred")
+    with pytest.raises(CheckpointError, match="prediction_type is 'edm'; known are epsilon"):
+        family({}, "edm_mean")
+
+
+@pytest.mark.parametrize(("said", "expected"), [("v", SD2), ("epsilon", SD2_BASE)])
+def test_modelspec_tells_sd2s_releases_apart(said: str, expected: Family, tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    key = "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
+    save(path, {key: torch.zeros(320, 1024)}, {marks.PREDICTION: said})
+    assert catalogue.family_of(path, describe(path)) == expected
 
 
 def test_a_file_and_a_folder_make_the_same_picture(name: str, folder: Path, tmp_path: Path) -> None:

@@ -164,6 +164,21 @@ def _train_parser(parser: argparse.ArgumentParser) -> None:
     add("--quiet", action="store_true", help="no progress bar")
 
 
+def _convert_parser(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("source", metavar="SRC", help="file, index of shards, or folder of diffusers")
+    add("target", metavar="DST", help="a file .safetensors, else a folder")
+    add("--to", choices=("file", "folder"), help="(default: as DST is named)")
+    add(
+        "--dtype",
+        choices=("keep", "float32", "float16", "bfloat16"),
+        default="keep",
+        help="of the numbers (default: each its own)",
+    )
+    add("--family", metavar="NAME", help="what a checkpoint is, where its file cannot say")
+    add("--force", action="store_true", help="replace what stands at DST")
+
+
 def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     top = _Parser(
         prog="mezzotint",
@@ -178,6 +193,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
         "generate": "make pictures",
         "train": "train a model, or go on with it",
         "inspect": "say what a file of weights is",
+        "convert": "write a checkpoint in another layout or precision",
         "samplers": "list the samplers and spacings",
         "doctor": "say what is installed and what this machine can do",
     }
@@ -188,6 +204,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     _generate_parser(parsers["generate"])
     _train_parser(parsers["train"])
     parsers["inspect"].add_argument("file", metavar="FILE")
+    _convert_parser(parsers["convert"])
     return top, parsers
 
 
@@ -212,6 +229,8 @@ def _run(args: argparse.Namespace) -> int:
         from mezzotint.apps.commands_train import run
     elif args.command == "inspect":
         from mezzotint.apps.commands_about import run_inspect as run
+    elif args.command == "convert":
+        from mezzotint.apps.commands_convert import run
     elif args.command == "samplers":
         from mezzotint.apps.commands_about import run_samplers as run
     else:

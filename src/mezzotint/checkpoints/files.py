@@ -12,7 +12,7 @@ import json
 import math
 import os
 import stat
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -293,8 +293,19 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str
         raise CheckpointError(f"{path}: {str(error).splitlines()[0]}") from None
 
 
+@dataclass(frozen=True)
+class Later:
+    """A tensor that is made only when it is written, so that a file needs no room in memory."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    make: Callable[[], Tensor]
+
+
 def save(
-    path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
+    path: str | os.PathLike[str],
+    tensors: Mapping[str, Tensor | Later],
+    metadata: Mapping[str, str],
 ) -> None:
     """Write a safetensors file atomically: after it ``path`` is the old file or the whole new one.
 
@@ -317,12 +328,12 @@ def save(
             raise CheckpointError(
                 f"{path}: metadata {key!r} must be text, not {type(value).__name__}"
             )
-    order = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
+    order = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))
     document: dict[str, object] = {"__metadata__": dict(sorted(metadata.items()))}
     position = 0
     for name in order:
         tensor = tensors[name]
-        end = position + tensor.numel() * tensor.element_size()
+        end = position + math.prod(tensor.shape) * tensor.dtype.itemsize
         document[name] = {
             "dtype": NAMES[tensor.dtype],
             "shape": list(tensor.shape),
@@ -335,17 +346,27 @@ def save(
         file.write(len(header).to_bytes(8, "little"))
         file.write(header)
         for name in order:
-            flat = tensors[name].detach().cpu().contiguous().view(-1)
+            tensor = tensors[name]
+            made = tensor.make() if isinstance(tensor, Later) else tensor
+            if (made.dtype, tuple(made.shape)) != (tensor.dtype, tuple(tensor.shape)):
+                raise CheckpointError(
+                    f"{path}: tensor {name!r} was announced as {list(tensor.shape)} of "
+                    f"{tensor.dtype} and is {list(made.shape)} of {made.dtype}"
+                )
+            flat = made.detach().cpu().contiguous().view(-1)
             file.write(flat.view(torch.uint8).numpy().data)
 
 
-def _listing(kind: str, names: list[str], remark: Callable[[str], str], most: int = 3) -> str:
-    """``2 missing: a (…), b (…)``, or nothing."""
-    if not names:
-        return ""
-    shown = ", ".join(name + remark(name) for name in names[:most])
+def listed(names: Sequence[str], most: int = 3) -> str:
+    """``a, b, c and 4 more``."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
-    return f"{len(names)} {kind}: {shown}{more}"
+    return ", ".join(names[:most]) + more
+
+
+def _problem(kind: str, names: Sequence[str], remark: Callable[[str], str], most: int = 3) -> str:
+    """``2 missing: a (…), b (…)``, or nothing."""
+    shown = [name + remark(name) for name in names[:most]]
+    return f"{len(names)} {kind}: {listed([*shown, *names[most:]])}" if names else ""
 
 
 class _SkipFilling(TorchFunctionMode):
@@ -397,9 +418,9 @@ def load_into(
     unexpected = [name for name in state if name not in own]
     misshaped = [name for name in own if name in state and own[name].shape != state[name].shape]
     problems = [
-        _listing("missing", missing, lambda name: nearest(name, unexpected)),
-        _listing("unexpected", unexpected, lambda name: nearest(name, missing or own)),
-        _listing(
+        _problem("missing", missing, lambda name: nearest(name, unexpected)),
+        _problem("unexpected", unexpected, lambda name: nearest(name, missing or own)),
+        _problem(
             "of another shape",
             misshaped,
             lambda name: f" ({list(state[name].shape)} in the file, {list(own[name].shape)} here)",

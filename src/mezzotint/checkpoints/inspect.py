@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import Counter
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
 
+from mezzotint.checkpoints import marks
 from mezzotint.checkpoints.files import CheckpointError, looks_like, read_start
 from mezzotint.checkpoints.gguf import MAGIC
 from mezzotint.checkpoints.pickles import is_pickle
-from mezzotint.checkpoints.signatures import PARTS, RANKS, SIGNATURES, Signature
+from mezzotint.checkpoints.signatures import ARCHITECTURES, PARTS, RANKS, SIGNATURES, Signature
 from mezzotint.checkpoints.source import MODEL_INDEX, Folder, Listing, describe, open_folder
 
-Confidence = Literal["certain", "likely", "unknown"]
+Confidence = Literal["certain", "likely", "doubtful", "unknown"]
+"""certain: the file says it itself; likely: names and sizes tell; doubtful: the two disagree."""
 OWN = "mezzotint"  # the metadata field in which our own files describe themselves
 _WIDTH = 200  # characters of a metadata value that are shown
 
@@ -39,7 +42,8 @@ class Report:
     kind: the model in it, None if not known; ``confidence`` and ``reason`` say how that is known
     parts: parameters of each network in a file that holds several
     dtypes: parameters of each type
-    details: what the file says of itself, name -> text
+    said: what it says of its prediction and of the steps it needs, name -> text
+    details: what else the file says of itself, name -> text
     """
 
     path: Path
@@ -52,6 +56,7 @@ class Report:
     parameters: int = 0
     parts: tuple[tuple[str, int], ...] = ()
     dtypes: tuple[tuple[str, int], ...] = ()
+    said: tuple[tuple[str, str], ...] = ()
     details: tuple[tuple[str, str], ...] = ()
 
     def lines(self) -> list[str]:
@@ -61,6 +66,7 @@ class Report:
         rows.append(("model", what if self.kind is None else f"{what} ({self.confidence})"))
         if self.reason:
             rows.append(("because", self.reason))
+        rows += self.said
         if self.tensors:
             rows.append(("weights", f"{_count(self.parameters)} in {self.tensors} tensors"))
         if len(self.parts) > 1:
@@ -117,7 +123,9 @@ def recognise(found: Listing) -> Report:
         return _own(found)
     for signature in SIGNATURES:
         if (evidence := _fits(signature, found)) is not None:
-            return _report(found, signature.kind, "likely", _reason(signature, evidence))
+            told, confidence = _architecture(signature.kind, found)
+            reason = "; ".join([*evidence, *told, *([signature.note] if signature.note else [])])
+            return _report(found, signature.kind, confidence, reason)
     reason = "none of the known characteristic tensors is in it"
     if first := next(iter(found.tensors), None):
         reason += f"; its first is {first!r}"
@@ -146,6 +154,7 @@ def _folder(folder: Folder) -> Report:
         parameters=sum(counts.values()),
         parts=tuple(counts.items()),
         dtypes=tuple(dtypes.most_common()),
+        said=tuple(_scheduled(folder)),
         details=(
             *(
                 (part, f"{report.kind or 'not recognised'}, {report.format}")
@@ -154,6 +163,18 @@ def _folder(folder: Folder) -> Report:
             *((part, f"named in {MODEL_INDEX}, but not there") for part in folder.lacking),
         ),
     )
+
+
+def _scheduled(folder: Folder) -> list[tuple[str, str]]:
+    """What the folder's scheduler says of the prediction."""
+    config = folder.configs.get("scheduler", {})
+    rows: list[tuple[str, str]] = []
+    if (said := config.get("prediction_type")) is not None:
+        names = {theirs: ours for ours, theirs in marks.NAMES.items()}
+        rows.append(("predicts", f"{names.get(str(said), said)} (its scheduler says {said})"))
+    if config.get("rescale_betas_zero_snr") is True:
+        rows.append(("noise", "zero terminal SNR (its scheduler says rescale_betas_zero_snr)"))
+    return rows
 
 
 def _matching(pattern: str, found: Listing) -> list[str]:
@@ -180,14 +201,44 @@ def _fits(signature: Signature, found: Listing) -> list[str] | None:
     return evidence
 
 
-def _reason(signature: Signature, evidence: list[str]) -> str:
-    return "; ".join([*evidence, *([signature.note] if signature.note else [])])
+def _architecture(kind: str, found: Listing) -> tuple[list[str], Confidence]:
+    """Whether ModelSpec's own name of the architecture agrees with a kind."""
+    name = found.metadata.get("modelspec.architecture", "").split("/")[0].lower()
+    for start, family in ARCHITECTURES:
+        if name.startswith(start):
+            text = f"modelspec.architecture is {name!r}"
+            if not (named := re.findall(r"SDXL|SD\d|FLUX(?:\.\d)?", kind)):
+                return [text], "likely"
+            agrees = any(family.startswith(other) for other in named)
+            return [text if agrees else f"but {text}"], "certain" if agrees else "doubtful"
+    return [], "likely"
+
+
+def _said(found: Listing) -> list[tuple[str, str]]:
+    """The prediction and the steps, each with what says it."""
+    rows: list[tuple[str, str]] = []
+    claims = marks.predictions(found)
+    texts = {what: [c.source for c in claims if c.what == what] for what, _ in claims}
+    predicted = " or ".join(f"{what} ({', '.join(sources)})" for what, sources in texts.items())
+    zero = marks.zero_snr(found)
+    if len(texts) > 1:
+        predicted += ": it contradicts itself"
+    if predicted:
+        rows.append(("predicts", predicted))
+    if zero is not None:
+        rows.append(("noise", f"zero terminal SNR ({zero})"))
+    if few := marks.few_steps(found):
+        text = ", ".join(f"{claim.what} ({claim.source})" for claim in few)
+        rows.append(("few steps", f"likely {text}"))
+    return rows
 
 
 def _report(found: Listing, kind: str | None, confidence: Confidence, reason: str) -> Report:
     dtypes: Counter[str] = Counter()
     parts: Counter[str] = Counter()
     for name, entry in found.tensors.items():
+        if not entry.count:  # a mark
+            continue
         dtypes[entry.dtype] += entry.count
         parts[next((what for start, what in PARTS if name.startswith(start)), "other")] += (
             entry.count
@@ -211,6 +262,7 @@ def _report(found: Listing, kind: str | None, confidence: Confidence, reason: st
         parameters=sum(dtypes.values()),
         parts=tuple(parts.most_common()),
         dtypes=tuple(dtypes.most_common()),
+        said=tuple(_said(found)),
         details=tuple(details),
     )
 

@@ -12,7 +12,7 @@ reads in both directions, and a tensor goes there and back without a bit changed
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -69,6 +69,10 @@ class Part:
         unit = total // sum(self.shares)
         start = unit * sum(self.shares[: self.index])
         return slice(start, start + unit * self.shares[self.index])
+
+    def of(self, whole: Tensor) -> Tensor:
+        """This part of the tensor of ours."""
+        return whole if len(self.shares) == 1 else whole[self.rows(len(whole))]
 
 
 Table = Mapping[str, str | Part | None]
@@ -154,6 +158,50 @@ class Reader:
         raise CheckpointError(f"unknown key {name!r}{nearest(name, self.table)}")
 
 
+def origins(
+    names: Iterable[str], table: Table, wanted: Collection[str]
+) -> dict[str, dict[int, tuple[str, Part]]]:
+    """Which of their tensors make up each of ours: our name -> number of the part -> theirs.
+
+    Args:
+        names: of the file's tensors.
+        table: what they are called here.
+        wanted: our names, all of which must come out.
+
+    Raises:
+        CheckpointError: a name matches no pattern, two give one place of ours, or a place of ours
+            stays empty; it names the first and the nearest.
+    """
+    reader = Reader(table)
+    found: dict[str, dict[int, tuple[str, Part]]] = {}
+    for name in names:
+        part = reader.find(name)
+        if part is None:
+            continue
+        places = found.setdefault(part.name, {})
+        if part.index in places:
+            raise CheckpointError(
+                f"keys {places[part.index][0]!r} and {name!r} both stand for {part.name!r}"
+            )
+        if part.name not in wanted:
+            raise CheckpointError(
+                f"key {name!r} stands for {part.name!r}, which this network lacks: the checkpoint "
+                f"has another size{nearest(part.name, wanted)}"
+            )
+        places[part.index] = (name, part)
+    missing = sorted(n for n in wanted if not _whole(found.get(n, {})))
+    if missing:
+        number = "1 key is" if len(missing) == 1 else f"{len(missing)} keys are"
+        raise CheckpointError(
+            f"{number} missing, the first for {missing[0]!r}{nearest(missing[0], found)}"
+        )
+    return found
+
+
+def _whole(places: Mapping[int, tuple[str, Part]]) -> bool:
+    return bool(places) and len(places) == len(next(iter(places.values()))[1].shares)
+
+
 def to_ours(
     state: Mapping[str, Tensor], table: Table, wanted: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
@@ -165,45 +213,25 @@ def to_ours(
         wanted: our tensors, all of which must come out, such as a network's ``state_dict()``.
 
     Raises:
-        CheckpointError: a name matches no pattern, two give one place of ours, or a place of ours
-            stays empty; it names the first and the nearest.
+        CheckpointError: as :func:`origins`.
     """
-    reader = Reader(table)
-    found: dict[str, dict[int, Tensor]] = {}
-    origin: dict[tuple[str, int], str] = {}
-    shares: dict[str, int] = {}
-    for name, value in state.items():
-        part = reader.find(name)
-        if part is None:
-            continue
-        place = (part.name, part.index)
-        if place in origin:
-            raise CheckpointError(
-                f"keys {origin[place]!r} and {name!r} both stand for {part.name!r}"
-            )
-        if part.name not in wanted:
-            raise CheckpointError(
-                f"key {name!r} stands for {part.name!r}, which this network lacks: the checkpoint "
-                f"has another size{nearest(part.name, wanted)}"
-            )
-        found.setdefault(part.name, {})[part.index] = part.view.ours(value)
-        origin[place], shares[part.name] = name, len(part.shares)
-    missing = sorted(n for n in wanted if len(found.get(n, ())) != shares.get(n, 1))
-    if missing:
-        number = "1 key is" if len(missing) == 1 else f"{len(missing)} keys are"
-        raise CheckpointError(
-            f"{number} missing, the first for {missing[0]!r}{nearest(missing[0], found)}"
-        )
-    return {name: _joined(pieces) for name, pieces in found.items()}
+    return {
+        name: joined([places[n][1].view.ours(state[places[n][0]]) for n in sorted(places)])
+        for name, places in origins(state, table, wanted).items()
+    }
 
 
-def _joined(pieces: Mapping[int, Tensor]) -> Tensor:
-    ordered = [pieces[index] for index in sorted(pieces)]
-    return ordered[0] if len(ordered) == 1 else torch.cat(ordered)
+def joined(pieces: Sequence[Tensor]) -> Tensor:
+    """The parts of a tensor of ours, in their order, as one."""
+    return pieces[0] if len(pieces) == 1 else torch.cat(list(pieces))
 
 
-def to_theirs(state: Mapping[str, Tensor], table: Table) -> dict[str, Tensor]:
-    """A state dict of ours under their names; the first pattern of a place counts.
+def targets(names: Iterable[str], table: Table) -> dict[str, Part]:
+    """Which part of ours each of their tensors is; the first pattern of a place counts.
+
+    Args:
+        names: of our tensors.
+        table: what they are called there.
 
     Raises:
         CheckpointError: the table has no name for one of ours.
@@ -214,13 +242,24 @@ def to_theirs(state: Mapping[str, Tensor], table: Table) -> dict[str, Tensor]:
             part = _part(target)
             rows.setdefault(part.name, {}).setdefault(part.index, (pattern, part))
     compiled = [(_compile(ours), pieces) for ours, pieces in rows.items()]
-    named: dict[str, Tensor] = {}
-    for name, value in state.items():
+    named: dict[str, Part] = {}
+    for name in names:
         match, pieces = _first(name, compiled)
         for pattern, part in pieces.values():
-            rows_of = value if len(part.shares) == 1 else value[part.rows(len(value))]
-            named[pattern.format(**match.groupdict())] = part.view.theirs(rows_of)
+            named[pattern.format(**match.groupdict())] = replace(part, name=name)
     return named
+
+
+def to_theirs(state: Mapping[str, Tensor], table: Table) -> dict[str, Tensor]:
+    """A state dict of ours under their names.
+
+    Raises:
+        CheckpointError: as :func:`targets`.
+    """
+    return {
+        name: part.view.theirs(part.of(state[part.name]))
+        for name, part in targets(state, table).items()
+    }
 
 
 def _first(

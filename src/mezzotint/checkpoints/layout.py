@@ -26,12 +26,28 @@ class Layout:
     """kind: what `inspect` calls such a file, or the denoiser in such a folder.
     places: for each part, its prefix in the file or the name of its folder; tables: its names.
     ignored: patterns of names that are known and not needed (training's averages, noise tables).
+    marks: names of empty tensors by which a file says what it predicts (`checkpoints.marks`).
+    pipeline: of a folder, the class of `diffusers` that its ``model_index.json`` names.
     """
 
     kind: str
     places: Mapping[str, str]
     tables: Mapping[str, Table]
     ignored: tuple[str, ...] = ()
+    marks: tuple[str, ...] = ()
+    pipeline: str = ""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A checkpoint taken apart, its tensors under the names of ``layout``; none is read yet.
+
+    ignored: the names of tensors that are known and not needed.
+    """
+
+    states: dict[str, dict[str, Tensor | Packed]]
+    layout: Layout
+    ignored: tuple[str, ...]
 
 
 def read_parts(
@@ -49,36 +65,47 @@ def read_parts(
     Raises:
         CheckpointError: the file is damaged; or a tensor is unknown, missing or of another network.
     """
-    path = Path(path)
-    if path.is_dir():
-        found = open_folder(path)
-        theirs = {part: _whole(read(found.weights(place))) for part, place in folder.places.items()}
-        layout = folder
-    else:
-        theirs, layout = _split(path, _whole(read(path)), file), file
+    opened = open_parts(path, file, folder)
     parts: dict[str, dict[str, Tensor]] = {}
-    for part, state in theirs.items():
+    for part, state in opened.states.items():
         try:
-            parts[part] = to_ours(state, layout.tables[part], wanted[part])
+            parts[part] = to_ours(_unpacked(state), opened.layout.tables[part], wanted[part])
         except CheckpointError as error:
             raise CheckpointError(f"{path}: {part}: {error}") from None
     return parts
 
 
-def _whole(state: Mapping[str, Tensor | Packed]) -> dict[str, Tensor]:
+def open_parts(path: str | os.PathLike[str], file: Layout, folder: Layout) -> Opened:
+    """The tensors of each of a family's parts, without its prefix; mapped, not read.
+
+    Raises:
+        CheckpointError: the file is damaged, or nothing of the family has a tensor's name.
+    """
+    path = Path(path)
+    if path.is_dir():
+        found = open_folder(path)
+        states = {part: read(found.weights(place)) for part, place in folder.places.items()}
+        return Opened(states, folder, ())
+    return _split(path, read(path), file)
+
+
+def _unpacked(state: Mapping[str, Tensor | Packed]) -> dict[str, Tensor]:
     return {name: t.unpack() if isinstance(t, Packed) else t for name, t in state.items()}
 
 
-def _split(path: Path, state: Mapping[str, Tensor], layout: Layout) -> dict[str, dict[str, Tensor]]:
+def _split(path: Path, state: Mapping[str, Tensor | Packed], layout: Layout) -> Opened:
     """Each part's tensors, without its prefix."""
-    parts: dict[str, dict[str, Tensor]] = {part: {} for part in layout.places}
+    parts: dict[str, dict[str, Tensor | Packed]] = {part: {} for part in layout.places}
+    ignored: list[str] = []
     for name, tensor in state.items():
         part = next((p for p, prefix in layout.places.items() if name.startswith(prefix)), None)
         if part is not None:
             parts[part][name[len(layout.places[part]) :]] = tensor
-        elif not _any(name, layout.ignored):
+        elif _any(name, layout.ignored):
+            ignored.append(name)
+        elif name not in layout.marks:
             raise CheckpointError(f"{path}: nothing of this family is called {name!r}")
-    return parts
+    return Opened(parts, layout, tuple(ignored))
 
 
 def _any(name: str, patterns: Sequence[str]) -> bool:

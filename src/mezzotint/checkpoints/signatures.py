@@ -29,8 +29,13 @@ _TEXT_1 = f"{_LDM}input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
 _TEXT_XL = f"{_LDM}input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight"
 _UNET_1 = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight"
 _UNET_XL = "down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k.weight"
+_CONTROL_1 = "control_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
+_CONTROL_XL = "control_model.input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight"
+_ZERO = "control_model.zero_convs.0.0."
 _UP = "up_blocks.1.resnets.0.conv1.weight"  # a control network has no way up
+_CONTROLS = "controlnet_blocks.0.weight"
 _HINT = "controlnet_cond_embedding.conv_in.weight"
+_CONV_IN = "conv_in.weight"
 _CLIP = "embeddings.token_embedding.weight"
 _T5 = "encoder.block.0.layer.0.SelfAttention.q.weight"
 _EPS_OR_V = "the weights do not say whether it predicts eps or v"
@@ -61,23 +66,32 @@ SIGNATURES: tuple[Signature, ...] = (
     Signature("textual inversion (SDXL)", ("clip_l", "clip_g")),
     Signature("textual inversion", ("emb_params",)),
     # --- control networks -----------------------------------------------------------------
-    Signature("ControlNet", ("control_model.zero_convs.0.0.weight",)),
+    Signature("ControlNet for SD1", (f"{_ZERO}weight",), ((_CONTROL_1, 1, 768),)),
+    Signature("ControlNet for SD2", (f"{_ZERO}weight",), ((_CONTROL_1, 1, 1024),)),
+    Signature("ControlNet for SDXL", (f"{_ZERO}weight",), ((_CONTROL_XL, 1, 2048),)),
+    Signature("ControlNet", (f"{_ZERO}weight",)),
     Signature("ControlNet", ("zero_convs.0.0.weight", "input_hint_block.0.weight")),
     Signature("ControlNet for SDXL (diffusers)", (_HINT,), ((_UNET_XL, 1, 2048),)),
     Signature("ControlNet for SD1 (diffusers)", (_HINT,), ((_UNET_1, 1, 768),)),
     Signature("ControlNet for SD2 (diffusers)", (_HINT,), ((_UNET_1, 1, 1024),)),
     Signature("ControlNet (diffusers)", (_HINT,)),
-    Signature("ControlNet for a transformer", ("controlnet_blocks.0.weight",)),
+    Signature("ControlNet for SD3 (diffusers)", (_CONTROLS, "pos_embed_input.proj.weight")),
+    Signature("ControlNet for FLUX (diffusers)", (_CONTROLS, "controlnet_x_embedder.weight")),
+    Signature("ControlNet for FLUX", (_CONTROLS, "double_blocks.0.img_attn.qkv.weight")),
+    Signature("ControlNet for a transformer", (_CONTROLS,)),
     # --- whole checkpoints in the original layout -----------------------------------------
     Signature("SD1 inpainting checkpoint", (), ((_IN, 1, 9), (_TEXT_1, 1, 768))),
     Signature("SD1 InstructPix2Pix checkpoint", (), ((_IN, 1, 8), (_TEXT_1, 1, 768))),
     Signature("SD1 checkpoint", (), ((_TEXT_1, 1, 768),)),
     Signature("SD2 inpainting checkpoint", (), ((_IN, 1, 9), (_TEXT_1, 1, 1024))),
     Signature("SD2 depth checkpoint", (), ((_IN, 1, 5), (_TEXT_1, 1, 1024))),
+    Signature("SD2 unCLIP checkpoint", (f"{_LDM}label_emb.0.0.weight",), ((_TEXT_1, 1, 1024),)),
     Signature("SD2 checkpoint", (), ((_TEXT_1, 1, 1024),), note=_EPS_OR_V),
     Signature("SDXL inpainting checkpoint", (), ((_IN, 1, 9), (_TEXT_XL, 1, 2048))),
+    Signature("SDXL InstructPix2Pix checkpoint", (), ((_IN, 1, 8), (_TEXT_XL, 1, 2048))),
     Signature("SDXL checkpoint, v prediction", ("v_pred",), ((_TEXT_XL, 1, 2048),)),
     Signature("SDXL checkpoint, EDM prediction", ("edm_mean",), ((_TEXT_XL, 1, 2048),)),
+    Signature("SDXL checkpoint, EDM prediction", ("edm_vpred.sigma_max",), ((_TEXT_XL, 1, 2048),)),
     Signature("SDXL checkpoint", (), ((_TEXT_XL, 1, 2048),)),
     Signature("SDXL refiner checkpoint", (), ((_TEXT_XL, 1, 1280),)),
     Signature("SD3 checkpoint", ("*joint_blocks.0.context_block.adaLN_modulation.1.weight",)),
@@ -96,6 +110,16 @@ SIGNATURES: tuple[Signature, ...] = (
         "SD3 transformer (diffusers)",
         ("transformer_blocks.0.attn.add_q_proj.weight", "pos_embed.proj.weight"),
     ),
+    *(
+        Signature(f"{family} {variant} U-Net (diffusers)", (_UP,), ((_CONV_IN, 1, n), text))
+        for family, text in (
+            ("SD1", (_UNET_1, 1, 768)),
+            ("SD2", (_UNET_1, 1, 1024)),
+            ("SDXL", (_UNET_XL, 1, 2048)),
+        )
+        for variant, n in (("inpainting", 9), ("InstructPix2Pix", 8), ("depth", 5))
+    ),
+    Signature("SDXL refiner U-Net (diffusers)", (_UP,), ((_CONV_IN, 0, 384), (_UNET_XL, 1, 1280))),
     Signature("SDXL U-Net (diffusers)", (_UP,), ((_UNET_XL, 1, 2048),)),
     Signature("SD1 U-Net (diffusers)", (_UP,), ((_UNET_1, 1, 768),)),
     Signature("SD2 U-Net (diffusers)", (_UP,), ((_UNET_1, 1, 1024),), note=_EPS_OR_V),
@@ -140,6 +164,17 @@ SIGNATURES: tuple[Signature, ...] = (
         for prefix in ("embeddings.", "bert.embeddings.")
     ),
 )
+
+ARCHITECTURES: tuple[tuple[str, str], ...] = (
+    ("stable-diffusion-v1", "SD1"),
+    ("stable-diffusion-v2", "SD2"),
+    ("stable-diffusion-xl", "SDXL"),
+    ("stable-diffusion-v3", "SD3"),
+    ("stable-diffusion-3", "SD3"),
+    ("flux-1", "FLUX.1"),
+    ("flux-2", "FLUX.2"),
+)
+"""How ModelSpec names an architecture, by its start, and what a kind of file calls it."""
 
 PARTS: tuple[tuple[str, str], ...] = (
     (_LDM, "denoiser"),

@@ -6,7 +6,9 @@ import difflib
 from pathlib import Path
 
 import torch
+from torch import nn
 
+from mezzotint.checkpoints import marks
 from mezzotint.checkpoints.files import CheckpointError
 from mezzotint.checkpoints.inspect import recognise
 from mezzotint.checkpoints.source import Listing, describe, open_folder
@@ -76,7 +78,7 @@ def _listing(path: Path) -> Listing:
 
 
 def family_of(path: Path, listing: Listing, name: str | None = None) -> ldm.Family:
-    """The family of a checkpoint, as its folder's scheduler says.
+    """The family of a checkpoint, as its folder's scheduler says, or the marks in its file.
 
     Args:
         name: the family to take where several fit.
@@ -85,7 +87,8 @@ def family_of(path: Path, listing: Listing, name: str | None = None) -> ldm.Fami
         CheckpointError: no family fits, not the one that was named, or several fit.
     """
     kind, whole = recognise(listing).kind, path.is_dir()
-    fit = [f for f in FAMILIES if kind == (f.folder if whole else f.file).kind]
+    base = (kind or "").split(",")[0]  # what follows is a prediction, which the marks tell too
+    fit = [f for f in FAMILIES if base == (f.folder if whole else f.file).kind]
     if not fit:
         known = ", ".join(family.name for family in FAMILIES)
         raise CheckpointError(
@@ -93,11 +96,10 @@ def family_of(path: Path, listing: Listing, name: str | None = None) -> ldm.Fami
             f"models and by whole checkpoints, files or diffusers folders, of these families: "
             f"{known}"
         )
-    if whole:
-        said = open_folder(path).configs.get("scheduler", {})
-        read = [ldm.scheduled(family, said, f"{path}: scheduler") for family in fit]
-        same = [new for new, own in zip(read, fit, strict=True) if new.prediction == own.prediction]
-        fit = same or read[:1]
+    said = open_folder(path).configs.get("scheduler", {}) if whole else marks.scheduler(listing)
+    read = [ldm.scheduled(family, said, f"{path}: scheduler") for family in fit]
+    same = [new for new, own in zip(read, fit, strict=True) if new.prediction == own.prediction]
+    fit = same or read[:1]
     if name is not None:
         fit = [family for family in fit if family.name == name]
         if not fit:
@@ -108,6 +110,24 @@ def family_of(path: Path, listing: Listing, name: str | None = None) -> ldm.Fami
             f"{path}: fits {names}, and nothing in it tells which: say it with --family"
         )
     return fit[0]
+
+
+def identify(path: Path, name: str | None = None) -> tuple[ldm.Family, Listing]:
+    """The family of a checkpoint of others, and the tensors that told it.
+
+    Raises:
+        CheckpointError: as :func:`family_of`, or it is one of our own models.
+    """
+    listing = _listing(path)
+    if KEY in listing.metadata:
+        raise CheckpointError(f"{path}: is one of Mezzotint's own models, which have one layout")
+    return family_of(path, listing, name), listing
+
+
+def parts(family: ldm.Family) -> dict[str, nn.Module]:
+    """The networks of a family, by the part's name, without weights: on the meta device."""
+    with torch.device("meta"):
+        return ldm.build(family).parts
 
 
 def _load(path: Path, family: str | None) -> Model:

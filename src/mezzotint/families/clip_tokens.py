@@ -6,6 +6,7 @@ The vocabulary (Radford et al. 2021, MIT licence) lies in the package as its lis
 
 from __future__ import annotations
 
+import json
 import lzma
 from collections.abc import Sequence
 from functools import lru_cache
@@ -91,3 +92,33 @@ def chunks(spans: Sequence[Sequence[tuple[str, float]]], pad: int = END) -> tupl
             tokens[number, 1 : 1 + len(row)] = torch.tensor([token for token, _ in row])
             weights[number, 1 : 1 + len(row)] = torch.tensor([weight for _, weight in row])
     return tokens, weights
+
+
+def folder(pad: int) -> dict[str, str]:
+    """The tokenizer's files as `transformers` stores them, by name.
+
+    pad: the token that fills up a prompt.
+    """
+    document = json.loads(tokenizer().to_str())["model"]
+    merges = "".join(f"{first} {second}\n" for first, second in document["merges"])
+    names = {number: name for name, number in document["vocab"].items()}
+    special = {
+        "bos_token": names[START],
+        "eos_token": names[END],
+        "unk_token": names[END],
+        "pad_token": names[pad],
+    }
+    config = {
+        "tokenizer_class": "CLIPTokenizer",
+        "model_max_length": CHUNK + 2,
+        "add_prefix_space": False,
+        "do_lower_case": True,
+        "errors": "replace",
+        **special,
+    }
+    return {
+        "vocab.json": json.dumps(document["vocab"], ensure_ascii=False),
+        "merges.txt": f"#version: 0.2\n{merges}",
+        "special_tokens_map.json": json.dumps(special, indent=2),
+        "tokenizer_config.json": json.dumps(config, indent=2),
+    }

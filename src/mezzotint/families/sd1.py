@@ -45,5 +45,6 @@ SD1 = Family(
             "text": {**clip.text(), **clip.text("")},  # newer releases leave the prefix out
             "autoencoder": ldm_autoencoder.DIFFUSERS,
         },
+        pipeline="StableDiffusionPipeline",
     ),
 )

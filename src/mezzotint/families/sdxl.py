@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from mezzotint.checkpoints.marks import V_PRED, ZERO_SNR
 from mezzotint.checkpoints.tables import clip, ldm_unet
 from mezzotint.families.ldm import Text
 from mezzotint.families.sd1 import SD1
@@ -51,6 +52,7 @@ SDXL = replace(
             "network": ldm_unet.original(_UNET.depths, _UNET.blocks, convolutions=False),
             "text2": clip.TEXT_OPEN,
         },
+        marks=(V_PRED, ZERO_SNR),
     ),
     folder=replace(
         SD1.folder,
@@ -61,5 +63,6 @@ SDXL = replace(
             "network": ldm_unet.diffusers(convolutions=False),
             "text2": SD1.folder.tables["text"],
         },
+        pipeline="StableDiffusionXLPipeline",
     ),
 )

@@ -1,0 +1,141 @@
+"""What a file says of how its model is to be used: its prediction, its noise's end, few steps.
+
+The weights cannot tell these.  Files say them by empty tensors ("v_pred", "ztsnr", as SDXL models
+with v prediction have them), by ModelSpec's metadata, by the trainer's own (kohya's "ss_…"), and
+ours by the scheduler of the folder that they were made from.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from mezzotint.checkpoints.files import CheckpointError
+from mezzotint.checkpoints.source import Listing
+
+SCHEDULER = "diffusers.scheduler_config"
+"""The metadata field in which a file keeps the ``scheduler_config.json`` it was made with."""
+PREDICTION = "modelspec.prediction_type"
+V_PRED, ZERO_SNR = "v_pred", "ztsnr"
+"""Empty tensors: the model predicts v; its noise schedule ends in pure noise."""
+NAMES = {"eps": "epsilon", "v": "v_prediction", "x0": "sample"}
+"""A prediction as `diffusers` calls it in a ``scheduler_config.json``."""
+
+_SPELLINGS = {
+    "epsilon": "eps",
+    "eps": "eps",
+    "noise": "eps",
+    "v": "v",
+    "v_prediction": "v",
+    "vprediction": "v",
+    "velocity": "v",
+    "sample": "x0",
+    "x0": "x0",
+    "edm": "edm",
+    "flow": "flow",
+    "flow_matching": "flow",
+    "rectified_flow": "flow",
+}
+_ARCHITECTURES = {"stable-diffusion-v2-512": "eps", "stable-diffusion-v2-768-v": "v"}
+_TENSORS = {V_PRED: "v", "edm_mean": "edm", "edm_vpred.sigma_max": "edm"}
+_TITLES = ("modelspec.title", "modelspec.tags", "ss_output_name", "ss_sd_model_name")
+_CONDITIONED = (  # the guidance scale is an input of these: Luo et al. 2023, "LCM", §4.3
+    "model.diffusion_model.time_embed.cond_proj.weight",
+    "time_embedding.cond_proj.weight",
+)
+_FEW_STEPS = (
+    ("turbo", re.compile("turbo")),
+    ("lightning", re.compile("lightning")),
+    ("LCM", re.compile("(?<![a-z])lcm(?![a-z])")),
+    ("Hyper-SD", re.compile("hyper[-_ ]?sd")),
+    ("DMD", re.compile("(?<![a-z])dmd(?![a-z])")),
+)
+
+
+class Claim(NamedTuple):
+    """what: a prediction ("eps", "v", "x0", "edm", "flow") or a variant; source: what says it."""
+
+    what: str
+    source: str
+
+
+def predictions(found: Listing) -> list[Claim]:
+    """All that a file says of what its network predicts; they may contradict each other.
+
+    Raises:
+        CheckpointError: a field is malformed.
+    """
+    claims = [
+        Claim(what, f"it has {name}") for name, what in _TENSORS.items() if name in found.tensors
+    ]
+    if (said := found.metadata.get(PREDICTION)) is not None:
+        key = said.strip().lower().replace("-", "_").replace(" ", "_")
+        claims.append(Claim(_SPELLINGS.get(key, said), f"{PREDICTION} is {said!r}"))
+    if (said := found.metadata.get("ss_v_parameterization", "").lower()) in ("true", "false"):
+        what = "v" if said == "true" else "eps"
+        claims.append(Claim(what, f"ss_v_parameterization is {said}"))
+    architecture = found.metadata.get("modelspec.architecture", "")
+    if (what := _ARCHITECTURES.get(architecture)) is not None:
+        claims.append(Claim(what, f"modelspec.architecture is {architecture!r}"))
+    kept = _kept(found)
+    for what, name in NAMES.items():
+        if kept.get("prediction_type") == name:
+            claims.append(Claim(what, f"{SCHEDULER} says {name}"))
+    return claims
+
+
+def zero_snr(found: Listing) -> str | None:
+    """What says that the noise schedule ends in pure noise (Lin et al. 2024), if anything does."""
+    if ZERO_SNR in found.tensors:
+        return f"it has {ZERO_SNR}"
+    if found.metadata.get("ss_zero_terminal_snr", "").lower() == "true":
+        return "ss_zero_terminal_snr is true"
+    if _kept(found).get("rescale_betas_zero_snr") is True:
+        return f"{SCHEDULER} says rescale_betas_zero_snr"
+    return None
+
+
+def few_steps(found: Listing) -> list[Claim]:
+    """Variants that were distilled to a few steps, as the weights or the title say it."""
+    claims = [Claim("LCM", f"it has {name}") for name in _CONDITIONED if name in found.tensors]
+    for key in _TITLES:
+        text = found.metadata.get(key, "")
+        for variant, pattern in _FEW_STEPS:
+            if pattern.search(text.lower()) and all(variant != claim.what for claim in claims):
+                claims.append(Claim(variant, f"{key} is {text!r}"))
+    return claims
+
+
+def scheduler(found: Listing) -> dict[str, Any]:
+    """What a single file says, as a ``scheduler_config.json`` would; empty where it says nothing.
+
+    Raises:
+        CheckpointError: what it says is contradictory or malformed.
+    """
+    said = dict(_kept(found))
+    claims = predictions(found)
+    for claim in claims[1:]:
+        if claim.what != claims[0].what:
+            raise CheckpointError(
+                f"{found.path}: contradicts itself on what it predicts: {claims[0].source}, but "
+                f"{claim.source}: ask its author which is right, and remove the other"
+            )
+    if claims:
+        said["prediction_type"] = NAMES.get(claims[0].what, claims[0].what)
+    if zero_snr(found) is not None:
+        said["rescale_betas_zero_snr"] = True
+    return said
+
+
+def _kept(found: Listing) -> Mapping[str, Any]:
+    if (text := found.metadata.get(SCHEDULER)) is None:
+        return {}
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError):
+        document = None
+    if not isinstance(document, dict):
+        raise CheckpointError(f"{found.path}: its {SCHEDULER} metadata is not a JSON object")
+    return document

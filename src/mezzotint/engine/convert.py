@@ -1,0 +1,301 @@
+"""`convert`: a checkpoint of others in another layout, tensor by tensor, nothing dropped unsaid."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from mezzotint.checkpoints import marks
+from mezzotint.checkpoints.files import CheckpointError, Later, listed, save
+from mezzotint.checkpoints.layout import Layout, Opened, open_parts
+from mezzotint.checkpoints.relayout import relay
+from mezzotint.checkpoints.source import (
+    MODEL_INDEX,
+    Folder,
+    describe,
+    open_folder,
+    read_json,
+)
+from mezzotint.families import catalogue, clip_tokens, folders
+from mezzotint.families.ldm import Family
+from mezzotint.files import WriteError, atomic_folder
+
+Form = Literal["file", "folder"]
+_HASH = "modelspec.hash_sha256"
+_TEXT, _TOKENS = "text_encoder", "tokenizer"  # how a folder's places begin
+_TOKENIZER_FILES = (
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "spiece.model",
+)
+_PAPERS = ("README.md", "LICENSE", "LICENSE.md", "LICENSE.txt")
+_LICENCE = re.compile(r"^license: *[\"']?([\w.+-]+)", re.MULTILINE)
+_MAX_PAPER = 1 << 20  # characters of a README that are looked through
+
+
+@dataclass(frozen=True)
+class Converted:
+    """family: what the source was; tensors: how many were written; notes: what was not carried."""
+
+    path: Path
+    family: str
+    tensors: int
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Source:
+    """path, family, folder: what is read; networks: of the family, without weights.
+
+    metadata: the source's text fields; kept: its scheduler's configuration, if it has one.
+    """
+
+    path: Path
+    family: Family
+    folder: Folder | None
+    networks: Mapping[str, nn.Module]
+    metadata: Mapping[str, str]
+    kept: Mapping[str, Any]
+
+
+def convert(
+    source: Path,
+    target: Path,
+    form: Form,
+    dtype: torch.dtype | None = None,
+    family: str | None = None,
+    force: bool = False,
+) -> Converted:
+    """Write a checkpoint as its family's single file, or as its folder of `diffusers`.
+
+    The target appears once it is whole; memory holds a tensor at a time, not the file.
+
+    Args:
+        dtype: of the floating-point tensors; None keeps each its own.
+        family: what the checkpoint is, where its file cannot say.
+        force: replace what stands at ``target``.
+
+    Raises:
+        CheckpointError: the source is damaged, of no family, or has numbers beyond ``dtype``.
+        WriteError: there is something at ``target`` already, or it cannot be written.
+    """
+    _check_target(source, target, form, force)
+    found, listing = catalogue.identify(source, family)
+    notes: list[str] = []
+    if source.is_dir():
+        folder = open_folder(source)
+        metadata = _folder_metadata(folder, found.folder, notes)
+        kept = folder.configs.get("scheduler", {})
+    else:
+        folder, metadata = None, dict(listing.metadata)
+        kept = json.loads(metadata.pop(marks.SCHEDULER, "{}"))
+    opened = open_parts(source, found.file, found.folder)
+    wholly = _Source(source, found, folder, catalogue.parts(found), metadata, kept)
+    written = _relaid(wholly, opened, found.file if form == "file" else found.folder, dtype, notes)
+    if form == "file":
+        _write_file(wholly, target, written, notes)
+    else:
+        _write_folder(wholly, target, written, force, notes)
+    return Converted(target, found.name, sum(map(len, written.values())), tuple(notes))
+
+
+def _check_target(source: Path, target: Path, form: Form, force: bool) -> None:
+    """Nothing that stands there is lost by a slip."""
+    if not source.exists():
+        raise CheckpointError(f"{source}: no such file or folder")
+    here, there = source.resolve(), target.resolve()
+    if there == here or there in here.parents:
+        raise WriteError(f"cannot write {target}: it is the source: choose another name")
+    if form == "file":
+        if target.is_file() and not force:
+            raise WriteError(f"cannot write {target}: it is there already: --force replaces it")
+        return
+    taken = target.is_dir() and any(target.iterdir())
+    if taken and not force:
+        raise WriteError(f"cannot write {target}: there are files in it: --force replaces it")
+    if taken and not (target / MODEL_INDEX).is_file():
+        raise WriteError(
+            f"cannot write {target}: there are files in it, and it is no folder of diffusers, "
+            "which alone is replaced: choose another name"
+        )
+
+
+def _folder_metadata(folder: Folder, layout: Layout, notes: list[str]) -> dict[str, str]:
+    """The text fields of all parts; where they differ, the denoiser's, which comes first."""
+    merged: dict[str, str] = {}
+    for place in layout.places.values():
+        said = describe(folder.weights(place)).metadata
+        if unlike := [key for key in said if merged.get(key, said[key]) != said[key]]:
+            notes.append(
+                f"left out: metadata of {place}, other than the denoiser's: {listed(unlike)}"
+            )
+        merged = {**said, **merged}
+    if (licence := _licence(folder.path / _PAPERS[0])) is not None:
+        merged.setdefault("modelspec.license", licence)
+    unused = [part for part in folder.configs if part not in _used(folder, layout)]
+    if unused:
+        notes.append(f"left out: parts that the family does not use: {listed(unused)}")
+    return merged
+
+
+def _used(folder: Folder, layout: Layout) -> set[str]:
+    places = set(layout.places.values())
+    return places | {place.replace(_TEXT, _TOKENS) for place in places} | {"scheduler"}
+
+
+def _licence(readme: Path) -> str | None:
+    """The licence that a model card's head names, between its two lines of ``---``."""
+    if not readme.is_file():
+        return None
+    with readme.open(encoding="utf-8", errors="replace") as file:
+        start, _, rest = file.read(_MAX_PAPER).partition("---\n")
+    found = _LICENCE.search(rest.partition("\n---")[0]) if not start.strip() else None
+    return found[1] if found else None
+
+
+def _relaid(
+    source: _Source,
+    opened: Opened,
+    layout: Layout,
+    dtype: torch.dtype | None,
+    notes: list[str],
+) -> dict[str, dict[str, Later]]:
+    """Each part's tensors in the new layout, to be made when they are written."""
+    written: dict[str, dict[str, Later]] = {}
+    for part, state in opened.states.items():
+        wanted = source.networks[part].state_dict()
+        try:
+            relaid = relay(state, opened.layout.tables[part], layout.tables[part], wanted, dtype)
+        except CheckpointError as error:
+            raise CheckpointError(f"{source.path}: {part}: {error}") from None
+        written[part] = relaid.tensors
+        if relaid.left_out:
+            notes.append(f"left out: {_tensors(relaid.left_out)} of {part} that is not used")
+    if opened.ignored:
+        notes.append(f"left out: {_tensors(opened.ignored)} beside the networks")
+    return written
+
+
+def _tensors(names: Sequence[str]) -> str:
+    """``2 tensors (a, b)``."""
+    return f"{len(names)} tensor{'s' if len(names) > 1 else ''} ({listed(names)})"
+
+
+def _said(source: _Source, notes: list[str]) -> dict[str, str]:
+    """The metadata of what is written: the source's, and what it predicts in ModelSpec's words."""
+    metadata = dict(source.metadata)
+    if metadata.pop(_HASH, None) is not None:
+        notes.append(f"left out: metadata that no longer holds: {_HASH}")
+    prediction = {"eps": "epsilon", "v": "v"}.get(source.family.prediction)
+    if prediction is not None:
+        metadata[marks.PREDICTION] = prediction
+    return metadata
+
+
+def _write_file(
+    source: _Source, target: Path, written: Mapping[str, Mapping[str, Later]], notes: list[str]
+) -> None:
+    layout, family = source.family.file, source.family
+    tensors: dict[str, torch.Tensor | Later] = {
+        layout.places[part] + name: tensor
+        for part, state in written.items()
+        for name, tensor in state.items()
+    }
+    marked = {
+        marks.V_PRED: family.prediction == "v",
+        marks.ZERO_SNR: float(family.schedule.alphas_cumprod[-1]) == 0,
+    }
+    tensors |= {name: torch.zeros(0) for name in layout.marks if marked[name]}
+    metadata = _said(source, notes)
+    if source.kept:
+        metadata[marks.SCHEDULER] = json.dumps(source.kept, sort_keys=True)
+    save(target, tensors, metadata)
+
+
+# --- folders ----------------------------------------------------------------------------------
+
+
+def _write_folder(
+    source: _Source,
+    target: Path,
+    written: Mapping[str, Mapping[str, Later]],
+    force: bool,
+    notes: list[str],
+) -> None:
+    family, facts = source.family, folders.facts(source.family)
+    index: dict[str, Any] = {"_class_name": facts.pipeline, "_diffusers_version": "0.30.0"}
+    metadata = {"format": "pt"} | _said(source, notes)  # without a format transformers refuses
+    with atomic_folder(target, force) as fresh:
+        for part, place in family.folder.places.items():
+            shapes = {name: tensor.shape for name, tensor in written[part].items()}
+            row = folders.describe(source.networks[part], facts, shapes)
+            config = row.config
+            if source.folder is not None:
+                said = source.folder.configs[place]
+                config = {k: v for k, v in said.items() if k not in ("torch_dtype", "dtype")}
+            (fresh / place).mkdir()
+            _write_json(fresh / place / "config.json", config)
+            own = metadata if part == "network" else {"format": "pt"}
+            save(fresh / place / row.file, written[part], own)
+            index[place] = list(row.names)
+            if place.startswith(_TEXT):
+                tokens = place.replace(_TEXT, _TOKENS)
+                pad = facts.pads.get(part)
+                index[tokens] = _write_tokenizer(source, fresh / tokens, pad, notes)
+        kept = source.kept
+        scheduler = kept if "_class_name" in kept else {**facts.scheduler, **kept}
+        (fresh / "scheduler").mkdir()
+        _write_json(fresh / "scheduler" / "scheduler_config.json", scheduler)
+        index["scheduler"] = _class(source, "scheduler", "diffusers", scheduler["_class_name"])
+        _write_json(fresh / MODEL_INDEX, {**facts.told, **index})
+        if source.folder is not None:
+            _copy(source.path, fresh, _PAPERS)
+
+
+def _class(source: _Source, part: str, library: str, name: object) -> list[str | None]:
+    """What ``model_index.json`` says of a part: a class of a known library, never other code."""
+    if not (isinstance(name, str) and name.isidentifier() and not name.startswith("_")):
+        raise CheckpointError(f"{source.path}: its {part} is of the odd class {name!r}: correct it")
+    return [library, name]
+
+
+def _write_json(path: Path, document: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(document, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _copy(source: Path, target: Path, names: Sequence[str]) -> int:
+    """Copy those of the named files that are there; how many."""
+    found = [name for name in names if (source / name).is_file()]
+    for name in found:
+        shutil.copyfile(source / name, target / name)
+    return len(found)
+
+
+def _write_tokenizer(
+    source: _Source, folder: Path, pad: int | None, notes: list[str]
+) -> list[str | None]:
+    """The source's tokenizer, or ours of CLIP; what ``model_index.json`` says of it."""
+    if source.folder is not None and folder.name in source.folder.configs:
+        folder.mkdir()
+        _copy(source.path / folder.name, folder, _TOKENIZER_FILES)
+        names = read_json(source.path / MODEL_INDEX)[folder.name]  # a list, or it had no config
+        return _class(source, folder.name, "transformers", names[-1])
+    if pad is None:
+        notes.append(f"missing: the source has no {folder.name}: put its files there")
+        return [None, None]
+    folder.mkdir()
+    for name, text in clip_tokens.folder(pad).items():
+        (folder / name).write_text(text, encoding="utf-8")
+    return ["transformers", "CLIPTokenizer"]
