@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -52,6 +53,7 @@ def _text_config(width: int, openclip: bool) -> CLIPTextConfig:
     )
 
 
+@lru_cache
 def _tokenizer(openclip: bool) -> CLIPTokenizer:
     own = tokenizer()
     merges = [tuple(pair) for pair in json.loads(own.to_str())["model"]["merges"]]
@@ -152,6 +154,7 @@ def _t5() -> T5EncoderModel:
     ).eval()
 
 
+@lru_cache
 def _t5_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(
         tokenizer_object=t5_tokens.tokenizer(),

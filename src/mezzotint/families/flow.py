@@ -286,7 +286,11 @@ def scheduled(family: Family, config: Mapping[str, Any], where: str) -> Family:
     if most <= tokens:
         raise CheckpointError(f"{where}: max_image_seq_len is {most}: not above {tokens}")
     low, high = number("base_shift", base.base_shift), number("max_shift", base.max_shift)
-    return replace(family, shift=ByTokens(int(tokens), int(most), low, high))
+    defaults = family.defaults
+    if defaults.spacing == "linspace_sigma":  # a shift by the size is not applied twice
+        defaults = replace(defaults, spacing="linspace")
+    shift = ByTokens(int(tokens), int(most), low, high)
+    return replace(family, shift=shift, defaults=defaults)
 
 
 # --- from a checkpoint ------------------------------------------------------------------------

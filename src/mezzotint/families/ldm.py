@@ -224,6 +224,18 @@ def build(family: Family) -> Model:
     )
 
 
+_ALIGNMENT = 64  # bytes; of all memory that torch allocates
+
+
+def _regular(tensor: Tensor) -> Tensor:
+    """Contiguous and aligned: other weights are multiplied by other kernels, with other last bits.
+
+    What is mapped from a file lies wherever the file has it, so it may have to be copied.
+    """
+    tensor = tensor.contiguous()
+    return tensor.clone() if tensor.data_ptr() % _ALIGNMENT else tensor
+
+
 def fill(model: Model, path: str | os.PathLike[str], file: Layout, folder: Layout) -> Model:
     """The model with the weights of a checkpoint, in float32.
 
@@ -232,8 +244,7 @@ def fill(model: Model, path: str | os.PathLike[str], file: Layout, folder: Layou
     """
     wanted = {name: part.state_dict() for name, part in model.parts.items()}
     for name, state in read_parts(path, file, folder, wanted).items():
-        # contiguous: a transposed weight is multiplied by another kernel, with other last bits
-        weights = {key: tensor.float().contiguous() for key, tensor in state.items()}
+        weights = {key: _regular(tensor.float()) for key, tensor in state.items()}
         load_into(model.parts[name], weights, f"{path}: {name}", assign=True)
         model.parts[name].eval().requires_grad_(False)
     return model

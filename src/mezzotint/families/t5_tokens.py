@@ -7,7 +7,6 @@ tokenizer that comes with FLUX.1: a unigram model of 32,000 word pieces, 100 mar
 from __future__ import annotations
 
 import hashlib
-import json
 import lzma
 from collections.abc import Sequence
 from functools import lru_cache
@@ -27,14 +26,10 @@ _PIECES = "spiece.model"  # the same vocabulary in the format of its authors
 _OURS = "d60acb128cf7b7f2536e8f38a5b18a05535c9e14c7a355904270e15b0945ea86"  # SHA-256 of that file
 
 
-def _description() -> str:
-    return lzma.decompress(TOKENIZER.read_bytes()).decode()
-
-
 @lru_cache(maxsize=1)
 def tokenizer() -> Tokenizer:
     """The tokenizer that lies in the package."""
-    return Tokenizer.from_str(_description())
+    return Tokenizer.from_str(lzma.decompress(TOKENIZER.read_bytes()).decode())
 
 
 def tokenizer_in(folder: Path, vocabulary: int) -> Tokenizer:
@@ -56,13 +51,12 @@ def tokenizer_in(folder: Path, vocabulary: int) -> Tokenizer:
             )
         return tokenizer()
     try:
-        text = path.read_text("utf-8")
-        if json.loads(text) == json.loads(_description()):
-            return tokenizer()
-        found = Tokenizer.from_str(text)
+        found = Tokenizer.from_str(path.read_text("utf-8"))
     except Exception as error:  # the library raises nothing narrower
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise CheckpointError(f"{path}: is not a tokenizer: {reason}") from None
+    if found.to_str() == tokenizer().to_str():
+        return tokenizer()
     if found.get_vocab_size() > vocabulary:
         raise CheckpointError(
             f"{path}: has {found.get_vocab_size()} words, its encoder only {vocabulary}"
