@@ -4,25 +4,39 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
+from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.pipelines.flux.pipeline_flux import FluxPipeline
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
+from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import (
+    StableDiffusion3Pipeline,
+)
 from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import (
     StableDiffusionXLPipeline,
 )
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
+    FlowMatchEulerDiscreteScheduler,
+)
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
     CLIPTokenizer,
+    PreTrainedTokenizerFast,
+    T5Config,
+    T5EncoderModel,
 )
 
 from mezzotint.checkpoints.tables import ldm_autoencoder, ldm_unet
 from mezzotint.checkpoints.tables.clip import text_open_without
+from mezzotint.families import t5_tokens
 from mezzotint.families.clip_tokens import tokenizer
 from mezzotint.families.ldm import Family
 from mezzotint.families.sd1 import SD1
@@ -31,6 +45,7 @@ from mezzotint.families.sdxl import SDXL
 from mezzotint.networks.ldm_autoencoder import LdmAutoencoderConfig
 
 Pipeline = StableDiffusionPipeline | StableDiffusionXLPipeline
+FlowPipeline = StableDiffusion3Pipeline | FluxPipeline
 
 
 def _text_config(width: int, openclip: bool) -> CLIPTextConfig:
@@ -46,6 +61,7 @@ def _text_config(width: int, openclip: bool) -> CLIPTextConfig:
     )
 
 
+@lru_cache
 def _tokenizer(openclip: bool) -> CLIPTokenizer:
     own = tokenizer()
     merges = [tuple(pair) for pair in json.loads(own.to_str())["model"]["merges"]]
@@ -53,13 +69,14 @@ def _tokenizer(openclip: bool) -> CLIPTokenizer:
     return CLIPTokenizer(vocab=own.get_vocab(), merges=merges, model_max_length=77, pad_token=pad)
 
 
-def _autoencoder(scale: float) -> AutoencoderKL:
+def _autoencoder(scale: float, **more: Any) -> AutoencoderKL:
     return AutoencoderKL(
         block_out_channels=(32, 32, 32, 64),
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
         layers_per_block=1,
         scaling_factor=scale,
+        **more,
     )
 
 
@@ -160,4 +177,104 @@ def small(name: str, width: int = 8) -> Family:
         autoencoder=AUTOENCODER,
         texts=texts,
         file=replace(family.file, tables=tables),
+    )
+
+
+def _deep_autoencoder(scale: float, offset: float) -> AutoencoderKL:
+    mixed = {"use_quant_conv": False, "use_post_quant_conv": False}
+    return _autoencoder(scale, shift_factor=offset, latent_channels=16, **mixed)
+
+
+def _t5() -> T5EncoderModel:
+    return T5EncoderModel(
+        T5Config(
+            vocab_size=32_128,
+            d_model=24,
+            d_kv=4,
+            d_ff=16,
+            num_layers=2,
+            num_heads=3,
+            feed_forward_proj="gated-gelu",
+        )
+    ).eval()
+
+
+@lru_cache
+def _t5_tokenizer() -> PreTrainedTokenizerFast:
+    return PreTrainedTokenizerFast(
+        tokenizer_object=t5_tokens.tokenizer(),
+        eos_token="</s>",
+        unk_token="<unk>",
+        pad_token="<pad>",
+        model_max_length=512,
+    )
+
+
+def _nonzero(network: Any) -> Any:
+    """Norms' gains and other constants made random, so that a place mixed up is seen."""
+    for weight in network.parameters():
+        if weight.ndim == 1:
+            weight.data += 0.1 * torch.randn_like(weight)
+    return network
+
+
+def stable_diffusion_3(name: str = "sd3", t5: bool = True, **flow: object) -> FlowPipeline:
+    """SD3 with a transformer of 2 heads and 3 blocks.
+
+    name: "sd3", "sd35-medium" or "sd35-large"; flow: for the scheduler.
+    """
+    torch.manual_seed(0)
+    texts = [CLIPTextModelWithProjection(_text_config(8, wide)) for wide in (False, True)]
+    torch.nn.init.eye_(texts[0].text_projection.weight)  # as the release has it
+    return StableDiffusion3Pipeline(
+        transformer=_nonzero(
+            SD3Transformer2DModel(
+                sample_size=8,
+                num_layers=3,
+                attention_head_dim=8,
+                num_attention_heads=2,
+                joint_attention_dim=24,
+                caption_projection_dim=16,
+                pooled_projection_dim=16,
+                pos_embed_max_size=12,
+                qk_norm=None if name == "sd3" else "rms_norm",
+                dual_attention_layers=(0, 1) if name == "sd35-medium" else (),
+            )
+        ),
+        scheduler=FlowMatchEulerDiscreteScheduler(**{"shift": 3.0, **flow}),
+        vae=_deep_autoencoder(1.5305, 0.0609),
+        text_encoder=texts[0],
+        tokenizer=_tokenizer(False),
+        text_encoder_2=texts[1],
+        tokenizer_2=_tokenizer(True),
+        text_encoder_3=_nonzero(_t5()) if t5 else None,
+        tokenizer_3=_t5_tokenizer() if t5 else None,
+    )
+
+
+def flux(name: str = "flux-dev", **flow: object) -> FlowPipeline:
+    """FLUX.1 with 2 blocks of each kind; name: "flux-dev" or "flux-schnell"."""
+    torch.manual_seed(0)
+    guided = name == "flux-dev"
+    return FluxPipeline(
+        transformer=_nonzero(
+            FluxTransformer2DModel(
+                num_layers=2,
+                num_single_layers=2,
+                attention_head_dim=16,
+                num_attention_heads=2,
+                joint_attention_dim=24,
+                pooled_projection_dim=8,
+                guidance_embeds=guided,
+                axes_dims_rope=(4, 6, 6),
+            )
+        ),
+        scheduler=FlowMatchEulerDiscreteScheduler(
+            **{"shift": 3.0 if guided else 1.0, "use_dynamic_shifting": guided, **flow}
+        ),
+        vae=_deep_autoencoder(0.3611, 0.1159),
+        text_encoder=CLIPTextModel(_text_config(8, False)),
+        tokenizer=_tokenizer(False),
+        text_encoder_2=_nonzero(_t5()),
+        tokenizer_2=_t5_tokenizer(),
     )

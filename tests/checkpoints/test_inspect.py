@@ -142,6 +142,11 @@ def test_original_layouts(tmp_path: Path) -> None:
             "SD3 checkpoint",
             {f"{LDM}joint_blocks.0.context_block.adaLN_modulation.1.weight": (6, 1)},
         ),
+        ("SD3.5 medium checkpoint", {f"{LDM}joint_blocks.0.x_block.attn2.qkv.weight": (3, 1)}),
+        ("SD3.5 large checkpoint", {f"{LDM}joint_blocks.0.x_block.attn.ln_q.weight": (1,)}),
+        ("FLUX.1 Fill model", {**flux_keys, "img_in.weight": (2, 384)}),
+        ("FLUX.1 Canny or Depth model", {**flux_keys, "img_in.weight": (2, 128)}),
+        ("FLUX.1 model without guidance (schnell)", {**flux_keys, "img_in.weight": (2, 64)}),
         ("FLUX.1 model without guidance (schnell)", flux_keys),
         ("FLUX.1 model with guidance (dev)", {**flux_keys, "guidance_in.in_layer.weight": (2, 2)}),
         (

@@ -79,7 +79,8 @@ def test_every_path_falls_from_noise_to_data_on_its_schedule(name: str, where: s
 
 
 @pytest.mark.parametrize(
-    "name", ["trailing", "linspace", "karras", "exponential", "beta", "beta_sigmas"]
+    "name",
+    ["trailing", "linspace", "linspace_sigma", "karras", "exponential", "beta", "beta_sigmas"],
 )
 @pytest.mark.parametrize("where", list(SCHEDULES))
 def test_these_start_at_the_last_knot(name: str, where: str) -> None:
@@ -165,6 +166,15 @@ def test_flow_paths_equal_diffusers(steps: int) -> None:
     dynamic = SPACINGS["trailing"](RectifiedFlow(resolution_shift(1024)), steps)
     theirs = flow_sigmas(steps, mu, use_dynamic_shifting=True)
     torch.testing.assert_close(dynamic.sigma, theirs, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("steps", [1, 4, 28, 50])
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+def test_the_default_flow_path_of_diffusers(shift: float, steps: int) -> None:
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=shift)
+    scheduler.set_timesteps(steps)
+    path = SPACINGS["linspace_sigma"](RectifiedFlow(shift), steps)
+    torch.testing.assert_close(path.sigma, scheduler.sigmas.double(), rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("steps", [2, 10, 28])

@@ -213,6 +213,8 @@ def run(args: argparse.Namespace) -> int:
     if args.threads is not None:
         torch.set_num_threads(args.threads)
     model = load(args.model, args.device, args.family)
+    for note in model.notes:
+        _note(args, f"{args.model}: {note}")
     request = _request(args, model, seeds)
     began = time.monotonic()
     made: list[Image.Image] = []

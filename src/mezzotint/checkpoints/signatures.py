@@ -36,6 +36,8 @@ _UP = "up_blocks.1.resnets.0.conv1.weight"  # a control network has no way up
 _CONTROLS = "controlnet_blocks.0.weight"
 _HINT = "controlnet_cond_embedding.conv_in.weight"
 _CONV_IN = "conv_in.weight"
+_FLUX = "*double_blocks.0.img_attn.qkv.weight"
+_FLUX_PART = "single_transformer_blocks.0.attn.to_q.weight"
 _CLIP = "embeddings.token_embedding.weight"
 _T5 = "encoder.block.0.layer.0.SelfAttention.q.weight"
 _EPS_OR_V = "the weights do not say whether it predicts eps or v"
@@ -94,18 +96,40 @@ SIGNATURES: tuple[Signature, ...] = (
     Signature("SDXL checkpoint, EDM prediction", ("edm_vpred.sigma_max",), ((_TEXT_XL, 1, 2048),)),
     Signature("SDXL checkpoint", (), ((_TEXT_XL, 1, 2048),)),
     Signature("SDXL refiner checkpoint", (), ((_TEXT_XL, 1, 1280),)),
+    Signature("SD3.5 medium checkpoint", ("*joint_blocks.0.x_block.attn2.qkv.weight",)),
+    Signature("SD3.5 large checkpoint", ("*joint_blocks.0.x_block.attn.ln_q.weight",)),
     Signature("SD3 checkpoint", ("*joint_blocks.0.context_block.adaLN_modulation.1.weight",)),
     Signature("FLUX.2 model", ("*single_stream_modulation.lin.weight",)),
+    Signature("FLUX.1 Fill model", (_FLUX,), (("*img_in.weight", 1, 384),)),
+    Signature("FLUX.1 Canny or Depth model", (_FLUX,), (("*img_in.weight", 1, 128),)),
     Signature(
         "FLUX.1 model with guidance (dev)",
-        ("*double_blocks.0.img_attn.qkv.weight", "*guidance_in.in_layer.weight"),
+        (_FLUX, "*guidance_in.in_layer.weight"),
     ),
     Signature(
         "FLUX.1 model without guidance (schnell)",
-        ("*double_blocks.0.img_attn.qkv.weight", "*single_blocks.0.linear1.weight"),
+        (_FLUX, "*single_blocks.0.linear1.weight"),
     ),
     # --- single parts as diffusers stores them --------------------------------------------
-    Signature("FLUX transformer (diffusers)", ("single_transformer_blocks.0.attn.to_q.weight",)),
+    Signature("FLUX Fill transformer (diffusers)", (_FLUX_PART,), (("x_embedder.weight", 1, 384),)),
+    Signature(
+        "FLUX Canny or Depth transformer (diffusers)",
+        (_FLUX_PART,),
+        (("x_embedder.weight", 1, 128),),
+    ),
+    Signature(
+        "FLUX transformer with guidance (diffusers)",
+        (_FLUX_PART, "time_text_embed.guidance_embedder.linear_1.weight"),
+    ),
+    Signature("FLUX transformer (diffusers)", (_FLUX_PART,)),
+    Signature(
+        "SD3.5 medium transformer (diffusers)",
+        ("transformer_blocks.0.attn2.to_k.weight", "pos_embed.proj.weight"),
+    ),
+    Signature(
+        "SD3.5 large transformer (diffusers)",
+        ("transformer_blocks.0.attn.norm_added_q.weight", "pos_embed.proj.weight"),
+    ),
     Signature(
         "SD3 transformer (diffusers)",
         ("transformer_blocks.0.attn.add_q_proj.weight", "pos_embed.proj.weight"),

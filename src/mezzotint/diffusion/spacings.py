@@ -88,12 +88,28 @@ def trailing(schedule: Schedule, steps: int) -> Level:
     return _discrete(schedule, _whole(schedule, number) - 1)
 
 
+def _even(schedule: Schedule, steps: int, first: float) -> Level:
+    """Steps spread evenly from the last down to number ``first``, which may be a fraction."""
+    _check_discrete(schedule, steps)
+    last = schedule.knots - 1
+    index = _whole(schedule, torch.linspace(first, last, steps, dtype=torch.float64)).flip(0)
+    # One step starts at noise, not at data.
+    return _discrete(schedule, index if steps > 1 else torch.full_like(index, last))
+
+
 def linspace(schedule: Schedule, steps: int) -> Level:
     """Steps spread evenly over the training steps, both ends visited (Nichol & Dhariwal 2021)."""
-    _check_discrete(schedule, steps)
-    index = _whole(schedule, torch.linspace(0, schedule.knots - 1, steps, dtype=torch.float64))
-    # One step starts at noise, not at data.
-    return _discrete(schedule, index.flip(0) if steps > 1 else index + (schedule.knots - 1))
+    return _even(schedule, steps, 0)
+
+
+def linspace_sigma(schedule: Schedule, steps: int) -> Level:
+    """As linspace, but down to the time t that equals ``sigma`` of rectified flow at its last.
+
+    On a shifted flow it ends earlier: the shift is applied twice to the last step.  So the
+    reference code of Esser et al. (2024) counts, and diffusers' Euler for flows by default.
+    """
+    alpha, sigma = schedule.level(torch.tensor(1 / schedule.knots, dtype=torch.float64))
+    return _even(schedule, steps, max(float(sigma / (alpha + sigma)) * schedule.knots - 1, 0))
 
 
 def shifted(shift: float) -> Spacing:
@@ -418,6 +434,7 @@ SPACINGS: dict[str, Spacing] = {
     "leading": leading(),
     "trailing": trailing,
     "linspace": linspace,
+    "linspace_sigma": linspace_sigma,
     "karras": karras(),
     "exponential": exponential,
     "uniform_logsnr": uniform_logsnr,

@@ -93,6 +93,10 @@ def convert(
     """
     _check_target(source, target, form, force)
     found, listing = catalogue.identify(source, family)
+    if not isinstance(found, Family):
+        raise CheckpointError(
+            f"{source}: checkpoints of the family {found.name!r} stay as they are"
+        )
     notes: list[str] = []
     if source.is_dir():
         folder = open_folder(source)

@@ -16,6 +16,7 @@ from torch import Tensor
 from mezzotint.diffusion import guidance, samplers, spacings
 from mezzotint.diffusion.level import Conditioning, Denoiser, Level, Tokens
 from mezzotint.diffusion.noise import batch, stream
+from mezzotint.diffusion.schedules import Schedule
 from mezzotint.engine.request import Guidance, Known, Progress, Request, RequestError, check
 from mezzotint.families.model import Model, Weaker
 
@@ -33,9 +34,10 @@ class _Plan(NamedTuple):
     """A request with the model's defaults filled in."""
 
     size: tuple[int, ...]
+    schedule: Schedule
     path: Level  # (steps + 1,)
     sampler: samplers.Sampler
-    scale: float
+    scale: float  # of the guidance by a negative prompt
     prompt: _Prompt
     negative: _Prompt
 
@@ -69,11 +71,33 @@ def _conditioning(model: Model, prompt: str, size: tuple[int, ...]) -> Condition
     )
 
 
-def _prompt(model: Model, prompt: str, size: tuple[int, ...]) -> _Prompt:
+def _prompt(model: Model, prompt: str, size: tuple[int, ...], scale: float) -> _Prompt:
     imagining = None
     if model.prior is not None and prompt != "":
         imagining = plan(model.prior, Request(prompt, (0,)))
-    return _Prompt(_conditioning(model, prompt, size), imagining)
+    told = _conditioning(model, prompt, size)
+    if model.distilled:
+        assert told.vector is not None  # a distilled network has one, and the scale is its last
+        last = told.vector.new_full((len(told.vector), 1), scale)
+        told = told._replace(vector=torch.cat([told.vector, last], 1))
+    return _Prompt(told, imagining)
+
+
+def _check_distilled(model: Model, request: Request) -> None:
+    """Raise RequestError for what goes by a negative prompt, which this model never reads."""
+    wish = request.guidance
+    asked = {
+        "negative prompt": request.negative != "",
+        "guidance interval": wish.interval is not None,
+        "rescaled guidance": wish.rescale != 0,
+        "apg": wish.apg,
+        "cfg_zero_star": wish.cfg_zero_star,
+    }
+    if found := [name for name, is_asked in asked.items() if is_asked]:
+        raise RequestError(
+            f"{model.name} has its guidance distilled into it: the scale is told to the network, "
+            f"and there is no {' or '.join(found)}: leave that out"
+        )
 
 
 def _told(model: Model, prompt: _Prompt, seed: int) -> Conditioning:
@@ -126,17 +150,22 @@ def plan(model: Model, request: Request) -> _Plan:
     defaults, wish = model.defaults, request.guidance
     size = request.size or defaults.size
     check(request, model.codec.channels, model.codec.multiple, size)
+    if model.distilled:
+        _check_distilled(model, request)
     spacing = spacings.find(request.spacing or defaults.spacing)
-    path = spacing(model.schedule, request.steps or defaults.steps)
+    schedule = model.schedule_of(size)
+    path = spacing(schedule, request.steps or defaults.steps)
     if request.start is not None:
         path = spacings.truncate(path, request.start.strength)
+    scale = defaults.guidance if wish.scale is None else wish.scale
     return _Plan(
         size,
+        schedule,
         path,
         samplers.find(request.sampler or defaults.sampler),
-        defaults.guidance if wish.scale is None else wish.scale,
-        _prompt(model, request.prompt, size),
-        _prompt(model, request.negative, size),
+        1.0 if model.distilled else scale,
+        _prompt(model, request.prompt, size, scale),
+        _prompt(model, request.negative, size, scale),
     )
 
 
@@ -167,7 +196,7 @@ def _guided(model: Model, wish: Guidance, planned: _Plan, negative: Conditioning
     interval = wish.interval or model.defaults.interval
     if interval is None:
         return guided
-    ends = model.schedule.level(torch.tensor(interval, dtype=torch.float64))
+    ends = planned.schedule.level(torch.tensor(interval, dtype=torch.float64))
     low, high = (ends.sigma / ends.alpha).tolist()  # at alpha = 0 infinity, as meant
     return guidance.interval(guided, plain, low, high)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,17 +14,30 @@ from mezzotint.checkpoints import marks
 from mezzotint.checkpoints.files import CheckpointError
 from mezzotint.checkpoints.inspect import recognise
 from mezzotint.checkpoints.source import Listing, describe, open_folder
-from mezzotint.families import ldm
+from mezzotint.families import flow, ldm
+from mezzotint.families.flux1 import FLUX_DEV, FLUX_SCHNELL
 from mezzotint.families.model import Model
 from mezzotint.families.native import KEY, EmbeddingCodec, load_model
 from mezzotint.families.sd1 import SD1
 from mezzotint.families.sd2 import SD2, SD2_BASE
+from mezzotint.families.sd3 import SD3, SD35_LARGE, SD35_MEDIUM
 from mezzotint.families.sdxl import SDXL
 
 DATA = Path(__file__).parent / "data"
 PACKAGED = {"icons": DATA / "icons.safetensors"}
 """Models that lie in the package, by name."""
-FAMILIES: tuple[ldm.Family, ...] = (SD1, SD2, SD2_BASE, SDXL)
+Family = ldm.Family | flow.Family
+FAMILIES: tuple[Family, ...] = (
+    SD1,
+    SD2,
+    SD2_BASE,
+    SDXL,
+    SD3,
+    SD35_MEDIUM,
+    SD35_LARGE,
+    FLUX_DEV,
+    FLUX_SCHNELL,
+)
 """The families of others' checkpoints."""
 _DENOISERS = ("unet", "transformer")  # the folder's part that tells the family
 
@@ -77,7 +92,13 @@ def _listing(path: Path) -> Listing:
     return describe(folder.weights(part))
 
 
-def family_of(path: Path, listing: Listing, name: str | None = None) -> ldm.Family:
+def _scheduled(family: Family, config: Mapping[str, Any], where: str) -> Family:
+    if isinstance(family, flow.Family):
+        return flow.scheduled(family, config, where)
+    return ldm.scheduled(family, config, where)
+
+
+def family_of(path: Path, listing: Listing, name: str | None = None) -> Family:
     """The family of a checkpoint, as its folder's scheduler says, or the marks in its file.
 
     Args:
@@ -97,7 +118,7 @@ def family_of(path: Path, listing: Listing, name: str | None = None) -> ldm.Fami
             f"{known}"
         )
     said = open_folder(path).configs.get("scheduler", {}) if whole else marks.scheduler(listing)
-    read = [ldm.scheduled(family, said, f"{path}: scheduler") for family in fit]
+    read = [_scheduled(family, said, f"{path}: scheduler") for family in fit]
     same = [new for new, own in zip(read, fit, strict=True) if new.prediction == own.prediction]
     fit = same or read[:1]
     if name is not None:
@@ -112,7 +133,7 @@ def family_of(path: Path, listing: Listing, name: str | None = None) -> ldm.Fami
     return fit[0]
 
 
-def identify(path: Path, name: str | None = None) -> tuple[ldm.Family, Listing]:
+def identify(path: Path, name: str | None = None) -> tuple[Family, Listing]:
     """The family of a checkpoint of others, and the tensors that told it.
 
     Raises:
@@ -124,10 +145,11 @@ def identify(path: Path, name: str | None = None) -> tuple[ldm.Family, Listing]:
     return family_of(path, listing, name), listing
 
 
-def parts(family: ldm.Family) -> dict[str, nn.Module]:
+def parts(family: Family) -> dict[str, nn.Module]:
     """The networks of a family, by the part's name, without weights: on the meta device."""
     with torch.device("meta"):
-        return ldm.build(family).parts
+        made = flow.build(family) if isinstance(family, flow.Family) else ldm.build(family)
+    return made.parts
 
 
 def _load(path: Path, family: str | None) -> Model:
@@ -143,7 +165,8 @@ def _load(path: Path, family: str | None) -> Model:
                 "was trained with it"
             )
         return model
-    return ldm.load(family_of(path, listing, family), path)
+    found = family_of(path, listing, family)
+    return flow.load(found, path) if isinstance(found, flow.Family) else ldm.load(found, path)
 
 
 def load(name_or_path: str, place: str | None = None, family: str | None = None) -> Model:

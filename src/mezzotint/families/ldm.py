@@ -70,10 +70,15 @@ class Family:
 
 @dataclass(frozen=True)
 class ScaledCodec:
-    """Pictures are diffused as the scaled means of an autoencoder's code."""
+    """Pictures are diffused as the means of an autoencoder's code, ``(mean − offset) * scale``.
+
+    patch: pixels of the code a side of what the network takes as one token.
+    """
 
     autoencoder: LdmAutoencoder
     scale: float
+    offset: float = 0.0
+    patch: int = 1
 
     @property
     def channels(self) -> int:
@@ -81,17 +86,17 @@ class ScaledCodec:
 
     @property
     def multiple(self) -> int:
-        return self.autoencoder.config.stride
+        return self.autoencoder.config.stride * self.patch
 
     def shape(self, size: Sequence[int]) -> tuple[int, ...]:
         stride = self.autoencoder.config.stride
         return (self.autoencoder.config.latent_channels, *(edge // stride for edge in size))
 
     def encode(self, media: Tensor) -> Tensor:
-        return self.autoencoder.encode(media)[0] * self.scale
+        return (self.autoencoder.encode(media)[0] - self.offset) * self.scale
 
     def decode(self, x0: Tensor) -> Tensor:
-        return self.autoencoder.decode(x0 / self.scale)
+        return self.autoencoder.decode(x0 / self.scale + self.offset)
 
 
 def framing(size: Sequence[int]) -> Tensor:
@@ -219,17 +224,36 @@ def build(family: Family) -> Model:
     )
 
 
+_ALIGNMENT = 64  # bytes; of all memory that torch allocates
+
+
+def _regular(tensor: Tensor) -> Tensor:
+    """Contiguous and aligned: other weights are multiplied by other kernels, with other last bits.
+
+    What is mapped from a file lies wherever the file has it, so it may have to be copied.
+    """
+    tensor = tensor.contiguous()
+    return tensor.clone() if tensor.data_ptr() % _ALIGNMENT else tensor
+
+
+def fill(model: Model, path: str | os.PathLike[str], file: Layout, folder: Layout) -> Model:
+    """The model with the weights of a checkpoint, in float32.
+
+    Raises:
+        CheckpointError: as :func:`load`.
+    """
+    wanted = {name: part.state_dict() for name, part in model.parts.items()}
+    for name, state in read_parts(path, file, folder, wanted).items():
+        weights = {key: _regular(tensor.float()) for key, tensor in state.items()}
+        load_into(model.parts[name], weights, f"{path}: {name}", assign=True)
+        model.parts[name].eval().requires_grad_(False)
+    return model
+
+
 def load(family: Family, path: str | os.PathLike[str]) -> Model:
     """A model from a checkpoint of its family, a file or a folder, in float32.
 
     Raises:
         CheckpointError: it is damaged, or a tensor is missing, unknown or of another shape.
     """
-    model = build_unfilled(lambda: build(family))
-    wanted = {name: part.state_dict() for name, part in model.parts.items()}
-    for name, state in read_parts(path, family.file, family.folder, wanted).items():
-        # contiguous: a transposed weight is multiplied by another kernel, with other last bits
-        weights = {key: tensor.float().contiguous() for key, tensor in state.items()}
-        load_into(model.parts[name], weights, f"{path}: {name}", assign=True)
-        model.parts[name].eval().requires_grad_(False)
-    return model
+    return fill(build_unfilled(lambda: build(family)), path, family.file, family.folder)

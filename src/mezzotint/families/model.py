@@ -94,6 +94,11 @@ class Model:
     prior: a model that first makes an embedding of the same prompt; it is told to this one as
         the last entries of the vector, zeros where the prompt is empty.
     ranker: of a prior, how it chooses among several embeddings of a prompt; none makes one.
+    shifted: the schedule of media of a size, where it depends on the size; ``schedule`` is then
+        that of the default size.
+    distilled: guidance was distilled into the network: it is told the scale, as the last entry
+        of the vector, and no negative prompt is evaluated.
+    notes: what a person should know of this checkpoint, a sentence each.
     """
 
     name: str
@@ -108,6 +113,13 @@ class Model:
     prior: Model | None = None
     framing: Callable[[Sequence[int]], Tensor] | None = None
     ranker: Ranker | None = None
+    shifted: Callable[[Sequence[int]], Schedule] | None = None
+    distilled: bool = False
+    notes: tuple[str, ...] = ()
+
+    def schedule_of(self, size: Sequence[int]) -> Schedule:
+        """The schedule of media of a spatial size."""
+        return self.schedule if self.shifted is None else self.shifted(size)
 
     def denoise(self, weaker: Weaker = WHOLE) -> Denoiser:
         """This model as a denoiser, or its weaker self."""

@@ -1,0 +1,403 @@
+"""The families of flow transformers: CLIP and T5 text encoders, MMDiT or Flux, an autoencoder."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from mezzotint.checkpoints.files import CheckpointError, build_unfilled
+from mezzotint.checkpoints.layout import Layout
+from mezzotint.checkpoints.source import describe, open_folder
+from mezzotint.diffusion.guidance import cat_conditioning
+from mezzotint.diffusion.level import Conditioning, Level, Tokens
+from mezzotint.diffusion.prediction import ROWS, Parameterization, unit
+from mezzotint.diffusion.schedules import RectifiedFlow, resolution_shift
+from mezzotint.families import t5_tokens
+from mezzotint.families.clip_tokens import chunks
+from mezzotint.families.ldm import ScaledCodec, Text, fill
+from mezzotint.families.model import WHOLE, Conditioner, Defaults, Model, NetworkCall, Weaker
+from mezzotint.networks.clip import ClipText
+from mezzotint.networks.flux import Flux, FluxConfig
+from mezzotint.networks.ldm_autoencoder import LdmAutoencoder, LdmAutoencoderConfig
+from mezzotint.networks.mmdit import MMDiT, MMDiTConfig
+from mezzotint.networks.t5 import T5Config, T5Encoder
+
+T5 = "t5"
+"""The part of a family that is its T5 encoder; "network" and "autoencoder" are others."""
+_STEPS = 1000  # the time that these networks are told of pure noise
+_PATCH = 2  # pixels of the code a side of a token
+
+
+@dataclass(frozen=True)
+class ByTokens:
+    """A flow shift by the number of tokens: :func:`~mezzotint.diffusion.schedules
+    .resolution_shift`."""
+
+    base_tokens: int = 256
+    max_tokens: int = 4096
+    base_shift: float = 0.5
+    max_shift: float = 1.15
+
+    def at(self, tokens: int) -> float:
+        return resolution_shift(
+            tokens, self.base_tokens, self.max_tokens, self.base_shift, self.max_shift
+        )
+
+
+@dataclass(frozen=True)
+class LongText:
+    """The T5 encoder of a family.
+
+    encoder: None where a checkpoint lacks it: zeros stand for its features.
+    length: tokens, always so many; the network attends to the padding too.
+    tokenizer: its folder in a folder of `diffusers`.
+    optional: a checkpoint may lack it.
+    """
+
+    encoder: T5Config | None
+    length: int
+    tokenizer: str
+    optional: bool = False
+
+
+@dataclass(frozen=True)
+class Family:
+    """What checkpoints of one family have in common.
+
+    texts: its CLIP encoders by the part's name; what is pooled of them is joined to the vector.
+    joined: their features are joined too, and stand before T5's, filled up with zeros.
+    identity: those of them whose projection a single file leaves out, because it changes nothing.
+    shift: of the flow's time, one number or by the picture's size.
+    scale, offset: ``(mean − offset) * scale`` of the code is diffused.
+    file, folder: the layouts of a single file and of a folder of `diffusers`.
+    notes: see :class:`~mezzotint.families.model.Model`.
+    """
+
+    name: str
+    network: MMDiTConfig | FluxConfig
+    autoencoder: LdmAutoencoderConfig
+    texts: Mapping[str, Text]
+    t5: LongText
+    joined: bool
+    shift: float | ByTokens
+    scale: float
+    offset: float
+    defaults: Defaults
+    file: Layout
+    folder: Layout
+    identity: tuple[str, ...] = ()
+    prediction: str = "flow"
+    notes: tuple[str, ...] = ()
+
+
+# --- what the network is told -----------------------------------------------------------------
+
+
+def _conditioner(
+    family: Family,
+    encoders: Mapping[str, ClipText],
+    t5: T5Encoder | None,
+    tokenizer: Tokenizer,
+) -> Conditioner:
+    """The features of all tokens of a prompt, CLIP's before T5's, and those of the whole.
+
+    A prompt too long for a chunk of CLIP's has several; the whole is told by the first.
+    """
+    long, width = family.t5, family.network.context_width
+
+    def clip(pieces: Sequence[Sequence[tuple[str, float]]]) -> tuple[list[Tensor], list[Tensor]]:
+        """``(1, 77 n, C)`` and ``(1, K)`` of each encoder."""
+        hidden: list[Tensor] = []
+        pooled: list[Tensor] = []
+        for name, text in family.texts.items():
+            encoder = encoders[name]
+            ids, _ = chunks(pieces, pad=text.pad)
+            found = encoder(ids.to(encoder.words.weight.device), text.skip, not text.skip)
+            hidden.append(found.hidden.flatten(0, 1)[None])
+            pooled += [found.pooled[:1]] if text.pooled else []
+        return hidden, pooled
+
+    def encode(pieces: Sequence[Sequence[tuple[str, float]]]) -> Conditioning:
+        hidden, pooled = clip(pieces)
+        ids, _ = t5_tokens.row(pieces, long.length, tokenizer)
+        if t5 is None:
+            features = hidden[0].new_zeros(1, long.length, width)
+        else:
+            features = t5(ids.to(t5.words.weight.device))
+        if family.joined:
+            short = torch.cat(hidden, dim=2)
+            features = torch.cat([F.pad(short, (0, width - short.shape[2])), features], dim=1)
+        return Conditioning(vector=torch.cat(pooled, dim=1), context=Tokens(features))
+
+    def condition(prompts: Sequence[str]) -> Conditioning:
+        return reduce(cat_conditioning, [encode([[(prompt, 1.0)]]) for prompt in prompts])
+
+    return condition
+
+
+# --- the networks behind one signature --------------------------------------------------------
+
+
+def _unmasked(call: NetworkCall) -> NetworkCall:
+    """A network without masks, called for each sample alone where sequences differ in length."""
+
+    def only(told: Conditioning, number: int) -> Conditioning:
+        one = slice(number, number + 1)
+        assert told.context is not None and told.context.mask is not None
+        values = told.context.values[one, told.context.mask[number]]
+        return told._replace(
+            vector=None if told.vector is None else told.vector[one],
+            context=Tokens(values),
+            concat=None if told.concat is None else told.concat[one],
+            residuals=None if told.residuals is None else tuple(r[one] for r in told.residuals),
+        )
+
+    def apart(
+        x: Tensor, time: Tensor, conditioning: Conditioning, weaker: Weaker = WHOLE
+    ) -> Tensor:
+        if weaker.perturb:
+            raise ValueError("this network has no attention to perturb: leave blocks out (skip)")
+        if conditioning.context is None or conditioning.context.mask is None:
+            return call(x, time, conditioning, weaker)
+        samples = [(slice(n, n + 1), only(conditioning, n)) for n in range(len(x))]
+        return torch.cat([call(x[one], time[one], told, weaker) for one, told in samples])
+
+    return apart
+
+
+def _told(x: Tensor, conditioning: Conditioning) -> tuple[Tensor, Tensor, Tensor]:
+    """The input with the channels joined to it, the tokens of the text, the vector."""
+    context, vector, concat = conditioning.context, conditioning.vector, conditioning.concat
+    assert context is not None and vector is not None
+    return x if concat is None else torch.cat([x, concat], dim=1), context.values, vector
+
+
+def _mmdit(network: MMDiT) -> NetworkCall:
+    def call(x: Tensor, time: Tensor, conditioning: Conditioning, weaker: Weaker = WHOLE) -> Tensor:
+        x, context, vector = _told(x, conditioning)
+        return network(x, time, context, vector, conditioning.residuals, weaker.skip)
+
+    return call
+
+
+def pack(x: Tensor) -> Tensor:
+    """``(B, C, H, W)`` to tokens ``(B, H/2 · W/2, 4 C)``, each a square of 2×2 pixels."""
+    square = x.unflatten(3, (-1, _PATCH)).unflatten(2, (-1, _PATCH))  # (B, C, h, 2, w, 2)
+    return square.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+
+
+def unpack(tokens: Tensor, height: int, width: int) -> Tensor:
+    """The inverse of :func:`pack`, for ``height`` by ``width`` tokens."""
+    square = tokens.unflatten(2, (-1, _PATCH, _PATCH)).unflatten(1, (height, width))
+    return square.permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)
+
+
+def positions(height: int, width: int) -> Tensor:
+    """``(1, height · width, 3)``: 0 (the text's too), row and column of each token."""
+    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    return torch.stack([torch.zeros_like(rows), rows, columns], dim=-1).flatten(0, 1)[None]
+
+
+def _flux(network: Flux) -> NetworkCall:
+    def call(x: Tensor, time: Tensor, conditioning: Conditioning, weaker: Weaker = WHOLE) -> Tensor:
+        x, context, vector = _told(x, conditioning)
+        guidance = None
+        if network.config.guided:  # the scale is the vector's last entry
+            vector, guidance = vector[:, :-1], vector[:, -1]
+        height, width = (edge // _PATCH for edge in x.shape[2:])
+        ids = positions(height, width).expand(len(x), -1, -1).to(x.device)
+        residuals, skip = conditioning.residuals, weaker.skip
+        tokens = network(pack(x), ids, time, context, vector, guidance, residuals, skip)
+        return unpack(tokens, height, width)
+
+    return call
+
+
+# --- the schedule -----------------------------------------------------------------------------
+
+
+def _time(level: Level) -> Tensor:
+    """What the networks are told: the noise ``sigma`` of the flow, counted to 1000."""
+    return level.sigma * _STEPS
+
+
+def _schedule(family: Family) -> Callable[[Sequence[int]], RectifiedFlow]:
+    """The schedule of a picture of a size."""
+    shift, edge = family.shift, family.autoencoder.stride * _PATCH
+
+    def at(size: Sequence[int]) -> RectifiedFlow:
+        if isinstance(shift, ByTokens):
+            return RectifiedFlow(shift.at(math.prod(side // edge for side in size)))
+        return RectifiedFlow(shift)
+
+    return at
+
+
+_ONLY: dict[str, Any] = {
+    "num_train_timesteps": _STEPS,
+    "prediction_type": "flow_prediction",
+    "invert_sigmas": False,
+    "shift_terminal": None,
+    "use_karras_sigmas": False,
+    "use_exponential_sigmas": False,
+    "use_beta_sigmas": False,
+    "time_shift_type": "exponential",
+    "stochastic_sampling": False,
+}
+"""What a scheduler may say in one way only."""
+
+
+def scheduled(family: Family, config: Mapping[str, Any], where: str) -> Family:
+    """The family as a ``scheduler_config.json`` of `diffusers` has it: how the flow is shifted.
+    Keys that it lacks are the family's own.
+
+    Raises:
+        CheckpointError: it says something that is not known, or a number is none.
+    """
+    for key, only in _ONLY.items():
+        if (said := config.get(key)) is not None and said != only:
+            raise CheckpointError(f"{where}: {key} is {said!r}; known is {only!r}")
+
+    def number(key: str, default: float) -> float:
+        value = default if config.get(key) is None else config[key]
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e6:
+            raise CheckpointError(f"{where}: {key} is {value!r}: no number above 0")
+        return value
+
+    own = family.shift
+    dynamic = config.get("use_dynamic_shifting", isinstance(own, ByTokens))
+    if not isinstance(dynamic, bool):
+        raise CheckpointError(f"{where}: use_dynamic_shifting is {dynamic!r}: true or false")
+    if not dynamic:
+        return replace(family, shift=number("shift", own if not isinstance(own, ByTokens) else 1.0))
+    base = own if isinstance(own, ByTokens) else ByTokens()
+    tokens = number("base_image_seq_len", base.base_tokens)
+    most = number("max_image_seq_len", base.max_tokens)
+    if most <= tokens:
+        raise CheckpointError(f"{where}: max_image_seq_len is {most}: not above {tokens}")
+    low, high = number("base_shift", base.base_shift), number("max_shift", base.max_shift)
+    defaults = family.defaults
+    if defaults.spacing == "linspace_sigma":  # a shift by the size is not applied twice
+        defaults = replace(defaults, spacing="linspace")
+    shift = ByTokens(int(tokens), int(most), low, high)
+    return replace(family, shift=shift, defaults=defaults)
+
+
+# --- from a checkpoint ------------------------------------------------------------------------
+
+
+def build(family: Family, tokenizer: Tokenizer | None = None) -> Model:
+    """A model of a family with fresh weights.
+
+    tokenizer: of T5, if it is not the package's.
+    """
+    sizes = family.network
+    network = MMDiT(sizes) if isinstance(sizes, MMDiTConfig) else Flux(sizes)
+    call = _mmdit(network) if isinstance(network, MMDiT) else _flux(network)
+    encoders = {name: ClipText(text.encoder) for name, text in family.texts.items()}
+    t5 = None if family.t5.encoder is None else T5Encoder(family.t5.encoder)
+    autoencoder = LdmAutoencoder(family.autoencoder)
+    schedule = _schedule(family)
+    return Model(
+        name=family.name,
+        network=network,
+        call=_unmasked(call),
+        parameterization=Parameterization(ROWS[family.prediction], unit, _time),
+        schedule=schedule(family.defaults.size),
+        codec=ScaledCodec(autoencoder, family.scale, family.offset, _PATCH),
+        conditioner=_conditioner(family, encoders, t5, tokenizer or t5_tokens.tokenizer()),
+        defaults=family.defaults,
+        parts={
+            "network": network,
+            **encoders,
+            **({} if t5 is None else {T5: t5}),
+            "autoencoder": autoencoder,
+        },
+        shifted=schedule if isinstance(family.shift, ByTokens) else None,
+        distilled=isinstance(sizes, FluxConfig) and sizes.guided,
+        notes=family.notes,
+    )
+
+
+def _without_t5(family: Family) -> Family:
+    def less(layout: Layout) -> Layout:
+        places = {part: place for part, place in layout.places.items() if part != T5}
+        return replace(layout, places=places)
+
+    note = "there is no T5 text encoder in this checkpoint: zeros stand for what it would say"
+    return replace(
+        family,
+        t5=replace(family.t5, encoder=None),
+        file=less(family.file),
+        folder=less(family.folder),
+        notes=(*family.notes, note),
+    )
+
+
+def _in_folder(family: Family, path: Path) -> tuple[Family, Tokenizer]:
+    """The family with the encoders that the folder has, and the tokenizer of T5."""
+    folder, place = open_folder(path), family.folder.places[T5]
+    if place not in folder.networks:
+        if not family.t5.optional or place in folder.lacking:
+            raise CheckpointError(f"{path}: has no {place}, the T5 text encoder: fetch it again")
+        if (path / place).exists():
+            raise CheckpointError(
+                f"{path}: has a {place} that its model_index.json does not name: name it there, "
+                "or take it away"
+            )
+        return _without_t5(family), t5_tokens.tokenizer()
+    assert family.t5.encoder is not None
+    words = family.t5.encoder.vocabulary
+    return family, t5_tokens.tokenizer_in(path / family.t5.tokenizer, words)
+
+
+def _in_file(family: Family, path: Path) -> Family:
+    """The family with the encoders that the file has."""
+    names, places = list(describe(path).tensors), family.file.places
+    lacking = [
+        part
+        for part, prefix in places.items()
+        if not any(name.startswith(prefix) for name in names)
+    ]
+    if len(lacking) == len(places):  # the transformer under its bare names, as it was released
+        lacking.remove("network")
+    if lacking == [T5] and family.t5.optional:
+        family = _without_t5(family)
+    elif lacking:
+        named = ", ".join(places[part].removesuffix(".") for part in lacking)
+        raise CheckpointError(
+            f"{path}: is not whole, it lacks {named}: give a file that has all parts in it, or a "
+            "folder of diffusers"
+        )
+    texts = {
+        name: replace(text, encoder=replace(text.encoder, projection=0))
+        for name, text in family.texts.items()
+        if name in family.identity
+    }
+    return replace(family, texts={**family.texts, **texts})
+
+
+def load(family: Family, path: str | os.PathLike[str]) -> Model:
+    """A model from a checkpoint of its family, a file or a folder, in float32.
+
+    Raises:
+        CheckpointError: it is damaged, or a part is missing, or a tensor is missing, unknown or of
+            another shape.
+    """
+    path = Path(path)
+    if path.is_dir():
+        found, tokenizer = _in_folder(family, path)
+    else:
+        found, tokenizer = _in_file(family, path), None
+    model = build_unfilled(lambda: build(found, tokenizer))
+    return fill(model, path, found.file, found.folder)

@@ -1,0 +1,66 @@
+"""FLUX.1 (Black Forest Labs 2024): T5, the whole of CLIP-L, a transformer of two kinds of blocks.
+
+Of `dev` the guidance is distilled into the network, which is told its scale; `schnell` was
+distilled to few steps without it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from mezzotint.checkpoints.layout import Layout
+from mezzotint.checkpoints.tables import flux, ldm_autoencoder
+from mezzotint.families.flow import T5, ByTokens, Family, LongText
+from mezzotint.families.ldm import Text
+from mezzotint.families.model import Defaults
+from mezzotint.families.sd3 import AUTOENCODER, SD3
+from mezzotint.networks.clip import ClipTextConfig
+from mezzotint.networks.flux import FluxConfig
+from mezzotint.networks.t5 import T5Config
+
+_FILE, _FOLDER = SD3.file, SD3.folder
+
+FLUX_DEV = Family(
+    name="flux-dev",
+    network=FluxConfig(),
+    autoencoder=AUTOENCODER,
+    texts={"text": Text(ClipTextConfig(projection=0), pooled=True)},
+    t5=LongText(T5Config(), 512, "tokenizer_2"),
+    joined=False,
+    shift=ByTokens(),
+    scale=0.3611,
+    offset=0.1159,
+    defaults=Defaults((1024, 1024), 28, 3.5, "euler", "trailing"),
+    file=Layout(
+        kind="FLUX.1 model with guidance (dev)",
+        places={
+            "network": flux.ORIGINAL_PREFIXES[1],
+            "text": _FILE.places["text"],
+            T5: _FILE.places[T5],
+            "autoencoder": ldm_autoencoder.ORIGINAL_PREFIXES[1],
+        },
+        tables={**_FILE.tables, "network": flux.ORIGINAL},
+        ignored=_FILE.ignored,
+    ),
+    folder=Layout(
+        kind="FLUX transformer with guidance (diffusers)",
+        places={
+            "network": "transformer",
+            "text": "text_encoder",
+            T5: "text_encoder_2",
+            "autoencoder": "vae",
+        },
+        tables={**_FOLDER.tables, "network": flux.DIFFUSERS},
+    ),
+)
+
+FLUX_SCHNELL = replace(
+    FLUX_DEV,
+    name="flux-schnell",
+    network=FluxConfig(guided=False),
+    t5=replace(FLUX_DEV.t5, length=256),
+    shift=1.0,
+    defaults=replace(FLUX_DEV.defaults, steps=4, guidance=1.0),
+    file=replace(FLUX_DEV.file, kind="FLUX.1 model without guidance (schnell)"),
+    folder=replace(FLUX_DEV.folder, kind="FLUX transformer (diffusers)"),
+)
