@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -369,6 +370,15 @@ def test_help_is_quick() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+@pytest.fixture
+def heeded() -> Iterator[None]:
+    """Lets programs that are started heed an interrupt, which a shell's background job ignores."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeded")
 def test_interrupting_leaves_no_half_written_file(here: Path, model: Path) -> None:
     wish = program("generate", "fox", "-n", "1000", "-o", "out/", "--model", str(model))
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
