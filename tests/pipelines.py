@@ -24,6 +24,7 @@ from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
     FlowMatchEulerDiscreteScheduler,
 )
+from tokenizers import Tokenizer
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
@@ -34,15 +35,20 @@ from transformers import (
     T5EncoderModel,
 )
 
-from mezzotint.checkpoints.tables import ldm_autoencoder, ldm_unet
+from mezzotint.checkpoints.tables import ldm_autoencoder, ldm_unet, mmdit
 from mezzotint.checkpoints.tables.clip import text_open_without
 from mezzotint.families import t5_tokens
 from mezzotint.families.clip_tokens import tokenizer
+from mezzotint.families.flow import Family as FlowFamily
+from mezzotint.families.flux1 import FLUX_DEV, FLUX_SCHNELL
 from mezzotint.families.ldm import Family
 from mezzotint.families.sd1 import SD1
 from mezzotint.families.sd2 import SD2_BASE
+from mezzotint.families.sd3 import SD3, SD35_LARGE, SD35_MEDIUM
 from mezzotint.families.sdxl import SDXL
 from mezzotint.networks.ldm_autoencoder import LdmAutoencoderConfig
+from mezzotint.networks.mmdit import MMDiTConfig
+from mezzotint.networks.t5 import T5Config as OurT5Config
 
 Pipeline = StableDiffusionPipeline | StableDiffusionXLPipeline
 FlowPipeline = StableDiffusion3Pipeline | FluxPipeline
@@ -202,7 +208,7 @@ def _t5() -> T5EncoderModel:
 @lru_cache
 def _t5_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(
-        tokenizer_object=t5_tokens.tokenizer(),
+        tokenizer_object=Tokenizer.from_str(t5_tokens.tokenizer().to_str()),
         eos_token="</s>",
         unk_token="<unk>",
         pad_token="<pad>",
@@ -277,4 +283,42 @@ def flux(name: str = "flux-dev", **flow: object) -> FlowPipeline:
         tokenizer=_tokenizer(False),
         text_encoder_2=_nonzero(_t5()),
         tokenizer_2=_t5_tokenizer(),
+    )
+
+
+FLOWS = {f.name: f for f in (SD3, SD35_MEDIUM, SD35_LARGE, FLUX_DEV, FLUX_SCHNELL)}
+DEEP_AUTOENCODER = replace(AUTOENCODER, latent_channels=16, mixed=False)
+
+
+def small_flow(name: str) -> FlowFamily:
+    """A family of flow transformers with few weights."""
+    family, theirs = FLOWS[name], "network"
+    few = {"width": 8, "depth": 2, "heads": 2, "hidden": 16}
+    texts = {
+        part: replace(
+            text, encoder=replace(text.encoder, projection=8 * bool(text.encoder.projection), **few)
+        )
+        for part, text in family.texts.items()
+    }
+    sizes = {"heads": 2, "context_width": 24}
+    tables = dict(family.folder.tables)
+    network = family.network
+    if isinstance(network, MMDiTConfig):
+        more = {"positions": 12, "depth": 3, "head_width": 8, "vector_width": 16}
+        network = replace(network, dual=2 * bool(network.dual), **sizes, **more)
+        tables[theirs] = mmdit.diffusers(3)
+    else:
+        network = replace(network, axes=(4, 6, 6), depth=2, single=2, vector_width=8, **sizes)
+    t5 = OurT5Config(width=24, depth=2, heads=3, head_width=4, hidden=16)
+    return replace(
+        family,
+        network=network,
+        autoencoder=DEEP_AUTOENCODER,
+        texts=texts,
+        t5=replace(family.t5, encoder=t5),
+        folder=replace(family.folder, tables=tables),
+        file=replace(
+            family.file,
+            tables={**family.file.tables, "autoencoder": ldm_autoencoder.original(4)},
+        ),
     )

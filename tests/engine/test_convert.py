@@ -16,13 +16,23 @@ from mezzotint.apps import cli
 from mezzotint.checkpoints import marks
 from mezzotint.checkpoints.files import CheckpointError, load, read_header, save
 from mezzotint.checkpoints.inspect import Report
-from mezzotint.checkpoints.source import describe
+from mezzotint.checkpoints.source import Listing, describe
 from mezzotint.engine.convert import convert
 from mezzotint.families import catalogue
+from mezzotint.families.flow import Family
 from mezzotint.files import WriteError
-from pipelines import Pipeline, small, stable_diffusion
+from pipelines import (
+    FLOWS,
+    FlowPipeline,
+    Pipeline,
+    flux,
+    small,
+    small_flow,
+    stable_diffusion,
+    stable_diffusion_3,
+)
 
-NAMES = ("sd1", "sd2", "sdxl")
+NAMES = ("sd1", "sd2", "sdxl", *FLOWS)
 
 
 @pytest.fixture(scope="module", params=NAMES)
@@ -31,12 +41,16 @@ def name(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def theirs(name: str) -> Pipeline:
+def theirs(name: str) -> Pipeline | FlowPipeline:
+    if name in FLOWS:
+        return flux(name) if name.startswith("flux") else stable_diffusion_3(name)
     return stable_diffusion(name)
 
 
 @pytest.fixture(scope="module")
-def folder(name: str, theirs: Pipeline, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(
+    name: str, theirs: Pipeline | FlowPipeline, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     path = tmp_path_factory.mktemp(name) / "theirs"
     theirs.save_pretrained(path)
     return path
@@ -47,10 +61,11 @@ def known(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Lets the small networks of a family be recognised, whose sizes no signature has."""
 
     def make(name: str) -> None:
-        family = small(name)
+        family = small_flow(name) if name in FLOWS else small(name)
+        prefix = family.file.places["network"]
 
-        def recognise(listing: object) -> Report:
-            whole = "model.diffusion_model.out.2.bias" in listing.tensors  # type: ignore[attr-defined]
+        def recognise(listing: Listing) -> Report:
+            whole = any(key.startswith(prefix) for key in listing.tensors)
             return Report(Path(), 0, "", (family.file if whole else family.folder).kind)
 
         monkeypatch.setattr(catalogue, "FAMILIES", (family,))
@@ -98,9 +113,16 @@ def test_round_trips(name: str, folder: Path, known: Callable[[str], None], tmp_
 
 
 def test_diffusers_loads_the_folder(
-    name: str, theirs: Pipeline, folder: Path, known: Callable[[str], None], tmp_path: Path
+    name: str,
+    theirs: Pipeline | FlowPipeline,
+    folder: Path,
+    known: Callable[[str], None],
+    tmp_path: Path,
 ) -> None:
     known(name)
+    shape = (1, 4, 8, 8)
+    if name in FLOWS:
+        shape = (1, 16, 64) if name.startswith("flux") else (1, 16, 8, 8)
     convert(folder, tmp_path / "a.safetensors", "file")
     convert(tmp_path / "a.safetensors", tmp_path / "a", "folder")
     found = DiffusionPipeline.from_pretrained(tmp_path / "a", local_files_only=True)
@@ -114,11 +136,71 @@ def test_diffusers_loads_the_folder(
                 height=64,
                 width=64,
                 num_inference_steps=2,
-                latents=torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0)),
+                latents=torch.randn(shape, generator=torch.Generator().manual_seed(0)),
                 output_type="pt",
             ).images[0]
         )
     assert torch.equal(*images)
+
+
+# --- the families of flow transformers --------------------------------------------------------
+
+
+def test_without_t5(known: Callable[[str], None], tmp_path: Path) -> None:
+    """Stays without it, there and back; the index of diffusers says so."""
+    known("sd3")
+    stable_diffusion_3(t5=False, shift=2.5).save_pretrained(tmp_path / "theirs")
+    file = convert(tmp_path / "theirs", tmp_path / "a.safetensors", "file").path
+    assert not any(name.startswith("text_encoders.t5xxl") for name in load(file)[0])
+    convert(file, tmp_path / "a", "folder")
+    index = json.loads((tmp_path / "a/model_index.json").read_text())
+    assert index["text_encoder_3"] == index["tokenizer_3"] == [None, None]
+    assert not (tmp_path / "a/text_encoder_3").exists()
+    absent = {"text_encoder_3": None, "tokenizer_3": None}  # which diffusers wants said again
+    DiffusionPipeline.from_pretrained(tmp_path / "a", local_files_only=True, **absent)
+    family, _ = catalogue.identify(tmp_path / "a")
+    assert isinstance(family, Family) and family.shift == 2.5
+
+
+@pytest.mark.parametrize("name", FLOWS, indirect=True, scope="module")
+def test_a_bare_file_gets_its_familys_scheduler(
+    name: str, folder: Path, known: Callable[[str], None], tmp_path: Path
+) -> None:
+    known(name)
+    file = convert(folder, tmp_path / "a.safetensors", "file").path
+    save(tmp_path / "bare.safetensors", load(file)[0], {})
+    convert(tmp_path / "bare.safetensors", tmp_path / "a", "folder")
+    made = DiffusionPipeline.from_pretrained(tmp_path / "a", local_files_only=True)
+    own = DiffusionPipeline.from_pretrained(folder, local_files_only=True)
+    made.scheduler.set_timesteps(4, mu=0.8)
+    own.scheduler.set_timesteps(4, mu=0.8)
+    assert torch.equal(made.scheduler.sigmas, own.scheduler.sigmas)
+    assert catalogue.identify(tmp_path / "a")[0] == small_flow(name)
+
+
+def test_what_a_file_has_no_place_for(known: Callable[[str], None], tmp_path: Path) -> None:
+    """A projection that changes something, and another tokenizer, are not dropped."""
+    known("sd3")
+    source, file = tmp_path / "theirs", tmp_path / "a.safetensors"
+    stable_diffusion_3().save_pretrained(source)
+    part = source / "text_encoder/model.safetensors"
+    state, metadata = load(part)
+    key = "text_projection.weight"
+    save(part, {**state, key: 2 * state[key]}, metadata)
+    with pytest.raises(CheckpointError, match="not the identity, and a file has no place for it"):
+        convert(source, file, "file")
+    convert(source, tmp_path / "a", "folder")
+    assert torch.equal(load(tmp_path / "a/text_encoder/model.safetensors")[0][key], 2 * state[key])
+    save(part, state, metadata)
+    words = source / "tokenizer_3/tokenizer.json"
+    document = json.loads(words.read_text("utf-8"))
+    document["model"]["vocab"][500][1] -= 0.1
+    words.write_text(json.dumps(document), "utf-8")
+    with pytest.raises(CheckpointError, match="its tokenizer_3 is another than T5's"):
+        convert(source, file, "file")
+    assert not file.exists()
+    convert(source, tmp_path / "b", "folder")
+    assert (tmp_path / "b/tokenizer_3/tokenizer.json").read_bytes() == words.read_bytes()
 
 
 # --- one family is enough for the rest --------------------------------------------------------

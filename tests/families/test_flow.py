@@ -28,7 +28,6 @@ from mezzotint.apps.cli import main
 from mezzotint.checkpoints.files import CheckpointError, save
 from mezzotint.checkpoints.keys import to_ours, to_theirs
 from mezzotint.checkpoints.source import describe, open_folder
-from mezzotint.checkpoints.tables import ldm_autoencoder, mmdit
 from mezzotint.diffusion.noise import batch
 from mezzotint.diffusion.schedules import RectifiedFlow, resolution_shift
 from mezzotint.engine.generate import generate
@@ -37,54 +36,13 @@ from mezzotint.families import catalogue
 from mezzotint.families.flow import ByTokens, Family, build, load, pack, scheduled, unpack
 from mezzotint.families.flux1 import FLUX_DEV, FLUX_SCHNELL
 from mezzotint.families.model import Model
-from mezzotint.families.sd3 import SD3, SD35_LARGE, SD35_MEDIUM
-from mezzotint.networks.ldm_autoencoder import LdmAutoencoderConfig
-from mezzotint.networks.mmdit import MMDiTConfig
-from mezzotint.networks.t5 import T5Config
-from pipelines import FlowPipeline, flux, stable_diffusion_3
+from mezzotint.families.sd3 import SD3
+from pipelines import FLOWS, FlowPipeline, flux, small_flow, stable_diffusion_3
 
-FAMILIES = {f.name: f for f in (SD3, SD35_MEDIUM, SD35_LARGE, FLUX_DEV, FLUX_SCHNELL)}
-AUTOENCODER = LdmAutoencoderConfig(
-    latent_channels=16, width=32, multipliers=(1, 1, 1, 2), blocks=1, mixed=False
-)
 SIZE = (32, 64)  # height and width: what exchanges them is seen
 
 
-def small(name: str) -> Family:
-    """A family with few weights, as tests/pipelines.py has it."""
-    family, theirs = FAMILIES[name], "network"
-    few = {"width": 8, "depth": 2, "heads": 2, "hidden": 16}
-    texts = {
-        part: replace(
-            text, encoder=replace(text.encoder, projection=8 * bool(text.encoder.projection), **few)
-        )
-        for part, text in family.texts.items()
-    }
-    sizes = {"heads": 2, "context_width": 24}
-    tables = dict(family.folder.tables)
-    network = family.network
-    if isinstance(network, MMDiTConfig):
-        more = {"positions": 12, "depth": 3, "head_width": 8, "vector_width": 16}
-        network = replace(network, dual=2 * bool(network.dual), **sizes, **more)
-        tables[theirs] = mmdit.diffusers(3)
-    else:
-        network = replace(network, axes=(4, 6, 6), depth=2, single=2, vector_width=8, **sizes)
-    t5 = T5Config(width=24, depth=2, heads=3, head_width=4, hidden=16)
-    return replace(
-        family,
-        network=network,
-        autoencoder=AUTOENCODER,
-        texts=texts,
-        t5=replace(family.t5, encoder=t5),
-        folder=replace(family.folder, tables=tables),
-        file=replace(
-            family.file,
-            tables={**family.file.tables, "autoencoder": ldm_autoencoder.original(4)},
-        ),
-    )
-
-
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=FLOWS)
 def name(request: pytest.FixtureRequest) -> str:
     return request.param
 
@@ -105,7 +63,7 @@ def folder(name: str, theirs: FlowPipeline, tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture(scope="module")
 def ours(name: str, folder: Path) -> Model:
-    return load(small(name), folder)
+    return load(small_flow(name), folder)
 
 
 def in_one_file(family: Family, folder: Path) -> dict[str, Tensor]:
@@ -177,15 +135,15 @@ def test_a_folder_says_how_its_flow_is_shifted(
     theirs.set_progress_bar_config(disable=True)
     theirs.save_pretrained(tmp_path)
     said = open_folder(tmp_path).configs["scheduler"]
-    family = scheduled(small(kin), said, "")
-    assert family.shift != FAMILIES[kin].shift
+    family = scheduled(small_flow(kin), said, "")
+    assert family.shift != FLOWS[kin].shift
     assert_same_picture(theirs, load(family, tmp_path), 4, 1.0)
 
 
 def test_the_command_says_what_a_checkpoint_lacks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(catalogue, "FAMILIES", (small("sd3"),))
+    monkeypatch.setattr(catalogue, "FAMILIES", (small_flow("sd3"),))
     stable_diffusion_3(t5=False).save_pretrained(tmp_path / "folder")
     capsys.readouterr()
     words = ["generate", "a fox", "--model", str(tmp_path / "folder"), "--steps", "1"]
@@ -198,34 +156,34 @@ def test_without_t5_zeros_stand_for_it_and_the_model_says_so(tmp_path: Path) -> 
     theirs = stable_diffusion_3(t5=False)
     theirs.set_progress_bar_config(disable=True)
     theirs.save_pretrained(tmp_path / "folder")
-    ours = load(small("sd3"), tmp_path / "folder")
+    ours = load(small_flow("sd3"), tmp_path / "folder")
     assert "t5" not in ours.parts
     assert any("T5" in note for note in ours.notes)
     assert_same_picture(theirs, ours, 4, 5.0, "blue")
-    save(tmp_path / "model.safetensors", in_one_file(small("sd3"), tmp_path / "folder"), {})
-    file = load(small("sd3"), tmp_path / "model.safetensors")
+    save(tmp_path / "model.safetensors", in_one_file(small_flow("sd3"), tmp_path / "folder"), {})
+    file = load(small_flow("sd3"), tmp_path / "model.safetensors")
     assert file.notes == ours.notes
     assert torch.equal(generate(file, request(steps=1))[0], generate(ours, request(steps=1))[0])
     (tmp_path / "folder/text_encoder_3").mkdir()
     with pytest.raises(CheckpointError, match="has a text_encoder_3 that its model_index.json"):
-        load(small("sd3"), tmp_path / "folder")
+        load(small_flow("sd3"), tmp_path / "folder")
 
 
 def test_a_t5_that_is_named_must_be_there(tmp_path: Path) -> None:
     stable_diffusion_3().save_pretrained(tmp_path)
-    assert load(small("sd3"), tmp_path).notes == ()
+    assert load(small_flow("sd3"), tmp_path).notes == ()
     shutil.rmtree(tmp_path / "text_encoder_3")
     with pytest.raises(CheckpointError, match="has no text_encoder_3, the T5 text encoder"):
-        load(small("sd3"), tmp_path)
+        load(small_flow("sd3"), tmp_path)
 
 
 def test_models_are_known_by_their_path(
     name: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """File and folder, each told from its kin by the header, make one picture bit for bit."""
-    monkeypatch.setattr(catalogue, "FAMILIES", tuple(small(kin) for kin in FAMILIES))
+    monkeypatch.setattr(catalogue, "FAMILIES", tuple(small_flow(kin) for kin in FLOWS))
     file = tmp_path / "model.safetensors"
-    save(file, in_one_file(small(name), folder), {})
+    save(file, in_one_file(small_flow(name), folder), {})
     models = [catalogue.load(str(path), "cpu") for path in (folder, file)]
     assert [model.name for model in models] == [name, name]
     pictures = [generate(model, request(steps=2))[0] for model in models]
@@ -271,7 +229,7 @@ def test_a_long_prompt_is_read_whole(name: str, ours: Model) -> None:
 )
 def test_a_distilled_network_reads_no_negative_prompt(wish: dict[str, Any]) -> None:
     with pytest.raises(RequestError, match="flux-dev has its guidance distilled into it"):
-        generate(build(small("flux-dev")), request(**wish))
+        generate(build(small_flow("flux-dev")), request(**wish))
 
 
 def test_blocks_can_be_left_out_and_attention_not_perturbed(ours: Model) -> None:
@@ -291,7 +249,7 @@ def test_pack_is_what_the_pipeline_has() -> None:
 
 def test_the_flow_is_shifted_by_the_size() -> None:
     with torch.device("meta"):
-        dev, schnell, medium = (build(small(n)) for n in ("flux-dev", "flux-schnell", "sd3"))
+        dev, schnell, medium = (build(small_flow(n)) for n in ("flux-dev", "flux-schnell", "sd3"))
     assert dev.schedule == RectifiedFlow(resolution_shift(64 * 64))
     assert dev.schedule_of((256, 512)) == RectifiedFlow(resolution_shift(16 * 32))
     assert schnell.schedule_of((256, 512)) == RectifiedFlow(1.0)
@@ -326,7 +284,7 @@ def test_what_a_scheduler_may_not_say(config: dict[str, object], message: str) -
 
 
 def test_a_scheduler_that_says_nothing_is_the_familys() -> None:
-    for family in FAMILIES.values():
+    for family in FLOWS.values():
         assert scheduled(family, {"_class_name": "any"}, "a/b") == family
     assert scheduled(FLUX_DEV, {"use_dynamic_shifting": False, "shift": 2}, "").shift == 2
     assert scheduled(SD3, {"use_dynamic_shifting": True}, "").shift == ByTokens()
@@ -355,7 +313,7 @@ ALL_TEXTS = "text_encoders.clip_l.transformer, text_encoders.t5xxl.transformer"
 def schnell(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
     path = tmp_path_factory.mktemp("schnell")
     flux("flux-schnell").save_pretrained(path)
-    return in_one_file(small("flux-schnell"), path)
+    return in_one_file(small_flow("flux-schnell"), path)
 
 
 @pytest.mark.parametrize(
@@ -388,7 +346,7 @@ def test_every_tensor_counts(
     path = tmp_path / "model.safetensors"
     save(path, state, {})
     with pytest.raises(CheckpointError, match=message) as caught:
-        load(small("flux-schnell"), path)
+        load(small_flow("flux-schnell"), path)
     assert "\n" not in str(caught.value)
     assert catalogue.family_of(path, describe(path)) == FLUX_SCHNELL
 
@@ -396,7 +354,7 @@ def test_every_tensor_counts(
 @pytest.mark.parametrize("name", ["sd3", "flux-schnell"], indirect=True)
 def test_a_folders_own_tokenizer_is_read(name: str, folder: Path, tmp_path: Path) -> None:
     """Another word list gives other tokens; one that cannot be read is an error."""
-    family = small(name)
+    family = small_flow(name)
     shutil.copytree(folder, tmp_path / "copy")
     path = tmp_path / "copy" / family.t5.tokenizer / "tokenizer.json"
     own = json.loads(path.read_text("utf-8"))
@@ -432,10 +390,10 @@ TRANSFORMERS: dict[str, Callable[[], torch.nn.Module]] = {
 }
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", FLOWS)
 def test_true_sizes(name: str) -> None:
     """Every tensor of the released networks, as their configurations make them, has its place."""
-    family = FAMILIES[name]
+    family = FLOWS[name]
     clip = CLIPTextConfig(
         vocab_size=49_408, num_hidden_layers=12, hidden_size=768, intermediate_size=3072,
         projection_dim=768,

@@ -65,6 +65,9 @@ def test_a_folder_with_another(tmp_path: Path) -> None:
         "pad_id": 0, "pad_type_id": 0, "pad_token": "<pad>",
     }  # fmt: skip
     file.write_text(json.dumps(own), "utf-8")
+    assert tokenizer_in(tmp_path, 32_128) is tokenizer()
+    own["model"]["vocab"][500][1] -= 0.1
+    file.write_text(json.dumps(own), "utf-8")
     found = tokenizer_in(tmp_path, 32_128)
     assert isinstance(found, Tokenizer) and found is not tokenizer()
     assert found.encode("a red fox").ids == [*_ids("a red fox")[:5], END]

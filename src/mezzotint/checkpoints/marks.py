@@ -20,7 +20,7 @@ SCHEDULER = "diffusers.scheduler_config"
 PREDICTION = "modelspec.prediction_type"
 V_PRED, ZERO_SNR = "v_pred", "ztsnr"
 """Empty tensors: the model predicts v; its noise schedule ends in pure noise."""
-NAMES = {"eps": "epsilon", "v": "v_prediction", "x0": "sample"}
+NAMES = {"eps": "epsilon", "v": "v_prediction", "x0": "sample", "flow": "flow_prediction"}
 """A prediction as `diffusers` calls it in a ``scheduler_config.json``."""
 
 _SPELLINGS = {

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mezzotint.checkpoints import marks
 from mezzotint.checkpoints.files import CheckpointError, Later, listed, save
+from mezzotint.checkpoints.gguf import Packed
 from mezzotint.checkpoints.layout import Layout, Opened, open_parts
 from mezzotint.checkpoints.relayout import relay
 from mezzotint.checkpoints.source import (
@@ -24,12 +25,13 @@ from mezzotint.checkpoints.source import (
     open_folder,
     read_json,
 )
-from mezzotint.families import catalogue, clip_tokens, folders
-from mezzotint.families.ldm import Family
+from mezzotint.families import catalogue, flow, folders, ldm, t5_tokens
+from mezzotint.families.catalogue import Family
 from mezzotint.files import WriteError, atomic_folder
 
 Form = Literal["file", "folder"]
 _HASH = "modelspec.hash_sha256"
+_PROJECTION, _OURS = "text_projection.weight", "projection.weight"  # of CLIP, there and here
 _TEXT, _TOKENS = "text_encoder", "tokenizer"  # how a folder's places begin
 _TOKENIZER_FILES = (
     "vocab.json",
@@ -93,10 +95,8 @@ def convert(
     """
     _check_target(source, target, form, force)
     found, listing = catalogue.identify(source, family)
-    if not isinstance(found, Family):
-        raise CheckpointError(
-            f"{source}: checkpoints of the family {found.name!r} stay as they are"
-        )
+    if isinstance(found, flow.Family):
+        found = _present(found, source, form)
     notes: list[str] = []
     if source.is_dir():
         folder = open_folder(source)
@@ -134,6 +134,17 @@ def _check_target(source: Path, target: Path, form: Form, force: bool) -> None:
             f"cannot write {target}: there are files in it, and it is no folder of diffusers, "
             "which alone is replaced: choose another name"
         )
+
+
+def _present(family: flow.Family, source: Path, form: Form) -> flow.Family:
+    """The family with the text encoders that the source has."""
+    found, tokenizer = flow.present(family, source)
+    if form == "file" and tokenizer is not t5_tokens.tokenizer():
+        raise CheckpointError(
+            f"{source}: its {found.t5.tokenizer} is another than T5's, for which a file has no "
+            "place: write a folder"
+        )
+    return found
 
 
 def _folder_metadata(folder: Folder, layout: Layout, notes: list[str]) -> dict[str, str]:
@@ -178,18 +189,45 @@ def _relaid(
 ) -> dict[str, dict[str, Later]]:
     """Each part's tensors in the new layout, to be made when they are written."""
     written: dict[str, dict[str, Later]] = {}
+    family, file = source.family, source.family.file
+    unprojected = family.identity if isinstance(family, flow.Family) else ()
     for part, state in opened.states.items():
         wanted = source.networks[part].state_dict()
+        alone = part in unprojected and file in (opened.layout, layout)
+        if alone:
+            del wanted[_OURS]
         try:
+            if alone and opened.layout is not file:
+                state = _without_identity(state)
             relaid = relay(state, opened.layout.tables[part], layout.tables[part], wanted, dtype)
         except CheckpointError as error:
             raise CheckpointError(f"{source.path}: {part}: {error}") from None
         written[part] = relaid.tensors
+        if alone and layout is not file:
+            written[part][_PROJECTION] = _identity(relaid.tensors)
         if relaid.left_out:
             notes.append(f"left out: {_tensors(relaid.left_out)} of {part} that is not used")
     if opened.ignored:
         notes.append(f"left out: {_tensors(opened.ignored)} beside the networks")
     return written
+
+
+def _without_identity(state: Mapping[str, Tensor | Packed]) -> dict[str, Tensor | Packed]:
+    """A text encoder without its projection, which a single file of the family leaves out."""
+    found = state.get(_PROJECTION)
+    weight = found.unpack() if isinstance(found, Packed) else found
+    if weight is not None and not torch.equal(weight, torch.eye(len(weight)).to(weight.dtype)):
+        raise CheckpointError(
+            f"its {_PROJECTION} is not the identity, and a file has no place for it: write a folder"
+        )
+    return {name: tensor for name, tensor in state.items() if name != _PROJECTION}
+
+
+def _identity(written: Mapping[str, Later]) -> Later:
+    """The projection that changes nothing, as wide as the encoder and of its type."""
+    words = next(t for name, t in written.items() if name.endswith("token_embedding.weight"))
+    width = words.shape[1]
+    return Later(words.dtype, (width, width), lambda: torch.eye(width).to(words.dtype))
 
 
 def _tensors(names: Sequence[str]) -> str:
@@ -217,11 +255,12 @@ def _write_file(
         for part, state in written.items()
         for name, tensor in state.items()
     }
-    marked = {
-        marks.V_PRED: family.prediction == "v",
-        marks.ZERO_SNR: float(family.schedule.alphas_cumprod[-1]) == 0,
-    }
-    tensors |= {name: torch.zeros(0) for name in layout.marks if marked[name]}
+    if isinstance(family, ldm.Family):
+        marked = {
+            marks.V_PRED: family.prediction == "v",
+            marks.ZERO_SNR: float(family.schedule.alphas_cumprod[-1]) == 0,
+        }
+        tensors |= {name: torch.zeros(0) for name in layout.marks if marked[name]}
     metadata = _said(source, notes)
     if source.kept:
         metadata[marks.SCHEDULER] = json.dumps(source.kept, sort_keys=True)
@@ -256,8 +295,7 @@ def _write_folder(
             index[place] = list(row.names)
             if place.startswith(_TEXT):
                 tokens = place.replace(_TEXT, _TOKENS)
-                pad = facts.pads.get(part)
-                index[tokens] = _write_tokenizer(source, fresh / tokens, pad, notes)
+                index[tokens] = _write_tokenizer(source, fresh / tokens, facts.tokenizers[part])
         kept = source.kept
         scheduler = kept if "_class_name" in kept else {**facts.scheduler, **kept}
         (fresh / "scheduler").mkdir()
@@ -287,19 +325,14 @@ def _copy(source: Path, target: Path, names: Sequence[str]) -> int:
     return len(found)
 
 
-def _write_tokenizer(
-    source: _Source, folder: Path, pad: int | None, notes: list[str]
-) -> list[str | None]:
-    """The source's tokenizer, or ours of CLIP; what ``model_index.json`` says of it."""
+def _write_tokenizer(source: _Source, folder: Path, own: folders.Tokens) -> list[str | None]:
+    """The source's tokenizer, or our own; what ``model_index.json`` says of it."""
     if source.folder is not None and folder.name in source.folder.configs:
         folder.mkdir()
         _copy(source.path / folder.name, folder, _TOKENIZER_FILES)
         names = read_json(source.path / MODEL_INDEX)[folder.name]  # a list, or it had no config
         return _class(source, folder.name, "transformers", names[-1])
-    if pad is None:
-        notes.append(f"missing: the source has no {folder.name}: put its files there")
-        return [None, None]
     folder.mkdir()
-    for name, text in clip_tokens.folder(pad).items():
+    for name, text in own.files().items():
         (folder / name).write_text(text, encoding="utf-8")
-    return ["transformers", "CLIPTokenizer"]
+    return ["transformers", own.name]

@@ -379,6 +379,22 @@ def _in_file(family: Family, path: Path) -> Family:
             f"{path}: is not whole, it lacks {named}: give a file that has all parts in it, or a "
             "folder of diffusers"
         )
+    return family
+
+
+def present(family: Family, path: Path) -> tuple[Family, Tokenizer]:
+    """The family with the encoders that a checkpoint has, and the tokenizer of T5.
+
+    Raises:
+        CheckpointError: it lacks a part that it needs, or its tokenizer is of another kind.
+    """
+    if path.is_dir():
+        return _in_folder(family, path)
+    return _in_file(family, path), t5_tokens.tokenizer()
+
+
+def _unprojected(family: Family) -> Family:
+    """The family without the projections that change nothing."""
     texts = {
         name: replace(text, encoder=replace(text.encoder, projection=0))
         for name, text in family.texts.items()
@@ -395,9 +411,7 @@ def load(family: Family, path: str | os.PathLike[str]) -> Model:
             another shape.
     """
     path = Path(path)
-    if path.is_dir():
-        found, tokenizer = _in_folder(family, path)
-    else:
-        found, tokenizer = _in_file(family, path), None
+    found, tokenizer = present(family, path)
+    found = found if path.is_dir() else _unprojected(found)
     model = build_unfilled(lambda: build(found, tokenizer))
     return fill(model, path, found.file, found.folder)

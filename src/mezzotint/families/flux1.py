@@ -44,6 +44,7 @@ FLUX_DEV = Family(
     ),
     folder=Layout(
         kind="FLUX transformer with guidance (diffusers)",
+        pipeline="FluxPipeline",
         places={
             "network": "transformer",
             "text": "text_encoder",

@@ -7,15 +7,15 @@ One row a type of network: the library and class that read it there, its file's 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 from torch import nn
 
 from mezzotint.checkpoints.files import CheckpointError
 from mezzotint.checkpoints.marks import NAMES
-from mezzotint.families import clip_tokens
-from mezzotint.families.ldm import Family
+from mezzotint.families import clip_tokens, flow, ldm, t5_tokens
 from mezzotint.networks.clip import ClipText, ClipTextConfig
 from mezzotint.networks.flux import Flux, FluxConfig
 from mezzotint.networks.ldm_autoencoder import LdmAutoencoder, LdmAutoencoderConfig
@@ -28,23 +28,29 @@ Shapes = Mapping[str, tuple[int, ...]]
 """Of the tensors that are written, by their names there."""
 
 
+class Tokens(NamedTuple):
+    """The tokenizer of a text encoder: the class that reads it, and its files' texts by name."""
+
+    name: str
+    files: Callable[[], dict[str, str]]
+
+
 @dataclass(frozen=True)
 class Facts:
     """What a folder says of a family beside its networks.
 
     pipeline: the class in ``model_index.json``; told: that file's other fields.
     size: the edge of a usual latent; scale, shift: a code is diffused as ``scale (z − shift)``.
-    pads: for the part of each text encoder with CLIP's tokenizer, the token that fills up.
-    scheduler: its ``scheduler_config.json``.
+    tokenizers: of the part of each text encoder; scheduler: its ``scheduler_config.json``.
     """
 
     pipeline: str
+    told: Config
     size: int
     scale: float
-    pads: Mapping[str, int]
+    shift: float | None
+    tokenizers: Mapping[str, Tokens]
     scheduler: Config
-    shift: float | None = None
-    told: Config = field(default_factory=dict)
 
 
 class Row(NamedTuple):
@@ -218,49 +224,76 @@ def describe(network: nn.Module, facts: Facts, shapes: Shapes) -> Described:
 
 # --- the families -----------------------------------------------------------------------------
 
+_NONE = [None, None]
 _PIPELINES: dict[str, Config] = {
     "StableDiffusionPipeline": {
-        "safety_checker": [None, None],
-        "feature_extractor": [None, None],
-        "image_encoder": [None, None],
+        "safety_checker": _NONE,
+        "feature_extractor": _NONE,
+        "image_encoder": _NONE,
         "requires_safety_checker": False,
     },
     "StableDiffusionXLPipeline": {
-        "feature_extractor": [None, None],
-        "image_encoder": [None, None],
+        "feature_extractor": _NONE,
+        "image_encoder": _NONE,
         "force_zeros_for_empty_prompt": True,
     },
+    "StableDiffusion3Pipeline": {
+        "text_encoder_3": _NONE,  # where there is none
+        "tokenizer_3": _NONE,
+        "feature_extractor": _NONE,
+        "image_encoder": _NONE,
+    },
+    "FluxPipeline": {"feature_extractor": _NONE, "image_encoder": _NONE},
 }
 """What ``model_index.json`` says beside the parts."""
 
 
-def facts(family: Family) -> Facts:
-    """What a folder says of a family of latent diffusion.
-
-    Raises:
-        CheckpointError: its folders cannot be written.
-    """
-    pipeline = family.folder.pipeline
-    if pipeline not in _PIPELINES:
-        raise CheckpointError(
-            f"folders of the family {family.name!r} cannot be written: write a file"
-        )
+def _discrete(family: ldm.Family) -> Config:
+    """The scheduler of a network that was trained on a table of noise levels."""
     zero = float(family.schedule.alphas_cumprod[-1]) == 0
+    return {
+        "_class_name": "EulerDiscreteScheduler",
+        "num_train_timesteps": family.schedule.knots,
+        "beta_start": 0.00085,
+        "beta_end": 0.012,
+        "beta_schedule": "scaled_linear",
+        "prediction_type": NAMES[family.prediction],
+        "rescale_betas_zero_snr": zero,
+        "timestep_spacing": "trailing" if zero else "leading",  # from pure noise, or near it
+        "steps_offset": 1,
+    }
+
+
+def _flowing(family: flow.Family) -> Config:
+    """The scheduler of a flow: how its time is shifted."""
+    head: Config = {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000}
+    shift = family.shift
+    if not isinstance(shift, flow.ByTokens):
+        return {**head, "shift": shift, "use_dynamic_shifting": False}
+    return {
+        **head,
+        "use_dynamic_shifting": True,
+        "base_image_seq_len": shift.base_tokens,
+        "max_image_seq_len": shift.max_tokens,
+        "base_shift": shift.base_shift,
+        "max_shift": shift.max_shift,
+    }
+
+
+def facts(family: ldm.Family | flow.Family) -> Facts:
+    """What a folder says of a family."""
+    pipeline = family.folder.pipeline
+    clip = {
+        part: Tokens("CLIPTokenizer", partial(clip_tokens.folder, text.pad))
+        for part, text in family.texts.items()
+    }
+    flows = isinstance(family, flow.Family)
     return Facts(
         pipeline=pipeline,
+        told=_PIPELINES[pipeline],
         size=family.defaults.size[0] // family.autoencoder.stride,
         scale=family.scale,
-        pads={part: text.pad for part, text in family.texts.items()},
-        scheduler={
-            "_class_name": "EulerDiscreteScheduler",
-            "num_train_timesteps": family.schedule.knots,
-            "beta_start": 0.00085,
-            "beta_end": 0.012,
-            "beta_schedule": "scaled_linear",
-            "prediction_type": NAMES[family.prediction],
-            "rescale_betas_zero_snr": zero,
-            "timestep_spacing": "trailing" if zero else "leading",  # from pure noise, or near it
-            "steps_offset": 1,
-        },
-        told=_PIPELINES[pipeline],
+        shift=family.offset if flows else None,
+        tokenizers={**clip, flow.T5: Tokens("T5TokenizerFast", t5_tokens.folder)},
+        scheduler=_flowing(family) if flows else _discrete(family),
     )

@@ -62,6 +62,7 @@ SD3 = Family(
     ),
     folder=Layout(
         kind="SD3 transformer (diffusers)",
+        pipeline="StableDiffusion3Pipeline",
         places={
             "network": "transformer",
             "text": "text_encoder",

@@ -7,6 +7,7 @@ tokenizer that comes with FLUX.1: a unigram model of 32,000 word pieces, 100 mar
 from __future__ import annotations
 
 import hashlib
+import json
 import lzma
 from collections.abc import Sequence
 from functools import lru_cache
@@ -32,6 +33,17 @@ def tokenizer() -> Tokenizer:
     return Tokenizer.from_str(lzma.decompress(TOKENIZER.read_bytes()).decode())
 
 
+def folder() -> dict[str, str]:
+    """The tokenizer's files as `transformers` stores them, by name."""
+    special = {"eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
+    config = {"tokenizer_class": "T5TokenizerFast", "model_max_length": 512, "extra_ids": 100}
+    return {
+        _FILE: lzma.decompress(TOKENIZER.read_bytes()).decode(),
+        "special_tokens_map.json": json.dumps(special, indent=2),
+        "tokenizer_config.json": json.dumps({**config, **special}, indent=2),
+    }
+
+
 def tokenizer_in(folder: Path, vocabulary: int) -> Tokenizer:
     """The tokenizer of a folder of `diffusers`: the package's, unless the folder has another.
 
@@ -55,6 +67,8 @@ def tokenizer_in(folder: Path, vocabulary: int) -> Tokenizer:
     except Exception as error:  # the library raises nothing narrower
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise CheckpointError(f"{path}: is not a tokenizer: {reason}") from None
+    found.no_padding()  # how it was last used may have been stored with it
+    found.no_truncation()
     if found.to_str() == tokenizer().to_str():
         return tokenizer()
     if found.get_vocab_size() > vocabulary:
@@ -63,8 +77,6 @@ def tokenizer_in(folder: Path, vocabulary: int) -> Tokenizer:
         )
     if (found.token_to_id("<pad>"), found.token_to_id("</s>")) != (PAD, END):
         raise CheckpointError(f"{path}: is no tokenizer of T5: <pad> is not {PAD}, </s> not {END}")
-    found.no_padding()
-    found.no_truncation()
     return found
 
 
