@@ -94,7 +94,7 @@ def test_the_lists_are_those_of_the_reference(name: str) -> None:
     assert converted == expected
 
 
-FACTS = folders.Facts("", 64, 0.18215, {}, {}, 0.1)
+FACTS = folders.Facts("", {}, 64, 0.18215, 0.1, {}, {})
 
 
 @pytest.mark.parametrize("name", RELEASES)
