@@ -24,6 +24,7 @@ from mezzotint.diffusion.guidance import (
     contrast,
     expand_conditioning,
     fits,
+    in_turn,
     interval,
     known_region,
     linear,
@@ -308,6 +309,33 @@ def test_interval_calls_only_what_applies() -> None:
     assert torch.equal(mixed.x0[::2], plain.x0[::2])
     with pytest.raises(ValueError, match="0 <= low < high"):
         interval(gaussian(), gaussian(), 2.0, 1.0)
+
+
+def test_in_turn_calls_what_has_begun() -> None:
+    ratios = torch.tensor([torch.inf, 3.0, 2.0, 1.0, 0.0], dtype=torch.float64)
+    sigma = (ratios / (1 + ratios)).nan_to_num(1.0)
+    path = Level(1 - sigma, sigma)
+    called: list[str] = []
+
+    def named(name: str) -> Denoiser:
+        def denoise(x: Tensor, level: Level, conditioning: Conditioning) -> Estimate:
+            called.append(name)
+            return Estimate(x, x)
+
+        return denoise
+
+    turned = in_turn(path, {0: named("a"), 2: named("b"), 3: named("c")})
+    x = torch.zeros(2, 1)
+    for level in (path.at(0), path.at(1), Level(*torch.tensor([0.3, 0.7]).double())):
+        turned(x, level, Conditioning())
+    assert called == ["a", "a", "a"]
+    for level in (path.at(2), path.at(3), path.at(4), path.at(torch.tensor([2, 2]))):
+        turned(x, level, Conditioning())
+    assert called[3:] == ["b", "c", "c", "b"]
+    with pytest.raises(ValueError, match="levels of a batch lie in several steps"):
+        turned(x, path.at(torch.tensor([1, 2])), Conditioning())
+    with pytest.raises(ValueError, match="must begin with step 0"):
+        in_turn(path, {1: named("a")})
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])

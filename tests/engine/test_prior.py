@@ -313,7 +313,7 @@ def test_the_prior_walks_on_noise_of_its_own_from_the_prompt_and_the_seed() -> N
 
     def told(prompt: str, seed: int) -> Tensor:
         planned = engine.plan(model, Request(prompt, (seed,)))
-        vector = engine._told(model, planned.prompt, seed).vector
+        vector = engine._told(model, planned.prompt, seed)[0].vector
         assert vector is not None and vector.shape == (1, 8)
         return vector[0, 2:]
 
@@ -348,7 +348,7 @@ def test_a_ranker_takes_the_best_of_embeddings_on_noise_of_their_own(sampler: st
     torch.testing.assert_close(alone, made[:1])
     # By its own ranker the best is taken, and the prompt decides which that is.
     best = engine._imagine(prior, planned, 3)
-    logits = prior.ranker.score(made, planned.prompt.told)
+    logits = prior.ranker.score(made, planned.prompt.told[0])
     assert torch.equal(best, made[logits.argmax()][None])
 
 

@@ -6,7 +6,7 @@ A weight ``W`` has shape ``(O, I, ...)``: a matrix, or the kernel of a convoluti
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -39,6 +39,12 @@ class Delta:
     factors: Mapping[str, Tensor]
     alpha: float | None = None
     magnitude: Tensor | None = None
+
+    def to(self, device: torch.device) -> Delta:
+        """This delta on a device."""
+        factors = {name: factor.to(device) for name, factor in self.factors.items()}
+        magnitude = None if self.magnitude is None else self.magnitude.to(device)
+        return replace(self, factors=factors, magnitude=magnitude)
 
     def rank(self) -> int:
         return KINDS[self.kind].rank(self.factors)

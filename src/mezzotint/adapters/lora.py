@@ -188,7 +188,7 @@ def changed(weight: Tensor, wanted: Sequence[tuple[Part, Delta, float]]) -> Tens
     for part, delta, strength in wanted:
         rows = part.rows(len(weight)) if len(part.shares) > 1 else slice(None)
         theirs = part.view.theirs(result[rows])
-        result[rows] = part.view.ours(delta.applied(theirs, strength))
+        result[rows] = part.view.ours(delta.to(weight.device).applied(theirs, strength))
     return result.to(weight.dtype)
 
 

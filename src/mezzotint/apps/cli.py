@@ -14,6 +14,7 @@ import re
 import sys
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 import mezzotint
@@ -98,6 +99,15 @@ def _numbers(text: str) -> frozenset[int]:
     return frozenset(map(int, parts))
 
 
+def _lora(text: str) -> tuple[Path, float]:
+    """``FILE`` or ``FILE:STRENGTH``."""
+    name, colon, strength = text.rpartition(":")
+    try:
+        return (Path(name), float(strength)) if colon else (Path(text), 1.0)
+    except ValueError:
+        return Path(text), 1.0  # a colon of the file's name
+
+
 _SIDES = ("left", "top", "right", "bottom")
 
 
@@ -130,6 +140,10 @@ def _generate_parser(parser: argparse.ArgumentParser) -> None:
     add("--model", default="icons", metavar="NAME|PATH", help="default: %(default)s")
     add("--family", metavar="NAME", help="what a checkpoint is, where its file cannot say")
     add("--negative", default="", metavar="TEXT", help="what to keep away from")
+    add("--lora", type=_lora, action="append", default=[], metavar="FILE[:S]", help="an adapter")
+    add("--lora-dir", type=Path, default=Path("loras"), metavar="DIR", help="of <lora:name:0.8>")
+    add("--allow-partial", action="store_true", help="leave out what of an adapter has no place")
+    add("--wildcards", type=Path, default=Path("wildcards"), metavar="DIR", help="of __name__")
     add("--steps", type=_count, metavar="N", help="more is finer and slower")
     add("--sampler", metavar="NAME", help="see `mezzotint samplers`")
     add("--spacing", metavar="NAME", help="see `mezzotint samplers`")

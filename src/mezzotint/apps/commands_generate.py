@@ -17,6 +17,7 @@ from torch import Tensor
 
 import mezzotint
 from mezzotint.apps.errors import UsageError
+from mezzotint.apps.named import Adapters, decided
 from mezzotint.apps.output import Output, prepare
 from mezzotint.apps.preview import Watch
 from mezzotint.diffusion import samplers, spacings
@@ -120,7 +121,8 @@ def _edit(args: argparse.Namespace, model: Model) -> _Edit:
     return _Edit((height, width), start, known)
 
 
-def _request(args: argparse.Namespace, model: Model, seeds: tuple[int, ...]) -> Request:
+def _request(args: argparse.Namespace, model: Model) -> Request:
+    """What is asked for, but for its seed and what the seed decides."""
     edit = _edit(args, model)
     guidance = Guidance(
         scale=args.guidance,
@@ -135,7 +137,7 @@ def _request(args: argparse.Namespace, model: Model, seeds: tuple[int, ...]) -> 
     )
     return Request(
         prompt=args.prompt,
-        seeds=seeds,
+        seeds=(0,),
         negative=args.negative,
         size=edit.size,
         steps=args.steps,
@@ -147,15 +149,27 @@ def _request(args: argparse.Namespace, model: Model, seeds: tuple[int, ...]) -> 
     )
 
 
-def parameters(args: argparse.Namespace, model: Model, seed: int, picture: Tensor) -> str:
+def _decided(args: argparse.Namespace, request: Request, seed: int, adapters: Adapters) -> Request:
+    """The request of a seed, with the choices of its prompts made and its adapters there."""
+    prompt = decided(args.prompt, seed, args.wildcards)
+    negative = decided(args.negative, seed, args.wildcards)
+    return replace(
+        request, seeds=(seed,), prompt=prompt, negative=negative, adapters=adapters.of(prompt)
+    )
+
+
+def parameters(args: argparse.Namespace, model: Model, request: Request, picture: Tensor) -> str:
     """The request as JSON, with the model's defaults filled in, for the picture's file."""
     defaults = model.defaults
     said = {
         "software": f"mezzotint {mezzotint.__version__}",
         "model": model.name,
-        "prompt": args.prompt,
-        "negative": args.negative or None,
-        "seed": seed,
+        "prompt": request.prompt,
+        "template": args.prompt if args.prompt != request.prompt else None,
+        "negative": request.negative or None,
+        "adapters": [f"{worn.name}:{worn.strength:g}" for worn in request.adapters] or None,
+        "partial": args.allow_partial or None,
+        "seed": request.seeds[0],
         "size": f"{picture.shape[2]}x{picture.shape[1]}",
         "steps": args.steps or defaults.steps,
         "sampler": args.sampler or defaults.sampler,
@@ -215,15 +229,21 @@ def run(args: argparse.Namespace) -> int:
     model = load(args.model, args.device, args.family)
     for note in model.notes:
         _note(args, f"{args.model}: {note}")
-    request = _request(args, model, seeds)
+    request = _request(args, model)
+    adapters = Adapters(model, args.lora, args.lora_dir, args.allow_partial)
+    told: tuple[str, ...] = ()
     began = time.monotonic()
     made: list[Image.Image] = []
     for number, seed in enumerate(seeds):
         # One seed a call: each picture is on the disk before the next is begun.
-        picture = _make(args, model, replace(request, seeds=(seed,)), number, len(seeds))
+        single = _decided(args, request, seed, adapters)
+        for note in adapters.left_out()[len(told) :]:
+            _note(args, note)
+        told = adapters.left_out()
+        picture = _make(args, model, single, number, len(seeds))
         image = pictures.to_image(picture)
         path = output.picture(seed)
-        pictures.write(image, path, {"parameters": parameters(args, model, seed, picture)})
+        pictures.write(image, path, {"parameters": parameters(args, model, single, picture)})
         print(path, flush=True)
         made.append(image)
     if len(made) > 1:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from PIL.Image import Image
 
+from mezzotint.apps.named import Adapters, decided
 from mezzotint.engine.generate import Listener, generate
 from mezzotint.engine.request import Guidance, Request
 from mezzotint.families.catalogue import load
@@ -30,6 +33,7 @@ class Maker:
         *,
         seed: int = 0,
         negative: str = "",
+        loras: Mapping[str, float] | None = None,
         size: tuple[int, int] | None = None,
         steps: int | None = None,
         guidance: float | None = None,
@@ -40,14 +44,19 @@ class Maker:
         """One picture; the same arguments give the same bytes.
 
         Args:
+            loras: adapters' files with their strengths.
             size: ``(height, width)``; None values take the model's defaults.
         Raises:
             RequestError: the request is impossible for this model.
+            CheckpointError: an adapter does not fit this model.
         """
+        given = [(Path(name), strength) for name, strength in (loras or {}).items()]
+        prompt = decided(prompt, seed, Path("wildcards"))
         request = Request(
             prompt=prompt,
             seeds=(seed,),
-            negative=negative,
+            negative=decided(negative, seed, Path("wildcards")),
+            adapters=Adapters(self.model, given, Path("loras"), partial=False).of(prompt),
             size=size,
             steps=steps,
             guidance=Guidance(scale=guidance),

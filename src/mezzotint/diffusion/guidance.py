@@ -11,7 +11,7 @@ the weak denoiser is, not in the rule; so any rule goes with any of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -211,6 +211,34 @@ def with_conditioning(denoise: Denoiser, conditioning: Conditioning) -> Denoiser
         return denoise(x, level, conditioning)
 
     return fixed
+
+
+def in_turn(path: Level, turns: Mapping[int, Denoiser]) -> Denoiser:
+    """One denoiser after the other: at a step, that of the last turn that has begun.
+
+    Step n leaves level n of the path and walks up to level n + 1, which is step n + 1's: what a
+    sampler evaluates there at the end of step n is told what the next step is told.
+
+    Args:
+        path: ``(steps + 1,)``, from noise to data.
+        turns: by the step, from 0 on, that each begins with; 0 must be among them.
+
+    Raises:
+        ValueError: no turn begins with step 0; in a run, a batch whose levels lie in two steps.
+    """
+    if 0 not in turns:
+        raise ValueError("the first turn must begin with step 0")
+    ratios = path.sigma / path.alpha
+
+    def turned(x: Tensor, level: Level, conditioning: Conditioning) -> Estimate:
+        ratio = (level.sigma / level.alpha).to(ratios).flatten()
+        begun = (ratios[:, None] >= ratio).sum(dim=0)  # levels of the path as noisy, or noisier
+        if bool((begun != begun[0]).any()):
+            raise ValueError("the levels of a batch lie in several steps: give it one level")
+        step = max(int(begun[0]) - 1, 0)
+        return turns[max(first for first in turns if first <= step)](x, level, conditioning)
+
+    return turned
 
 
 def classifier_free(

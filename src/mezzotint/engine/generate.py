@@ -6,27 +6,33 @@ that it was asked for in, nor on the order: the arithmetic is the same to the la
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mezzotint.adapters.lora import attached
 from mezzotint.diffusion import guidance, samplers, spacings
 from mezzotint.diffusion.level import Conditioning, Denoiser, Level, Tokens
 from mezzotint.diffusion.noise import batch, stream
 from mezzotint.diffusion.schedules import Schedule
+from mezzotint.engine import prompts
 from mezzotint.engine.request import Guidance, Known, Progress, Request, RequestError, check
 from mezzotint.families.model import Model, Weaker
 
 Listener = Callable[[Progress], None]
 
 
+_Told = Mapping[int, Conditioning]
+"""What a model is told, by the step (from 0 on) from which it is told so."""
+
+
 class _Prompt(NamedTuple):
     """What a model is told of a prompt, and how its prior goes on from there."""
 
-    told: Conditioning
+    told: _Told
     imagining: _Plan | None  # none: the model has no prior, or the prompt is empty
 
 
@@ -47,10 +53,38 @@ def device(model: Model) -> torch.device:
     return next(model.network.parameters()).device
 
 
-def _conditioning(model: Model, prompt: str, size: tuple[int, ...]) -> Conditioning:
+def _check_adapters(request: Request) -> None:
+    """Raise RequestError for an adapter that the prompt asks for and does not get."""
+    if prompts.read(request.negative).adapters:
+        raise RequestError("an adapter acts on the whole picture: ask for it in the prompt only")
+    there = {adapter.name for adapter in request.adapters}
+    for wanted in prompts.read(request.prompt).adapters:
+        if wanted.name not in there:
+            raise RequestError(
+                f"the prompt asks for <{wanted.kind}:{wanted.name}>, which is not there: give the "
+                "adapter with the request"
+            )
+
+
+def _said(model: Model, prompt: str, steps: int) -> dict[int, Conditioning]:
+    """What the model is told of a prompt, as it is written where the model reads weights."""
+    tell = model.weighted
+    if tell is None:
+        return {0: model.conditioner([prompt])}
+    read = prompts.read(prompt)
+    found: dict[int, Conditioning] = {}
+    known: dict[tuple[tuple[prompts.Span, ...], ...], Conditioning] = {}
+    for step in read.changes(steps):
+        spans = read.at(step, steps)
+        if spans not in known:
+            known[spans] = tell([[(span.text, span.weight) for span in part] for part in spans])
+        found[step] = known[spans]
+    return found
+
+
+def _placed(model: Model, told: Conditioning, size: tuple[int, ...]) -> Conditioning:
     """What the model is told of a prompt and of the size, on its device."""
     place = device(model)
-    told = model.conditioner([prompt])
     if model.framing is not None:
         assert told.vector is not None  # a family that is told the size has one
         told = told._replace(
@@ -71,15 +105,21 @@ def _conditioning(model: Model, prompt: str, size: tuple[int, ...]) -> Condition
     )
 
 
-def _prompt(model: Model, prompt: str, size: tuple[int, ...], scale: float) -> _Prompt:
+def _scaled(told: Conditioning, scale: float) -> Conditioning:
+    """What a distilled network is told: the scale is the last entry of its vector."""
+    assert told.vector is not None
+    last = told.vector.new_full((len(told.vector), 1), scale)
+    return told._replace(vector=torch.cat([told.vector, last], 1))
+
+
+def _prompt(model: Model, prompt: str, size: tuple[int, ...], scale: float, steps: int) -> _Prompt:
     imagining = None
     if model.prior is not None and prompt != "":
         imagining = plan(model.prior, Request(prompt, (0,)))
-    told = _conditioning(model, prompt, size)
+    said = _said(model, prompt, steps)
+    told = {step: _placed(model, what, size) for step, what in said.items()}
     if model.distilled:
-        assert told.vector is not None  # a distilled network has one, and the scale is its last
-        last = told.vector.new_full((len(told.vector), 1), scale)
-        told = told._replace(vector=torch.cat([told.vector, last], 1))
+        told = {step: _scaled(what, scale) for step, what in told.items()}
     return _Prompt(told, imagining)
 
 
@@ -100,17 +140,21 @@ def _check_distilled(model: Model, request: Request) -> None:
         )
 
 
-def _told(model: Model, prompt: _Prompt, seed: int) -> Conditioning:
+def _told(model: Model, prompt: _Prompt, seed: int) -> _Told:
     """What the model is told: with the embedding that its prior makes, zeros of an empty prompt."""
-    prior, (told, imagining) = model.prior, prompt
+    prior, (turns, imagining) = model.prior, prompt
     if prior is None:
-        return told
+        return turns
     if imagining is None:
         embedding = torch.zeros(1, *prior.codec.shape(()), device=device(prior))
     else:
         embedding = _imagine(prior, imagining, seed)
-    assert told.vector is not None  # a model with a prior is told something to make one of
-    return told._replace(vector=torch.cat([told.vector, embedding], dim=1))
+
+    def joined(told: Conditioning) -> Conditioning:
+        assert told.vector is not None  # a model with a prior is told something to make one of
+        return told._replace(vector=torch.cat([told.vector, embedding], dim=1))
+
+    return {step: joined(told) for step, told in turns.items()}
 
 
 def _imagine(prior: Model, planned: _Plan, seed: int) -> Tensor:
@@ -125,9 +169,10 @@ def _imagine(prior: Model, planned: _Plan, seed: int) -> Tensor:
     def draws(kind: str, index: int) -> Tensor:
         return torch.cat([batch([seed], name + kind, index, shape) for name in names]).to(place)
 
-    told = guidance.expand_conditioning(planned.prompt.told, len(names))
+    told = guidance.expand_conditioning(planned.prompt.told[0], len(names))
     x = start(prior, Request("", (seed,)), planned.path, draws("start", 0))
-    denoise = _guided(prior, Guidance(), planned, planned.negative.told)
+    rule = _rule(Guidance(), planned.path)
+    denoise = _guided(prior, Guidance(), planned, planned.negative.told[0], rule)
 
     def noise(index: int) -> Tensor:
         return draws("step", index)
@@ -158,14 +203,15 @@ def plan(model: Model, request: Request) -> _Plan:
     if request.start is not None:
         path = spacings.truncate(path, request.start.strength)
     scale = defaults.guidance if wish.scale is None else wish.scale
+    steps = path.sigma.numel() - 1
     return _Plan(
         size,
         schedule,
         path,
         samplers.find(request.sampler or defaults.sampler),
         1.0 if model.distilled else scale,
-        _prompt(model, request.prompt, size, scale),
-        _prompt(model, request.negative, size, scale),
+        _prompt(model, request.prompt, size, scale, steps),
+        _prompt(model, request.negative, size, scale, steps),
     )
 
 
@@ -181,8 +227,10 @@ def _rule(wish: Guidance, path: Level) -> guidance.Rule:
     return guidance.rescale(wish.rescale, rule) if wish.rescale else rule
 
 
-def _guided(model: Model, wish: Guidance, planned: _Plan, negative: Conditioning) -> Denoiser:
-    """The model under the request's guidance; made fresh for a sample: rules may remember."""
+def _guided(
+    model: Model, wish: Guidance, planned: _Plan, negative: Conditioning, rule: guidance.Rule
+) -> Denoiser:
+    """The model under the request's guidance."""
     plain = model.denoise()
     weaker = [
         (Weaker(perturb=wish.perturb), wish.perturb_scale),
@@ -191,7 +239,6 @@ def _guided(model: Model, wish: Guidance, planned: _Plan, negative: Conditioning
     contrasts = [
         guidance.Contrast(model.denoise(weak), 1 + scale) for weak, scale in weaker if any(weak)
     ]
-    rule = _rule(wish, planned.path)
     guided = guidance.classifier_free(plain, negative, planned.scale, rule, contrasts)
     interval = wish.interval or model.defaults.interval
     if interval is None:
@@ -199,6 +246,21 @@ def _guided(model: Model, wish: Guidance, planned: _Plan, negative: Conditioning
     ends = planned.schedule.level(torch.tensor(interval, dtype=torch.float64))
     low, high = (ends.sigma / ends.alpha).tolist()  # at alpha = 0 infinity, as meant
     return guidance.interval(guided, plain, low, high)
+
+
+def _turned(model: Model, wish: Guidance, planned: _Plan, told: _Told, negative: _Told) -> Denoiser:
+    """The model told and guided step by step; made fresh for a sample: rules may remember."""
+    rule = _rule(wish, planned.path)
+
+    def at(turns: _Told, step: int) -> Conditioning:
+        return turns[max(first for first in turns if first <= step)]
+
+    def turn(step: int) -> Denoiser:
+        guided = _guided(model, wish, planned, at(negative, step), rule)
+        return guidance.with_conditioning(guided, at(told, step))
+
+    turns = {step: turn(step) for step in sorted({*told, *negative})}
+    return turns[0] if len(turns) == 1 else guidance.in_turn(planned.path, turns)
 
 
 _MAX_POOL = {1: F.adaptive_max_pool1d, 2: F.adaptive_max_pool2d, 3: F.adaptive_max_pool3d}
@@ -217,14 +279,14 @@ def _walk(
     shape = model.codec.shape(planned.size)
     told = _told(model, planned.prompt, seed)
     negative = told if planned.scale == 1 else _told(model, planned.negative, seed)
-    path, denoise = planned.path, _guided(model, request.guidance, planned, negative)
+    path, denoise = planned.path, _turned(model, request.guidance, planned, told, negative)
     x = start(model, request, path, batch([seed], "start", 0, shape).to(place))
     if request.known is not None:
         known = model.codec.encode(request.known.media[None].to(place))
         mask = _coarse_mask(request.known.mask, shape).to(place)
         denoise = guidance.constrained(denoise, guidance.known_region(known, mask))
     noise = stream([seed], "step", x)
-    for step in planned.sampler.run(denoise, x, path, told, noise):
+    for step in planned.sampler.run(denoise, x, path, told[0], noise):
         x = step.x
         if listener is not None:
             believed = step.estimate.x0
@@ -281,7 +343,10 @@ def generate(model: Model, request: Request, listener: Listener | None = None) -
         RequestError: the request is impossible for this model.
         ValueError: an unknown sampler or spacing, or a prompt that the model cannot read.
     """
-    with torch.inference_mode():
+    if model.weighted is not None:
+        _check_adapters(request)
+    worn = [(adapter.fitted, adapter.strength) for adapter in request.adapters]
+    with torch.inference_mode(), attached(model.parts, worn):
         planned = plan(model, request)
         results = []
         for number in range(len(request.seeds)):

@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from mezzotint.adapters.lora import Fitted
+
 
 class RequestError(ValueError):
     """A request that cannot be carried out; the message is one line with the remedy."""
@@ -62,12 +64,20 @@ class Guidance:
     skip_scale: float = 1.0
 
 
+class Attached(NamedTuple):
+    """An adapter for the time of a request: its name, its deltas, and how strongly they act."""
+
+    name: str
+    fitted: tuple[Fitted, ...]
+    strength: float
+
+
 @dataclass(frozen=True)
 class Request:
     """One prompt, one or more seeds: a sample a seed, whatever else is in the request.
 
     size is ``(height, width)`` of a picture, in general the spatial size; None values take the
-    model's defaults.
+    model's defaults.  adapters: all that the prompt asks for (``<lora:name:0.8>``), or more.
     """
 
     prompt: str
@@ -80,6 +90,7 @@ class Request:
     spacing: str | None = None
     start: Start | None = None
     known: Known | None = None
+    adapters: tuple[Attached, ...] = ()
 
 
 class Progress(NamedTuple):

@@ -94,6 +94,17 @@ def chunks(spans: Sequence[Sequence[tuple[str, float]]], pad: int = END) -> tupl
     return tokens, weights
 
 
+def emphasized(features: Tensor, weights: Tensor, empty: Tensor) -> Tensor:
+    """Each token's features led away from those that the empty prompt has in its place,
+    ``empty.lerp(features, w)``; where the weight is 1 they are what they were, to the last bit.
+
+    Args:
+        features: ``(B, N, C)``; weights: ``(B, N)``; empty: ``(1, N, C)``.
+    """
+    w = weights[..., None].to(features)
+    return torch.where(w == 1, features, empty + w * (features - empty))
+
+
 def folder(pad: int) -> dict[str, str]:
     """The tokenizer's files as `transformers` stores them, by name.
 

@@ -6,26 +6,26 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from tokenizers import Tokenizer
-from torch import Tensor
+from torch import Tensor, nn
 
 from mezzotint.checkpoints.files import CheckpointError, build_unfilled
 from mezzotint.checkpoints.layout import Layout
 from mezzotint.checkpoints.source import describe, open_folder
-from mezzotint.diffusion.guidance import cat_conditioning
 from mezzotint.diffusion.level import Conditioning, Level, Tokens
 from mezzotint.diffusion.prediction import ROWS, Parameterization, unit
 from mezzotint.diffusion.schedules import RectifiedFlow, resolution_shift
 from mezzotint.families import t5_tokens
-from mezzotint.families.clip_tokens import chunks
-from mezzotint.families.ldm import ScaledCodec, Text, fill
-from mezzotint.families.model import WHOLE, Conditioner, Defaults, Model, NetworkCall, Weaker
+from mezzotint.families.adapted import targets
+from mezzotint.families.clip_tokens import emphasized
+from mezzotint.families.ldm import EMPTY, ScaledCodec, Text, clip_features, fill, one_by_one
+from mezzotint.families.model import WHOLE, Defaults, Model, NetworkCall, Pieces, Weaker
 from mezzotint.networks.clip import ClipText
 from mezzotint.networks.flux import Flux, FluxConfig
 from mezzotint.networks.ldm_autoencoder import LdmAutoencoder, LdmAutoencoderConfig
@@ -103,46 +103,37 @@ class Family:
 # --- what the network is told -----------------------------------------------------------------
 
 
-def _conditioner(
+def _weighted(
     family: Family,
     encoders: Mapping[str, ClipText],
     t5: T5Encoder | None,
     tokenizer: Tokenizer,
-) -> Conditioner:
+) -> Callable[[Pieces], Conditioning]:
     """The features of all tokens of a prompt, CLIP's before T5's, and those of the whole.
 
     A prompt too long for a chunk of CLIP's has several; the whole is told by the first.
     """
     long, width = family.t5, family.network.context_width
 
-    def clip(pieces: Sequence[Sequence[tuple[str, float]]]) -> tuple[list[Tensor], list[Tensor]]:
-        """``(1, 77 n, C)`` and ``(1, K)`` of each encoder."""
-        hidden: list[Tensor] = []
-        pooled: list[Tensor] = []
-        for name, text in family.texts.items():
-            encoder = encoders[name]
-            ids, _ = chunks(pieces, pad=text.pad)
-            found = encoder(ids.to(encoder.words.weight.device), text.skip, not text.skip)
-            hidden.append(found.hidden.flatten(0, 1)[None])
-            pooled += [found.pooled[:1]] if text.pooled else []
-        return hidden, pooled
+    def read(t5: T5Encoder, ids: Tensor) -> Tensor:
+        return t5(ids.to(t5.words.weight.device))
 
-    def encode(pieces: Sequence[Sequence[tuple[str, float]]]) -> Conditioning:
-        hidden, pooled = clip(pieces)
-        ids, _ = t5_tokens.row(pieces, long.length, tokenizer)
+    def tell(pieces: Pieces) -> Conditioning:
+        hidden, pooled = clip_features(family.texts, encoders, pieces)
+        ids, weights = t5_tokens.row(pieces, long.length, tokenizer)
         if t5 is None:
             features = hidden[0].new_zeros(1, long.length, width)
         else:
-            features = t5(ids.to(t5.words.weight.device))
+            features = read(t5, ids)
+            if bool((weights != 1).any()):
+                none, _ = t5_tokens.row(EMPTY, long.length, tokenizer)
+                features = emphasized(features, weights.to(features), read(t5, none))
         if family.joined:
             short = torch.cat(hidden, dim=2)
             features = torch.cat([F.pad(short, (0, width - short.shape[2])), features], dim=1)
         return Conditioning(vector=torch.cat(pooled, dim=1), context=Tokens(features))
 
-    def condition(prompts: Sequence[str]) -> Conditioning:
-        return reduce(cat_conditioning, [encode([[(prompt, 1.0)]]) for prompt in prompts])
-
-    return condition
+    return tell
 
 
 # --- the networks behind one signature --------------------------------------------------------
@@ -308,6 +299,9 @@ def build(family: Family, tokenizer: Tokenizer | None = None) -> Model:
     t5 = None if family.t5.encoder is None else T5Encoder(family.t5.encoder)
     autoencoder = LdmAutoencoder(family.autoencoder)
     schedule = _schedule(family)
+    weighted = _weighted(family, encoders, t5, tokenizer or t5_tokens.tokenizer())
+    parts: dict[str, nn.Module] = {"network": network, **encoders}
+    parts |= ({} if t5 is None else {T5: t5}) | {"autoencoder": autoencoder}
     return Model(
         name=family.name,
         network=network,
@@ -315,16 +309,13 @@ def build(family: Family, tokenizer: Tokenizer | None = None) -> Model:
         parameterization=Parameterization(ROWS[family.prediction], unit, _time),
         schedule=schedule(family.defaults.size),
         codec=ScaledCodec(autoencoder, family.scale, family.offset, _PATCH),
-        conditioner=_conditioner(family, encoders, t5, tokenizer or t5_tokens.tokenizer()),
+        conditioner=one_by_one(weighted),
         defaults=family.defaults,
-        parts={
-            "network": network,
-            **encoders,
-            **({} if t5 is None else {T5: t5}),
-            "autoencoder": autoencoder,
-        },
+        parts=parts,
         shifted=schedule if isinstance(family.shift, ByTokens) else None,
         distilled=isinstance(sizes, FluxConfig) and sizes.guided,
+        weighted=weighted,
+        targets=partial(targets, parts, family.file, family.folder),
         notes=family.notes,
     )
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial, reduce
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mezzotint.checkpoints.files import CheckpointError, build_unfilled, load_into
 from mezzotint.checkpoints.layout import Layout, read_parts
+from mezzotint.diffusion.guidance import cat_conditioning
 from mezzotint.diffusion.level import Conditioning, Tokens
 from mezzotint.diffusion.prediction import ROWS, Parameterization, unit
 from mezzotint.diffusion.schedules import (
@@ -21,9 +23,18 @@ from mezzotint.diffusion.schedules import (
     scaled_linear_beta,
     zero_terminal_snr,
 )
-from mezzotint.families.clip_tokens import END, chunks
-from mezzotint.families.model import WHOLE, Conditioner, Defaults, Model, NetworkCall, Weaker
-from mezzotint.networks.clip import ClipText, ClipTextConfig
+from mezzotint.families.adapted import targets
+from mezzotint.families.clip_tokens import END, chunks, emphasized
+from mezzotint.families.model import (
+    WHOLE,
+    Conditioner,
+    Defaults,
+    Model,
+    NetworkCall,
+    Pieces,
+    Weaker,
+)
+from mezzotint.networks.clip import ClipText, ClipTextConfig, Encoded
 from mezzotint.networks.ldm_autoencoder import LdmAutoencoder, LdmAutoencoderConfig
 from mezzotint.networks.ldm_unet import LdmUNet, LdmUNetConfig, embed_time
 
@@ -109,40 +120,60 @@ def framing(size: Sequence[int]) -> Tensor:
     return embed_time(numbers, 256).flatten()[None]
 
 
-def _conditioner(
+EMPTY: Pieces = [[("", 1.0)]]
+"""The empty prompt."""
+
+
+def clip_features(
+    texts: Mapping[str, Text], encoders: Mapping[str, ClipText], pieces: Pieces
+) -> tuple[list[Tensor], list[Tensor]]:
+    """``(1, 77 n, C)`` of each encoder, of all tokens with their weights; and ``(1, K)`` of each
+    that tells of the whole, of the first chunk and without weights."""
+
+    def read(encoder: ClipText, text: Text, pieces: Pieces) -> tuple[Encoded, Tensor]:
+        ids, weights = chunks(pieces, pad=text.pad)
+        place = encoder.words.weight.device
+        return encoder(ids.to(place), text.skip, not text.skip), weights.to(place)
+
+    hidden: list[Tensor] = []
+    pooled: list[Tensor] = []
+    for name, text in texts.items():
+        found, weights = read(encoders[name], text, pieces)
+        values = found.hidden
+        if bool((weights != 1).any()):
+            empty, _ = read(encoders[name], text, EMPTY)
+            values = emphasized(values, weights, empty.hidden)
+        hidden.append(values.flatten(0, 1)[None])
+        pooled += [found.pooled[:1]] if text.pooled else []
+    return hidden, pooled
+
+
+def one_by_one(weighted: Callable[[Pieces], Conditioning]) -> Conditioner:
+    """What a family is told of several prompts, as one batch."""
+
+    def condition(prompts: Sequence[str]) -> Conditioning:
+        return reduce(cat_conditioning, [weighted([[(prompt, 1.0)]]) for prompt in prompts])
+
+    return condition
+
+
+def _weighted(
     texts: Mapping[str, Text], encoders: Mapping[str, ClipText], zeros: bool
-) -> Conditioner:
+) -> Callable[[Pieces], Conditioning]:
     """The features of all tokens of a prompt; one that is too long for a chunk has several.
 
     zeros: an empty prompt is told as zeros.
     """
 
-    def encode(prompt: str) -> tuple[Tensor, Tensor]:
-        """``(77 n, C)`` and ``(K,)``, the features of the whole first chunk."""
-        hidden: list[Tensor] = []
-        pooled: list[Tensor] = []
-        for name, text in texts.items():
-            encoder = encoders[name]
-            ids, _ = chunks([[(prompt, 1.0)]], pad=text.pad)
-            found = encoder(ids.to(encoder.words.weight.device), text.skip, not text.skip)
-            hidden.append(found.hidden.flatten(0, 1))
-            pooled += [found.pooled[0]] if text.pooled else []
-        values = torch.cat(hidden, dim=1)
-        whole = torch.cat(pooled) if pooled else values.new_zeros(0)
-        return (values * 0, whole * 0) if zeros and prompt == "" else (values, whole)
+    def tell(pieces: Pieces) -> Conditioning:
+        hidden, pooled = clip_features(texts, encoders, pieces)
+        values = torch.cat(hidden, dim=2)
+        vector = torch.cat(pooled, dim=1) if pooled else None
+        if zeros and all(text == "" for part in pieces for text, _ in part):
+            values, vector = values * 0, None if vector is None else vector * 0
+        return Conditioning(vector=vector, context=Tokens(values))
 
-    def condition(prompts: Sequence[str]) -> Conditioning:
-        rows, whole = zip(*(encode(prompt) for prompt in prompts), strict=True)
-        values = nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
-        counts = torch.tensor([len(row) for row in rows], device=values.device)
-        mask = torch.arange(values.shape[1], device=values.device) < counts[:, None]
-        vector = torch.stack(whole)
-        return Conditioning(
-            vector=vector if vector.numel() else None,
-            context=Tokens(values, None if bool(mask.all()) else mask),
-        )
-
-    return condition
+    return tell
 
 
 def _call(network: LdmUNet) -> NetworkCall:
@@ -210,6 +241,8 @@ def build(family: Family) -> Model:
     network = LdmUNet(family.unet)
     encoders = {name: ClipText(text.encoder) for name, text in family.texts.items()}
     autoencoder = LdmAutoencoder(family.autoencoder)
+    weighted = _weighted(family.texts, encoders, family.framed)
+    parts = {"network": network, **encoders, "autoencoder": autoencoder}
     return Model(
         name=family.name,
         network=network,
@@ -217,10 +250,12 @@ def build(family: Family) -> Model:
         parameterization=Parameterization(ROWS[family.prediction], unit, family.schedule.index),
         schedule=family.schedule,
         codec=ScaledCodec(autoencoder, family.scale),
-        conditioner=_conditioner(family.texts, encoders, family.framed),
+        conditioner=one_by_one(weighted),
         defaults=family.defaults,
-        parts={"network": network, **encoders, "autoencoder": autoencoder},
+        parts=parts,
         framing=framing if family.framed else None,
+        weighted=weighted,
+        targets=partial(targets, parts, family.file, family.folder),
     )
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from torch import Tensor, nn
 
+from mezzotint.adapters.lora import Target
 from mezzotint.diffusion.level import Conditioning, Denoiser
 from mezzotint.diffusion.prediction import Parameterization, denoiser
 from mezzotint.diffusion.schedules import Schedule
@@ -37,6 +38,9 @@ class Codec(Protocol):
 
 Conditioner = Callable[[Sequence[str]], Conditioning]
 """Prompts → conditioning, one sample a prompt; ``""`` is the unconditional."""
+
+Pieces = Sequence[Sequence[tuple[str, float]]]
+"""A prompt as texts with weights, in parts that an encoder of short texts reads apart."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,8 @@ class Model:
         that of the default size.
     distilled: guidance was distilled into the network: it is told the scale, as the last entry
         of the vector, and no negative prompt is evaluated.
+    weighted: what it is told of one prompt with weights; None: its prompts are plain text.
+    targets: the places of its weights by the names that adapters give them.
     notes: what a person should know of this checkpoint, a sentence each.
     """
 
@@ -115,6 +121,8 @@ class Model:
     ranker: Ranker | None = None
     shifted: Callable[[Sequence[int]], Schedule] | None = None
     distilled: bool = False
+    weighted: Callable[[Pieces], Conditioning] | None = None
+    targets: Callable[[], Mapping[str, Target]] | None = None
     notes: tuple[str, ...] = ()
 
     def schedule_of(self, size: Sequence[int]) -> Schedule:
