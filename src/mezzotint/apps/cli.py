@@ -164,6 +164,8 @@ def _generate_parser(parser: argparse.ArgumentParser) -> None:
         guide(f"--{name}-scale", type=_number, metavar="S", help="and how far (default: 1)")
     show = parser.add_argument_group("how").add_argument
     show("--device", metavar="NAME", help="cpu, cuda, cuda:1, mps (default: a GPU if there)")
+    precisions = ("auto", "float32", "bfloat16", "float16")
+    show("--precision", choices=precisions, default="auto", help="of a checkpoint's numbers")
     show("--threads", type=_count, metavar="N", help="of the processor")
     show("--quiet", action="store_true", help="print the files' names only")
     show("--no-preview", dest="preview", action="store_false", help="no picture while drawing")

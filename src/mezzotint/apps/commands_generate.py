@@ -26,6 +26,7 @@ from mezzotint.engine.generate import generate
 from mezzotint.engine.request import Guidance, Known, Progress, Request, Start
 from mezzotint.families.catalogue import load
 from mezzotint.families.model import Model
+from mezzotint.families.precision import working
 from mezzotint.modalities import image as pictures
 from mezzotint.modalities.image import Channels
 
@@ -168,6 +169,7 @@ def parameters(args: argparse.Namespace, model: Model, request: Request, picture
         "template": args.prompt if args.prompt != request.prompt else None,
         "negative": request.negative or None,
         "adapters": [f"{worn.name}:{worn.strength:g}" for worn in request.adapters] or None,
+        "precision": str(working(model.network)).removeprefix("torch."),
         "partial": args.allow_partial or None,
         "seed": request.seeds[0],
         "size": f"{picture.shape[2]}x{picture.shape[1]}",
@@ -226,7 +228,7 @@ def run(args: argparse.Namespace) -> int:
     output = prepare(args.output, args.prompt, len(seeds))
     if args.threads is not None:
         torch.set_num_threads(args.threads)
-    model = load(args.model, args.device, args.family)
+    model = load(args.model, args.device, args.family, args.precision)
     for note in model.notes:
         _note(args, f"{args.model}: {note}")
     request = _request(args, model)

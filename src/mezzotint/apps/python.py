@@ -23,9 +23,15 @@ class Maker:
     model: Model
 
     @classmethod
-    def load(cls, name_or_path: str, device: str | None = None, family: str | None = None) -> Maker:
+    def load(
+        cls,
+        name_or_path: str,
+        device: str | None = None,
+        family: str | None = None,
+        precision: str = "auto",
+    ) -> Maker:
         """Raises CheckpointError when there is no such model or its file is damaged."""
-        return cls(load(name_or_path, device, family))
+        return cls(load(name_or_path, device, family, precision))
 
     def generate(
         self,

@@ -18,6 +18,7 @@ from mezzotint.families import flow, ldm
 from mezzotint.families.flux1 import FLUX_DEV, FLUX_SCHNELL
 from mezzotint.families.model import Model
 from mezzotint.families.native import KEY, EmbeddingCodec, load_model
+from mezzotint.families.precision import AUTO, kind_of
 from mezzotint.families.sd1 import SD1
 from mezzotint.families.sd2 import SD2, SD2_BASE
 from mezzotint.families.sd3 import SD3, SD35_LARGE, SD35_MEDIUM
@@ -152,12 +153,17 @@ def parts(family: Family) -> dict[str, nn.Module]:
     return made.parts
 
 
-def _load(path: Path, family: str | None) -> Model:
+def _load(path: Path, family: str | None, precision: str, place: torch.device) -> Model:
     """A model from its file or folder, of whichever family it is."""
     listing = _listing(path)
     if KEY in listing.metadata:
         if family is not None:
             raise CheckpointError(f"{path}: is one of Mezzotint's own models: leave the family out")
+        if precision not in (AUTO, "float32"):
+            raise CheckpointError(
+                f"{path}: one of Mezzotint's own models, which compute in float32: leave the "
+                "precision out"
+            )
         model = load_model(path)[0]
         if isinstance(model.codec, EmbeddingCodec):
             raise CheckpointError(
@@ -166,20 +172,30 @@ def _load(path: Path, family: str | None) -> Model:
             )
         return model
     found = family_of(path, listing, family)
-    return flow.load(found, path) if isinstance(found, flow.Family) else ldm.load(found, path)
+    kind = kind_of(precision, place)
+    if isinstance(found, flow.Family):
+        return flow.load(found, path, kind)
+    return ldm.load(found, path, kind)
 
 
-def load(name_or_path: str, place: str | None = None, family: str | None = None) -> Model:
+def load(
+    name_or_path: str,
+    place: str | None = None,
+    family: str | None = None,
+    precision: str = AUTO,
+) -> Model:
     """Load a model that makes media, by name or path, onto a device (none: the GPU if any).
 
-    ``family`` says what a checkpoint is where its file cannot.
+    Args:
+        family: what a checkpoint is, where its file cannot say.
+        precision: of a checkpoint's networks: see :mod:`mezzotint.families.precision`.
 
     Raises:
         CheckpointError: there is no such file, or it is damaged or no such model.
-        ValueError: there is no such device.
+        ValueError: there is no such device or precision.
     """
     where, path = device(place), locate(name_or_path)
-    model = _load(path, family)
+    model = _load(path, family, precision, where)
     for module in model.parts.values():
         module.to(where)
     return model

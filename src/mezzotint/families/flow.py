@@ -26,6 +26,7 @@ from mezzotint.families.adapted import targets
 from mezzotint.families.clip_tokens import emphasized
 from mezzotint.families.ldm import EMPTY, ScaledCodec, Text, clip_features, fill, one_by_one
 from mezzotint.families.model import WHOLE, Defaults, Model, NetworkCall, Pieces, Weaker
+from mezzotint.families.precision import rounded
 from mezzotint.networks.clip import ClipText
 from mezzotint.networks.flux import Flux, FluxConfig
 from mezzotint.networks.ldm_autoencoder import LdmAutoencoder, LdmAutoencoderConfig
@@ -116,7 +117,7 @@ def _weighted(
     long, width = family.t5, family.network.context_width
 
     def read(t5: T5Encoder, ids: Tensor) -> Tensor:
-        return t5(ids.to(t5.words.weight.device))
+        return t5(ids.to(t5.words.weight.device)).float()
 
     def tell(pieces: Pieces) -> Conditioning:
         hidden, pooled = clip_features(family.texts, encoders, pieces)
@@ -175,8 +176,9 @@ def _told(x: Tensor, conditioning: Conditioning) -> tuple[Tensor, Tensor, Tensor
 
 def _mmdit(network: MMDiT) -> NetworkCall:
     def call(x: Tensor, time: Tensor, conditioning: Conditioning, weaker: Weaker = WHOLE) -> Tensor:
-        x, context, vector = _told(x, conditioning)
-        return network(x, time, context, vector, conditioning.residuals, weaker.skip)
+        given, told = rounded(network, x, conditioning)
+        given, context, vector = _told(given, told)
+        return network(given, time, context, vector, told.residuals, weaker.skip).to(x.dtype)
 
     return call
 
@@ -201,15 +203,18 @@ def positions(height: int, width: int) -> Tensor:
 
 def _flux(network: Flux) -> NetworkCall:
     def call(x: Tensor, time: Tensor, conditioning: Conditioning, weaker: Weaker = WHOLE) -> Tensor:
-        x, context, vector = _told(x, conditioning)
         guidance = None
-        if network.config.guided:  # the scale is the vector's last entry
-            vector, guidance = vector[:, :-1], vector[:, -1]
+        if network.config.guided:  # the scale is the vector's last entry, and is not rounded
+            assert conditioning.vector is not None
+            guidance = conditioning.vector[:, -1]
+            conditioning = conditioning._replace(vector=conditioning.vector[:, :-1])
+        given, told = rounded(network, x, conditioning)
+        given, context, vector = _told(given, told)
         height, width = (edge // _PATCH for edge in x.shape[2:])
         ids = positions(height, width).expand(len(x), -1, -1).to(x.device)
-        residuals, skip = conditioning.residuals, weaker.skip
-        tokens = network(pack(x), ids, time, context, vector, guidance, residuals, skip)
-        return unpack(tokens, height, width)
+        residuals, skip = told.residuals, weaker.skip
+        tokens = network(pack(given), ids, time, context, vector, guidance, residuals, skip)
+        return unpack(tokens, height, width).to(x.dtype)
 
     return call
 
@@ -394,8 +399,8 @@ def _unprojected(family: Family) -> Family:
     return replace(family, texts={**family.texts, **texts})
 
 
-def load(family: Family, path: str | os.PathLike[str]) -> Model:
-    """A model from a checkpoint of its family, a file or a folder, in float32.
+def load(family: Family, path: str | os.PathLike[str], kind: torch.dtype = torch.float32) -> Model:
+    """A model from a checkpoint of its family, a file or a folder, in a precision.
 
     Raises:
         CheckpointError: it is damaged, or a part is missing, or a tensor is missing, unknown or of
@@ -405,4 +410,4 @@ def load(family: Family, path: str | os.PathLike[str]) -> Model:
     found, tokenizer = present(family, path)
     found = found if path.is_dir() else _unprojected(found)
     model = build_unfilled(lambda: build(found, tokenizer))
-    return fill(model, path, found.file, found.folder)
+    return fill(model, path, found.file, found.folder, kind)

@@ -34,6 +34,7 @@ from mezzotint.families.model import (
     Pieces,
     Weaker,
 )
+from mezzotint.families.precision import rounded
 from mezzotint.networks.clip import ClipText, ClipTextConfig, Encoded
 from mezzotint.networks.ldm_autoencoder import LdmAutoencoder, LdmAutoencoderConfig
 from mezzotint.networks.ldm_unet import LdmUNet, LdmUNetConfig, embed_time
@@ -139,12 +140,12 @@ def clip_features(
     pooled: list[Tensor] = []
     for name, text in texts.items():
         found, weights = read(encoders[name], text, pieces)
-        values = found.hidden
+        values = found.hidden.float()
         if bool((weights != 1).any()):
             empty, _ = read(encoders[name], text, EMPTY)
-            values = emphasized(values, weights, empty.hidden)
+            values = emphasized(values, weights, empty.hidden.float())
         hidden.append(values.flatten(0, 1)[None])
-        pooled += [found.pooled[:1]] if text.pooled else []
+        pooled += [found.pooled[:1].float()] if text.pooled else []
     return hidden, pooled
 
 
@@ -180,13 +181,13 @@ def _call(network: LdmUNet) -> NetworkCall:
     """The U-Net behind the engine's one signature."""
 
     def call(x: Tensor, time: Tensor, conditioning: Conditioning, weaker: Weaker = WHOLE) -> Tensor:
-        assert conditioning.context is not None
-        if conditioning.concat is not None:
-            x = torch.cat([x, conditioning.concat], dim=1)
-        context, residuals = conditioning.context.values, conditioning.residuals
-        return network(
-            x, time, context, conditioning.vector, residuals=residuals, **weaker._asdict()
-        )
+        given, told = rounded(network, x, conditioning)
+        assert told.context is not None
+        if told.concat is not None:
+            given = torch.cat([given, told.concat], dim=1)
+        context, residuals = told.context.values, told.residuals
+        output = network(given, time, context, told.vector, residuals=residuals, **weaker._asdict())
+        return output.to(x.dtype)
 
     return call
 
@@ -263,32 +264,43 @@ _ALIGNMENT = 64  # bytes; of all memory that torch allocates
 
 
 def _regular(tensor: Tensor) -> Tensor:
-    """Contiguous and aligned: other weights are multiplied by other kernels, with other last bits.
+    """In one order and aligned: other weights are multiplied by other kernels, with other last
+    bits.  Kernels of convolutions have their channels last, as the networks' activations do.
 
     What is mapped from a file lies wherever the file has it, so it may have to be copied.
     """
-    tensor = tensor.contiguous()
+    last = tensor.ndim == 4
+    tensor = tensor.contiguous(
+        memory_format=torch.channels_last if last else torch.contiguous_format
+    )
     return tensor.clone() if tensor.data_ptr() % _ALIGNMENT else tensor
 
 
-def fill(model: Model, path: str | os.PathLike[str], file: Layout, folder: Layout) -> Model:
-    """The model with the weights of a checkpoint, in float32.
+def fill(
+    model: Model,
+    path: str | os.PathLike[str],
+    file: Layout,
+    folder: Layout,
+    kind: torch.dtype = torch.float32,
+) -> Model:
+    """The model with the weights of a checkpoint, in a precision; its autoencoder in float32.
 
     Raises:
         CheckpointError: as :func:`load`.
     """
     wanted = {name: part.state_dict() for name, part in model.parts.items()}
     for name, state in read_parts(path, file, folder, wanted).items():
-        weights = {key: _regular(tensor.float()) for key, tensor in state.items()}
+        own = torch.float32 if name == "autoencoder" else kind
+        weights = {key: _regular(tensor.to(own)) for key, tensor in state.items()}
         load_into(model.parts[name], weights, f"{path}: {name}", assign=True)
         model.parts[name].eval().requires_grad_(False)
     return model
 
 
-def load(family: Family, path: str | os.PathLike[str]) -> Model:
-    """A model from a checkpoint of its family, a file or a folder, in float32.
+def load(family: Family, path: str | os.PathLike[str], kind: torch.dtype = torch.float32) -> Model:
+    """A model from a checkpoint of its family, a file or a folder, in a precision.
 
     Raises:
         CheckpointError: it is damaged, or a tensor is missing, unknown or of another shape.
     """
-    return fill(build_unfilled(lambda: build(family)), path, family.file, family.folder)
+    return fill(build_unfilled(lambda: build(family)), path, family.file, family.folder, kind)

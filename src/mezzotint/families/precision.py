@@ -1,0 +1,80 @@
+"""Which numbers a checkpoint's networks compute with: bfloat16 where the machine is faster at it.
+
+Weights and activations are rounded; norms and softmax add up in float32 inside, and so do time
+embeddings, rotary angles and all of the sampling.  The autoencoder stays in float32.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+
+from mezzotint.diffusion.level import Conditioning, Tokens
+
+AUTO = "auto"
+KINDS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_EDGE, _ROUNDS = 1024, 5  # of the products that are timed
+_FASTER = 1.5  # what bfloat16 must gain: far from the noise of a clock, so the choice is stable
+
+
+def _seconds(kind: torch.dtype, place: torch.device) -> float:
+    """The fastest of a few matrix products."""
+    a = torch.ones(_EDGE, _EDGE, dtype=kind, device=place)
+    found: list[float] = []
+    for _ in range(_ROUNDS):
+        began = time.perf_counter()
+        float((a @ a)[0, 0])  # a GPU is waited for
+        found.append(time.perf_counter() - began)
+    return min(found)
+
+
+@lru_cache
+def fastest(place: torch.device) -> torch.dtype:
+    """bfloat16 if products of it take at most two thirds of the time, measured at first use."""
+    try:
+        gain = _seconds(torch.float32, place) / _seconds(torch.bfloat16, place)
+    except RuntimeError:  # a device that has none
+        return torch.float32
+    return torch.bfloat16 if gain >= _FASTER else torch.float32
+
+
+def kind_of(name: str, place: torch.device) -> torch.dtype:
+    """A precision by its name, ``auto`` for the fastest.
+
+    Raises:
+        ValueError: there is no such precision.
+    """
+    if name == AUTO:
+        return fastest(place)
+    if name not in KINDS:
+        raise ValueError(f"no precision {name!r}: choose one of {', '.join([AUTO, *KINDS])}")
+    return KINDS[name]
+
+
+def working(network: nn.Module) -> torch.dtype:
+    """What a network computes with: the type of its matrices."""
+    return next(weight.dtype for weight in network.parameters() if weight.ndim > 1)
+
+
+def _tokens(tokens: Tokens | None, kind: torch.dtype) -> Tokens | None:
+    return None if tokens is None else tokens._replace(values=tokens.values.to(kind))
+
+
+def rounded(network: nn.Module, x: Tensor, told: Conditioning) -> tuple[Tensor, Conditioning]:
+    """The input and what is told, in the network's precision."""
+    kind = working(network)
+
+    def one(tensor: Tensor | None) -> Tensor | None:
+        return None if tensor is None else tensor.to(kind)
+
+    residuals = None if told.residuals is None else tuple(r.to(kind) for r in told.residuals)
+    return x.to(kind), Conditioning(
+        one(told.vector),
+        _tokens(told.context, kind),
+        _tokens(told.tokens, kind),
+        one(told.concat),
+        residuals,
+    )
