@@ -30,10 +30,11 @@ from peers import report, timing
 from peers.models import FULL, QUICK, Scale
 from peers.report import Section
 
-ROWS = ("overhead", "samplers", "training", "icons", "startup")
+ROWS = ("overhead", "samplers", "training", "icons", "checkpoints", "startup")
 NEEDS = {
     "samplers": ("diffusers==0.42.1",),
     "training": ("diffusers==0.42.1", "accelerate==1.15.0"),
+    "checkpoints": ("diffusers==0.42.1",),
 }
 IDLE = 0.3
 """Load a core above which the machine counts as busy."""
@@ -86,6 +87,10 @@ def _measure(row: str, scale: Scale, options: argparse.Namespace) -> Section:
         from peers import icons
 
         return icons.measure(scale, options.model, options.threads)
+    if row == "checkpoints":
+        from peers import checkpoints
+
+        return checkpoints.measure(scale)
     from peers import startup
 
     return startup.measure(scale)

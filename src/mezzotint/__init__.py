@@ -15,12 +15,18 @@ if TYPE_CHECKING:
     from mezzotint.apps.python import Maker
 
 
-def load(name_or_path: str, device: str | None = None, family: str | None = None) -> Maker:
+def load(
+    name_or_path: str,
+    device: str | None = None,
+    family: str | None = None,
+    precision: str = "auto",
+) -> Maker:
     """A model by name ("icons") or by the path of its file or folder, ready to make pictures.
 
     device: "cpu", "cuda", "cuda:1" or "mps"; none takes the GPU if there is one.
     family: what a checkpoint is, such as "sd2-base", where its file cannot say.
+    precision: of a checkpoint's numbers: "float32", "bfloat16", "float16", or the fastest here.
     """
     from mezzotint.apps.python import Maker  # torch is imported when a model is, not before
 
-    return Maker.load(name_or_path, device, family)
+    return Maker.load(name_or_path, device, family, precision)

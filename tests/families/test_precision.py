@@ -1,0 +1,70 @@
+"""Precision: what is rounded, what is not, and how far the picture moves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from mezzotint.engine.generate import generate
+from mezzotint.engine.request import Guidance, Request
+from mezzotint.families import catalogue, flow, ldm
+from mezzotint.families.precision import KINDS, fastest, kind_of, working
+from pipelines import FLOWS, flux, small, small_flow, stable_diffusion, stable_diffusion_3
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("name", ["sd1", "sd2", "sdxl", *FLOWS])
+def test_bfloat16_is_near_float32(name: str, tmp_path: Path) -> None:
+    """The network's output within 2 %; what leaves it, and the code, are float32."""
+    if name in FLOWS:
+        pipeline = flux(name) if name.startswith("flux") else stable_diffusion_3(name)
+        pipeline.save_pretrained(tmp_path / "a")
+        family, make = small_flow(name), flow.load
+    else:
+        stable_diffusion(name).save_pretrained(tmp_path / "a")
+        family, make = small(name), ldm.load
+    wide, half = (make(family, tmp_path / "a", kind) for kind in (torch.float32, torch.bfloat16))  # type: ignore[arg-type]
+    assert working(wide.network) == torch.float32 and working(half.network) == torch.bfloat16
+    assert working(half.parts["text"]) == torch.bfloat16
+    assert working(half.parts["autoencoder"]) == torch.float32
+    torch.manual_seed(0)
+    x = torch.randn(2, *wide.codec.shape((64, 64)))
+    told = wide.conditioner(["a red fox", "blue"])
+    if wide.framing is not None:
+        assert told.vector is not None
+        told = told._replace(
+            vector=torch.cat([told.vector, wide.framing((64, 64)).expand(2, -1)], 1)
+        )
+    if wide.distilled:
+        assert told.vector is not None
+        told = told._replace(vector=torch.cat([told.vector, torch.full((2, 1), 3.7)], 1))
+    with torch.inference_mode():
+        time = torch.full((2,), 500.0)
+        expected, found = wide.call(x, time, told), half.call(x, time, told)
+    assert found.dtype == torch.float32
+    assert float((found - expected).norm() / expected.norm()) < 0.02
+    request = Request("a red fox", (1, 2), size=(64, 64), steps=2, guidance=Guidance(3.0))
+    both = generate(half, request)
+    assert both[0].dtype == torch.float32
+    alone = generate(half, Request("a red fox", (2,), size=(64, 64), steps=2, guidance=Guidance(3)))
+    assert torch.equal(both[1], alone[0])
+
+
+def test_precisions_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert kind_of("auto", CPU) == fastest(CPU) and fastest(CPU) in KINDS.values()
+    assert kind_of("float16", CPU) == torch.float16
+    with pytest.raises(ValueError, match="no precision 'int8': choose one of auto, float32"):
+        kind_of("int8", CPU)
+    with pytest.raises(ValueError, match="own models, which compute in float32"):
+        catalogue.load("icons", "cpu", precision="bfloat16")
+    for gain, kind in ((1.0, torch.float32), (3.0, torch.bfloat16)):
+        fastest.cache_clear()
+        monkeypatch.setattr(
+            "mezzotint.families.precision._seconds",
+            lambda k, place, gain=gain: gain if k == torch.float32 else 1.0,
+        )
+        assert fastest(CPU) == kind
+    fastest.cache_clear()
