@@ -11,6 +11,7 @@ from mezzotint.engine.generate import generate
 from mezzotint.engine.request import Guidance, Request
 from mezzotint.families import catalogue, flow, ldm
 from mezzotint.families.precision import KINDS, fastest, kind_of, working
+from mezzotint.networks.ldm_autoencoder import WIDE
 from pipelines import FLOWS, flux, small, small_flow, stable_diffusion, stable_diffusion_3
 
 CPU = torch.device("cpu")
@@ -29,7 +30,7 @@ def test_bfloat16_is_near_float32(name: str, tmp_path: Path) -> None:
     wide, half = (make(family, tmp_path / "a", kind) for kind in (torch.float32, torch.bfloat16))  # type: ignore[arg-type]
     assert working(wide.network) == torch.float32 and working(half.network) == torch.bfloat16
     assert working(half.parts["text"]) == torch.bfloat16
-    assert working(half.parts["autoencoder"]) == torch.float32
+    assert working(half.parts["autoencoder"]) == torch.bfloat16
     torch.manual_seed(0)
     x = torch.randn(2, *wide.codec.shape((64, 64)))
     told = wide.conditioner(["a red fox", "blue"])
@@ -46,6 +47,13 @@ def test_bfloat16_is_near_float32(name: str, tmp_path: Path) -> None:
         expected, found = wide.call(x, time, told), half.call(x, time, told)
     assert found.dtype == torch.float32
     assert float((found - expected).norm() / expected.norm()) < 0.02
+    code = torch.randn(1, *wide.codec.shape((64, 64)))
+    with torch.inference_mode():
+        decoded, rough = wide.codec.decode(code), half.codec.decode(code)
+        encoded, coarse = wide.codec.encode(decoded), half.codec.encode(decoded)
+    for expected, found in ((decoded, rough), (encoded, coarse)):
+        assert found.dtype == torch.float32
+        assert float((found - expected).norm() / expected.norm()) < 0.02
     request = Request("a red fox", (1, 2), size=(64, 64), steps=2, guidance=Guidance(3.0))
     both = generate(half, request)
     assert both[0].dtype == torch.float32
@@ -68,3 +76,14 @@ def test_precisions_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
         )
         assert fastest(CPU) == kind
     fastest.cache_clear()
+
+
+def test_an_autoencoder_is_wide_where_it_must_be(tmp_path: Path) -> None:
+    """Next to pictures and codes, and all of it where float16 would overflow."""
+    stable_diffusion("sdxl").save_pretrained(tmp_path / "a")
+    for kind, body in ((torch.bfloat16, torch.bfloat16), (torch.float16, torch.float32)):
+        state = ldm.load(small("sdxl"), tmp_path / "a", kind).parts["autoencoder"].state_dict()
+        wide = {name for name, tensor in state.items() if tensor.dtype == torch.float32}
+        assert state["decoder.stem.weight"].dtype == body
+        assert {name for name in state if name.startswith(WIDE)} <= wide
+        assert len(WIDE) == len({name.rsplit(".", 1)[0] for name in state if name.startswith(WIDE)})

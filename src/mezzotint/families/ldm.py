@@ -34,7 +34,7 @@ from mezzotint.families.model import (
     Pieces,
     Weaker,
 )
-from mezzotint.families.precision import rounded
+from mezzotint.families.precision import rounded, stored
 from mezzotint.networks.clip import ClipText, ClipTextConfig, Encoded
 from mezzotint.networks.ldm_autoencoder import LdmAutoencoder, LdmAutoencoderConfig
 from mezzotint.networks.ldm_unet import LdmUNet, LdmUNetConfig, embed_time
@@ -283,17 +283,17 @@ def fill(
     folder: Layout,
     kind: torch.dtype = torch.float32,
 ) -> Model:
-    """The model with the weights of a checkpoint, in a precision; its autoencoder in float32.
+    """The model with the weights of a checkpoint, in a precision.
 
     Raises:
         CheckpointError: as :func:`load`.
     """
     wanted = {name: part.state_dict() for name, part in model.parts.items()}
     for name, state in read_parts(path, file, folder, wanted).items():
-        own = torch.float32 if name == "autoencoder" else kind
-        weights = {key: _regular(tensor.to(own)) for key, tensor in state.items()}
-        load_into(model.parts[name], weights, f"{path}: {name}", assign=True)
-        model.parts[name].eval().requires_grad_(False)
+        part = model.parts[name]
+        weights = {key: _regular(t.to(stored(part, key, kind))) for key, t in state.items()}
+        load_into(part, weights, f"{path}: {name}", assign=True)
+        part.eval().requires_grad_(False)
     return model
 
 

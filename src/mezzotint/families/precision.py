@@ -1,7 +1,8 @@
 """Which numbers a checkpoint's networks compute with: bfloat16 where the machine is faster at it.
 
 Weights and activations are rounded; norms and softmax add up in float32 inside, and so do time
-embeddings, rotary angles and all of the sampling.  The autoencoder stays in float32.
+embeddings, rotary angles and all of the sampling.  An autoencoder stays in float32 next to a
+picture and a code, and all of it where float16 is asked for, which its numbers overflow.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from mezzotint.diffusion.level import Conditioning, Tokens
+from mezzotint.networks.ldm_autoencoder import WIDE, LdmAutoencoder
 
 AUTO = "auto"
 KINDS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -52,6 +54,13 @@ def kind_of(name: str, place: torch.device) -> torch.dtype:
     if name not in KINDS:
         raise ValueError(f"no precision {name!r}: choose one of {', '.join([AUTO, *KINDS])}")
     return KINDS[name]
+
+
+def stored(module: nn.Module, name: str, kind: torch.dtype) -> torch.dtype:
+    """What a weight of a part is rounded to where its model works in a precision."""
+    if not isinstance(module, LdmAutoencoder):
+        return kind
+    return torch.float32 if kind == torch.float16 or name.startswith(WIDE) else kind
 
 
 def working(network: nn.Module) -> torch.dtype:

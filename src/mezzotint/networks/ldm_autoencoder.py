@@ -2,6 +2,9 @@
 
 Rombach et al. 2022, §3.1 and appendix G.  Convolutional but for one attention over all pixels at
 the coarsest level.  What the latents are scaled and shifted by is the family's business.
+
+Each of its convolutions computes in the precision of its own weights, so that those next to a
+picture or a code may be wider (:data:`WIDE`): half a step of 8-bit colour would be lost there.
 """
 
 from __future__ import annotations
@@ -11,6 +14,9 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+WIDE = ("encoder.head.", "decoder.head.", "mix_out.", "mix_in.")
+"""What stays in float32 where the rest is rounded: the layers next to a picture or a code."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,11 @@ class LdmAutoencoderConfig:
 
 def _norm(width: int) -> nn.GroupNorm:
     return nn.GroupNorm(32, width, eps=1e-6)
+
+
+def _as(convolution: nn.Conv2d, x: Tensor) -> Tensor:
+    """``convolution(x)`` in the precision of its weights."""
+    return convolution(x.to(convolution.weight.dtype))
 
 
 class Residual(nn.Module):
@@ -111,13 +122,13 @@ class Encoder(nn.Module):
         self.head = nn.Conv2d(widths[-1], 2 * config.latent_channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.stem(x)
+        x = _as(self.stem, x)
         for level in self.levels:
             for block in level.blocks:  # type: ignore[union-attr]
                 x = block(x)
             if level.resample is not None:
                 x = level.resample(F.pad(x, (0, 1, 0, 1)))  # type: ignore[operator]
-        return self.head(F.silu(self.norm(self.middle(x))))
+        return _as(self.head, F.silu(self.norm(self.middle(x))))
 
 
 class Decoder(nn.Module):
@@ -139,13 +150,13 @@ class Decoder(nn.Module):
         self.head = nn.Conv2d(widths[-1], config.channels, 3, padding=1)
 
     def forward(self, z: Tensor) -> Tensor:
-        x = self.middle(self.stem(z))
+        x = self.middle(_as(self.stem, z))
         for level in self.levels:
             for block in level.blocks:  # type: ignore[union-attr]
                 x = block(x)
             if level.resample is not None:
                 x = level.resample(F.interpolate(x, scale_factor=2.0))  # type: ignore[operator]
-        return self.head(F.silu(self.norm(x)))
+        return _as(self.head, F.silu(self.norm(x)))
 
 
 class LdmAutoencoder(nn.Module):
@@ -164,13 +175,13 @@ class LdmAutoencoder(nn.Module):
         """The code's mean and log variance."""
         moments = self.encoder(x.contiguous(memory_format=torch.channels_last))
         if self.mix_out is not None:
-            moments = self.mix_out(moments)
+            moments = _as(self.mix_out, moments)
         mean, log_variance = moments.chunk(2, dim=1)
         return mean, log_variance.clamp(-30, 20)
 
     def decode(self, z: Tensor) -> Tensor:
         z = z.contiguous(memory_format=torch.channels_last)
-        return self.decoder(z if self.mix_in is None else self.mix_in(z))
+        return self.decoder(z if self.mix_in is None else _as(self.mix_in, z))
 
     def forward(self, x: Tensor) -> Tensor:
         """The picture by way of its code's mean."""

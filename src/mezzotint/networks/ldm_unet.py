@@ -166,8 +166,14 @@ class TransformerLayer(nn.Module):
         x = x + self.attention(self.norm1(x), self.number in told.perturb)
         banks = [bank[self.number] for bank in told.banks]
         x = x + self.cross_attention(self.norm2(x), told.context, banks)
-        value, gate = self.mlp_in(self.norm3(x)).chunk(2, dim=-1)
-        return x + self.mlp_out(value * F.gelu(gate))  # Shazeer 2020: GEGLU
+        return x + self.mlp_out(self._gated(self.norm3(x)))
+
+    def _gated(self, x: Tensor) -> Tensor:
+        """``value * gelu(gate)`` (Shazeer 2020, GEGLU): two products are as fast as one, and what
+        follows is faster on whole tensors than on halves of one."""
+        values, gates = self.mlp_in.weight.chunk(2)
+        value_bias, gate_bias = self.mlp_in.bias.chunk(2)
+        return F.linear(x, values, value_bias) * F.gelu(F.linear(x, gates, gate_bias))
 
 
 class Transformer(nn.Module):
