@@ -221,6 +221,8 @@ BAD = [
     ("generate fox --mask in.png", "--mask needs --image"),
     ("generate fox --expand 4", "--expand needs --image"),
     ("generate fox --strength 0.5", "--strength needs --image"),
+    ("generate fox --reference in.png", "tiny is told of no reference: leave --reference out"),
+    ("generate fox --image-guidance 2", "tiny has no guidance by a picture: leave it out"),
     ("generate fox --image in.png --expand 4 --mask in.png", "do not go together"),
     ("generate fox --image in.png --expand 4 --size 8", "--size does not apply"),
     ("generate fox --image in.png --expand 0", "expand by 0 or more"),

@@ -151,9 +151,11 @@ def _generate_parser(parser: argparse.ArgumentParser) -> None:
     edit("--image", metavar="FILE", help="draw after this picture")
     edit("--strength", type=_number, metavar="S", help="how far from it, 0 to 1 (default: 0.6)")
     edit("--mask", metavar="FILE", help="draw anew only where this is white")
+    edit("--reference", metavar="FILE", help="of models that edit, or follow edges or depth")
     edit("--expand", type=_sides, metavar="N|left=N,…", help="draw around it, so many pixels")
     guide = parser.add_argument_group("guidance").add_argument
     guide("--guidance", type=_number, metavar="W", help="pull of the prompt; 1 is off")
+    guide("--image-guidance", type=_number, metavar="W", help="pull of the reference; 1 is off")
     guide("--rescale", type=_number, default=0.0, metavar="R", help="against glare, 0 to 1")
     guide("--interval", type=_interval, metavar="LOW,HIGH", help="at noise times (0,1: all)")
     guide("--apg", action="store_true", help="adaptive projected guidance")

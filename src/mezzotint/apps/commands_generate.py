@@ -21,7 +21,7 @@ from mezzotint.apps.named import Adapters, decided
 from mezzotint.apps.output import Output, prepare
 from mezzotint.apps.preview import Watch
 from mezzotint.diffusion import samplers, spacings
-from mezzotint.engine.edit import expand
+from mezzotint.engine.edit import expand, near_aspect
 from mezzotint.engine.generate import generate
 from mezzotint.engine.request import Guidance, Known, Progress, Request, Start
 from mezzotint.families.catalogue import load
@@ -73,12 +73,17 @@ def _note(args: argparse.Namespace, text: str) -> None:
 
 
 def _fitted(
-    args: argparse.Namespace, image: Image.Image, channels: Channels, size: tuple[int, int]
+    args: argparse.Namespace,
+    image: Image.Image,
+    channels: Channels,
+    size: tuple[int, int],
+    given: str = "image",
 ) -> Tensor:
+    """The picture that an option gives, at a size."""
     if image.size != (size[1], size[0]):
         _note(
             args,
-            f"{args.image}: {image.width}x{image.height} fitted to {size[1]}x{size[0]} "
+            f"{getattr(args, given)}: {image.width}x{image.height} fitted to {size[1]}x{size[0]} "
             "(resized, the middle of it)",
         )
     return pictures.fit(image, channels, size)
@@ -122,9 +127,25 @@ def _edit(args: argparse.Namespace, model: Model) -> _Edit:
     return _Edit((height, width), start, known)
 
 
+def _reference(args: argparse.Namespace, model: Model, edit: _Edit) -> tuple[_Edit, Tensor | None]:
+    """The reference, and the request with a size: without one it is of the reference's aspect."""
+    if args.reference is None:
+        return edit, None
+    image = pictures.open_image(args.reference)
+    if model.joined is None or model.joined.masked:  # `generate` refuses it, whatever its size
+        return edit, pictures.to_tensor(image, _CHANNELS[model.codec.channels])
+    own = near_aspect((image.height, image.width), model.defaults.size, model.codec.multiple)
+    size = edit.size or own
+    free = model.joined.free_size
+    fitted = _fitted(
+        args, image, _CHANNELS[model.codec.channels], own if free else size, "reference"
+    )
+    return replace(edit, size=size), fitted
+
+
 def _request(args: argparse.Namespace, model: Model) -> Request:
     """What is asked for, but for its seed and what the seed decides."""
-    edit = _edit(args, model)
+    edit, reference = _reference(args, model, _edit(args, model))
     guidance = Guidance(
         scale=args.guidance,
         interval=args.interval,
@@ -135,6 +156,7 @@ def _request(args: argparse.Namespace, model: Model) -> Request:
         perturb_scale=1.0 if args.perturb_scale is None else args.perturb_scale,
         skip=args.skip,
         skip_scale=1.0 if args.skip_scale is None else args.skip_scale,
+        image=args.image_guidance,
     )
     return Request(
         prompt=args.prompt,
@@ -147,6 +169,7 @@ def _request(args: argparse.Namespace, model: Model) -> Request:
         spacing=args.spacing,
         start=edit.start,
         known=edit.known,
+        reference=reference,
     )
 
 
@@ -189,6 +212,8 @@ def parameters(args: argparse.Namespace, model: Model, request: Request, picture
         "strength": args.strength,
         "mask": None if args.mask is None else Path(args.mask).name,
         "expand": args.expand,
+        "reference": None if args.reference is None else Path(args.reference).name,
+        "image_guidance": args.image_guidance,
     }
     return json.dumps({name: value for name, value in said.items() if value is not None})
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -24,3 +26,17 @@ def expand(image: Tensor, left: int, top: int, right: int, bottom: int) -> Known
         raise RequestError("expand by 0 or more on each side, and by more than 0 on one of them")
     mask = F.pad(torch.zeros(1, *image.shape[1:]), sides, value=1.0)
     return Known(F.pad(image[None], sides, mode="replicate")[0], mask)
+
+
+def near_aspect(
+    like: tuple[int, int], area_of: tuple[int, ...], multiple: int, step: int = 16
+) -> tuple[int, int]:
+    """The size with the aspect of one and about the area of another, ``(height, width)``.
+
+    Args:
+        multiple, step: each side is a multiple of both.
+    """
+    step = math.lcm(multiple, step)
+    factor = math.sqrt(math.prod(area_of) / math.prod(like))
+    height, width = (max(step, round(edge * factor / step) * step) for edge in like)
+    return height, width

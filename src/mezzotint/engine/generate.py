@@ -18,8 +18,10 @@ from mezzotint.diffusion import guidance, samplers, spacings
 from mezzotint.diffusion.level import Conditioning, Denoiser, Level, Tokens
 from mezzotint.diffusion.noise import batch, stream
 from mezzotint.diffusion.schedules import Schedule
+from mezzotint.diffusion.two_guidances import text_and_image
 from mezzotint.engine import prompts
 from mezzotint.engine.request import Guidance, Known, Progress, Request, RequestError, check
+from mezzotint.engine.shown import check_shown, shown, with_shown, without_shown
 from mezzotint.families.model import Model, Weaker
 
 Listener = Callable[[Progress], None]
@@ -44,6 +46,7 @@ class _Plan(NamedTuple):
     path: Level  # (steps + 1,)
     sampler: samplers.Sampler
     scale: float  # of the guidance by a negative prompt
+    image_scale: float  # of the guidance by a reference
     prompt: _Prompt
     negative: _Prompt
 
@@ -112,7 +115,14 @@ def _scaled(told: Conditioning, scale: float) -> Conditioning:
     return told._replace(vector=torch.cat([told.vector, last], 1))
 
 
-def _prompt(model: Model, prompt: str, size: tuple[int, ...], scale: float, steps: int) -> _Prompt:
+def _prompt(
+    model: Model,
+    prompt: str,
+    size: tuple[int, ...],
+    scale: float,
+    steps: int,
+    pictures: Conditioning,
+) -> _Prompt:
     imagining = None
     if model.prior is not None and prompt != "":
         imagining = plan(model.prior, Request(prompt, (0,)))
@@ -120,7 +130,7 @@ def _prompt(model: Model, prompt: str, size: tuple[int, ...], scale: float, step
     told = {step: _placed(model, what, size) for step, what in said.items()}
     if model.distilled:
         told = {step: _scaled(what, scale) for step, what in told.items()}
-    return _Prompt(told, imagining)
+    return _Prompt({step: with_shown(what, pictures) for step, what in told.items()}, imagining)
 
 
 def _check_distilled(model: Model, request: Request) -> None:
@@ -195,6 +205,7 @@ def plan(model: Model, request: Request) -> _Plan:
     defaults, wish = model.defaults, request.guidance
     size = request.size or defaults.size
     check(request, model.codec.channels, model.codec.multiple, size)
+    check_shown(model, request, size)
     if model.distilled:
         _check_distilled(model, request)
     spacing = spacings.find(request.spacing or defaults.spacing)
@@ -204,15 +215,22 @@ def plan(model: Model, request: Request) -> _Plan:
         path = spacings.truncate(path, request.start.strength)
     scale = defaults.guidance if wish.scale is None else wish.scale
     steps = path.sigma.numel() - 1
+    pictures = shown(model, request, size, device(model))
     return _Plan(
         size,
         schedule,
         path,
         samplers.find(request.sampler or defaults.sampler),
         1.0 if model.distilled else scale,
-        _prompt(model, request.prompt, size, scale, steps),
-        _prompt(model, request.negative, size, scale, steps),
+        _image_scale(model, wish),
+        _prompt(model, request.prompt, size, scale, steps, pictures),
+        _prompt(model, request.negative, size, scale, steps, pictures),
     )
+
+
+def _image_scale(model: Model, wish: Guidance) -> float:
+    usual = None if model.joined is None else model.joined.guidance
+    return 1.0 if usual is None else usual if wish.image is None else wish.image
 
 
 def _rule(wish: Guidance, path: Level) -> guidance.Rule:
@@ -239,7 +257,12 @@ def _guided(
     contrasts = [
         guidance.Contrast(model.denoise(weak), 1 + scale) for weak, scale in weaker if any(weak)
     ]
-    guided = guidance.classifier_free(plain, negative, planned.scale, rule, contrasts)
+    if planned.image_scale == 1:
+        guided = guidance.classifier_free(plain, negative, planned.scale, rule, contrasts)
+    else:
+        scales = planned.scale, planned.image_scale
+        neither = without_shown(negative)
+        guided = text_and_image(plain, negative, neither, *scales, rule, contrasts)
     interval = wish.interval or model.defaults.interval
     if interval is None:
         return guided
@@ -278,10 +301,12 @@ def _walk(
     place, seed = device(model), request.seeds[number]
     shape = model.codec.shape(planned.size)
     told = _told(model, planned.prompt, seed)
-    negative = told if planned.scale == 1 else _told(model, planned.negative, seed)
+    guided = planned.scale != 1 or planned.image_scale != 1
+    negative = _told(model, planned.negative, seed) if guided else told
     path, denoise = planned.path, _turned(model, request.guidance, planned, told, negative)
     x = start(model, request, path, batch([seed], "start", 0, shape).to(place))
-    if request.known is not None:
+    # A network that is told the mask was trained to make what fits around it: left to itself.
+    if request.known is not None and not (model.joined is not None and model.joined.masked):
         known = model.codec.encode(request.known.media[None].to(place))
         mask = _coarse_mask(request.known.mask, shape).to(place)
         denoise = guidance.constrained(denoise, guidance.known_region(known, mask))

@@ -51,6 +51,8 @@ class Guidance:
     perturb, perturb_scale: blocks whose attention becomes the identity in a weaker self, and how
         far to move away from that self (perturbed-attention guidance, Ahn et al. 2024)
     skip, skip_scale: the same with whole blocks left out (skip-layer guidance)
+    image: how strongly the reference steers, of a model that is guided by one, 1 is off; None
+        takes the model's default (Brooks et al. 2023, eq. 3)
     """
 
     scale: float | None = None
@@ -62,6 +64,7 @@ class Guidance:
     perturb_scale: float = 1.0
     skip: frozenset[int] = frozenset()
     skip_scale: float = 1.0
+    image: float | None = None
 
 
 class Attached(NamedTuple):
@@ -78,6 +81,8 @@ class Request:
 
     size is ``(height, width)`` of a picture, in general the spatial size; None values take the
     model's defaults.  adapters: all that the prompt asks for (``<lora:name:0.8>``), or more.
+    reference: a picture ``(C, *spatial)`` for a model that is told of one: what it is to edit, or
+        edges or depth that it follows.
     """
 
     prompt: str
@@ -91,6 +96,7 @@ class Request:
     start: Start | None = None
     known: Known | None = None
     adapters: tuple[Attached, ...] = ()
+    reference: Tensor | None = None
 
 
 class Progress(NamedTuple):
@@ -133,6 +139,8 @@ def check(request: Request, channels: int, multiple: int, size: tuple[int, ...])
     if scale is not None and not (math.isfinite(scale) and scale >= 0):
         raise RequestError(f"guidance must be a number of 0 or more (1 is off), not {scale}")
     wish = request.guidance
+    if wish.image is not None and not (math.isfinite(wish.image) and wish.image >= 0):
+        raise RequestError(f"the guidance by a picture must be 0 or more, not {wish.image}")
     low, high = wish.interval or (0.0, 1.0)
     if not 0 <= low < high <= 1:
         raise RequestError(

@@ -16,6 +16,8 @@ from mezzotint.checkpoints.inspect import recognise
 from mezzotint.checkpoints.source import Listing, describe, open_folder
 from mezzotint.families import flow, ldm
 from mezzotint.families.flux1 import FLUX_DEV, FLUX_SCHNELL
+from mezzotint.families.inpainting import SD1_INPAINTING, SD2_INPAINTING, SDXL_INPAINTING
+from mezzotint.families.instructed import SD1_INSTRUCTED, SDXL_INSTRUCTED
 from mezzotint.families.model import Model
 from mezzotint.families.native import KEY, EmbeddingCodec, load_model
 from mezzotint.families.precision import AUTO, kind_of
@@ -30,9 +32,14 @@ PACKAGED = {"icons": DATA / "icons.safetensors"}
 Family = ldm.Family | flow.Family
 FAMILIES: tuple[Family, ...] = (
     SD1,
+    SD1_INPAINTING,
+    SD1_INSTRUCTED,
     SD2,
     SD2_BASE,
+    SD2_INPAINTING,
     SDXL,
+    SDXL_INPAINTING,
+    SDXL_INSTRUCTED,
     SD3,
     SD35_MEDIUM,
     SD35_LARGE,

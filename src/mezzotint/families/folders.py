@@ -225,18 +225,24 @@ def describe(network: nn.Module, facts: Facts, shapes: Shapes) -> Described:
 # --- the families -----------------------------------------------------------------------------
 
 _NONE = [None, None]
+_SAFE: Config = {
+    "safety_checker": _NONE,
+    "feature_extractor": _NONE,
+    "image_encoder": _NONE,
+    "requires_safety_checker": False,
+}
+_XL: Config = {
+    "feature_extractor": _NONE,
+    "image_encoder": _NONE,
+    "force_zeros_for_empty_prompt": True,
+}
 _PIPELINES: dict[str, Config] = {
-    "StableDiffusionPipeline": {
-        "safety_checker": _NONE,
-        "feature_extractor": _NONE,
-        "image_encoder": _NONE,
-        "requires_safety_checker": False,
-    },
-    "StableDiffusionXLPipeline": {
-        "feature_extractor": _NONE,
-        "image_encoder": _NONE,
-        "force_zeros_for_empty_prompt": True,
-    },
+    "StableDiffusionPipeline": _SAFE,
+    "StableDiffusionInpaintPipeline": _SAFE,
+    "StableDiffusionInstructPix2PixPipeline": _SAFE,
+    "StableDiffusionXLPipeline": _XL,
+    "StableDiffusionXLInpaintPipeline": _XL,
+    "StableDiffusionXLInstructPix2PixPipeline": {"force_zeros_for_empty_prompt": True},
     "StableDiffusion3Pipeline": {
         "text_encoder_3": _NONE,  # where there is none
         "tokenizer_3": _NONE,

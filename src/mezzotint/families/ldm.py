@@ -29,6 +29,7 @@ from mezzotint.families.model import (
     WHOLE,
     Conditioner,
     Defaults,
+    Joined,
     Model,
     NetworkCall,
     Pieces,
@@ -65,6 +66,7 @@ class Family:
     scale: the code is multiplied by it before diffusion.
     framed: the vector tells the picture's size too (:func:`framing`), and an empty prompt is zeros.
     file, folder: the layouts of a single file and of a folder of `diffusers`.
+    joining: the pictures that its U-Net is told of, if any (:mod:`mezzotint.families.joined`).
     """
 
     name: str
@@ -78,6 +80,7 @@ class Family:
     file: Layout
     folder: Layout
     framed: bool = False
+    joining: Joining | None = None
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,10 @@ class ScaledCodec:
 
     def decode(self, x0: Tensor) -> Tensor:
         return self.autoencoder.decode(x0 / self.scale + self.offset)
+
+
+Joining = Callable[[ScaledCodec], Joined]
+"""Of a family: from the codec to the pictures that its network is told of."""
 
 
 def framing(size: Sequence[int]) -> Tensor:
@@ -243,6 +250,7 @@ def build(family: Family) -> Model:
     encoders = {name: ClipText(text.encoder) for name, text in family.texts.items()}
     autoencoder = LdmAutoencoder(family.autoencoder)
     weighted = _weighted(family.texts, encoders, family.framed)
+    codec = ScaledCodec(autoencoder, family.scale)
     parts = {"network": network, **encoders, "autoencoder": autoencoder}
     return Model(
         name=family.name,
@@ -250,13 +258,14 @@ def build(family: Family) -> Model:
         call=_call(network),
         parameterization=Parameterization(ROWS[family.prediction], unit, family.schedule.index),
         schedule=family.schedule,
-        codec=ScaledCodec(autoencoder, family.scale),
+        codec=codec,
         conditioner=one_by_one(weighted),
         defaults=family.defaults,
         parts=parts,
         framing=framing if family.framed else None,
         weighted=weighted,
         targets=partial(targets, parts, family.file, family.folder),
+        joined=None if family.joining is None else family.joining(codec),
     )
 
 
