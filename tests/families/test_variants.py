@@ -25,7 +25,7 @@ from mezzotint.engine.edit import near_aspect
 from mezzotint.engine.generate import generate
 from mezzotint.engine.request import Guidance, Known, Request, RequestError
 from mezzotint.families import catalogue
-from mezzotint.families.ldm import load
+from mezzotint.families.ldm import build, load
 from mezzotint.families.model import Model
 from mezzotint.modalities.image import to_image, to_tensor
 from variants import VARIANTS, mask, picture, small_variant, variant_pipeline
@@ -71,6 +71,8 @@ def expected(theirs: Any, masked: bool, steps: int, scale: float, **more: Any) -
     """Their picture in [−1, 1], of our noise."""
     height, width = SIZE
     given: dict[str, Any] = {"image": picture(*SIZE)[None] / 2 + 0.5}
+    if "Depth" in type(theirs).__name__:
+        return depth_expected(theirs, steps, scale)
     if masked:
         given |= {"mask_image": mask(*SIZE)[None], "strength": 1.0}
     if masked or "XL" in type(theirs).__name__:
@@ -85,6 +87,31 @@ def expected(theirs: Any, masked: bool, steps: int, scale: float, **more: Any) -
         **given,
         **more,
     ).images[0]
+    return made * 2 - 1
+
+
+def depth_expected(theirs: Any, steps: int, scale: float) -> Tensor:
+    """It starts from a picture always: strength 1, with as much noise as hides it."""
+    height, width = SIZE
+    latents = batch([3], "start", 0, (4, height // 8, width // 8))
+    began: list[Tensor] = []
+
+    def begin(*given: Any, **_: Any) -> Tensor:
+        began.append(latents)
+        return latents
+
+    theirs.prepare_latents = begin
+    made = theirs(
+        FOX,
+        image=picture(*SIZE)[None] / 2 + 0.5,
+        depth_map=picture(*SIZE).mean(0)[None],
+        negative_prompt="blue" if scale > 1 else None,
+        num_inference_steps=steps,
+        guidance_scale=scale,
+        strength=1.0,
+        output_type="pt",
+    ).images[0]
+    assert began
     return made * 2 - 1
 
 
@@ -203,7 +230,8 @@ def test_both_layouts(
         model = catalogue.load(str(place), "cpu", precision="float32")
         assert model.name == name
         assert torch.equal(generate(model, request)[0], made)
-    found = DiffusionPipeline.from_pretrained(back, local_files_only=True)
+    lacking = {"depth_estimator": None, "feature_extractor": None} if "depth" in name else {}
+    found = DiffusionPipeline.from_pretrained(back, local_files_only=True, **lacking)
     assert type(found) is type(theirs)
 
 
@@ -264,3 +292,9 @@ def test_a_size_of_the_same_aspect() -> None:
     assert near_aspect((300, 400), (512, 512), 8) == (448, 592)
     assert near_aspect((1, 1000), (512, 512), 8) == (16, 16192)
     assert near_aspect((300, 400), (8, 8), 24) == (48, 48)
+
+
+def test_a_flat_depth_is_refused(tmp_path: Path) -> None:
+    model = build(small_variant("sd2-depth"))
+    with pytest.raises(ValueError, match="the depth map is the same everywhere"):
+        generate(model, wish(model, steps=1, reference=torch.ones(3, *SIZE)))

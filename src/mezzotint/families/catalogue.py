@@ -15,7 +15,14 @@ from mezzotint.checkpoints.files import CheckpointError
 from mezzotint.checkpoints.inspect import recognise
 from mezzotint.checkpoints.source import Listing, describe, open_folder
 from mezzotint.families import flow, ldm
-from mezzotint.families.flux1 import FLUX_DEV, FLUX_SCHNELL
+from mezzotint.families.depth import SD2_DEPTH
+from mezzotint.families.flux1 import (
+    FLUX_CONTROL,
+    FLUX_DEV,
+    FLUX_FILL,
+    FLUX_KONTEXT,
+    FLUX_SCHNELL,
+)
 from mezzotint.families.inpainting import SD1_INPAINTING, SD2_INPAINTING, SDXL_INPAINTING
 from mezzotint.families.instructed import SD1_INSTRUCTED, SDXL_INSTRUCTED
 from mezzotint.families.model import Model
@@ -37,6 +44,7 @@ FAMILIES: tuple[Family, ...] = (
     SD2,
     SD2_BASE,
     SD2_INPAINTING,
+    SD2_DEPTH,
     SDXL,
     SDXL_INPAINTING,
     SDXL_INSTRUCTED,
@@ -45,6 +53,9 @@ FAMILIES: tuple[Family, ...] = (
     SD35_LARGE,
     FLUX_DEV,
     FLUX_SCHNELL,
+    FLUX_FILL,
+    FLUX_CONTROL,
+    FLUX_KONTEXT,
 )
 """The families of others' checkpoints."""
 _DENOISERS = ("unet", "transformer")  # the folder's part that tells the family
@@ -106,6 +117,18 @@ def _scheduled(family: Family, config: Mapping[str, Any], where: str) -> Family:
     return ldm.scheduled(family, config, where)
 
 
+def _saying(path: Path, listing: Listing, fit: list[Family]) -> list[Family]:
+    """Of families with the same tensors those that a checkpoint says it is: by the class of the
+    folder's pipeline, or by its title; without either, those that no title names."""
+    if path.is_dir():
+        kind = open_folder(path).kind
+        if same := [family for family in fit if family.folder.pipeline == kind]:
+            fit = same
+    said = marks.variants(listing)
+    titled = [family for family in fit if family.title in said]
+    return titled or [family for family in fit if not family.title] or fit
+
+
 def family_of(path: Path, listing: Listing, name: str | None = None) -> Family:
     """The family of a checkpoint, as its folder's scheduler says, or the marks in its file.
 
@@ -129,7 +152,9 @@ def family_of(path: Path, listing: Listing, name: str | None = None) -> Family:
     read = [_scheduled(family, said, f"{path}: scheduler") for family in fit]
     same = [new for new, own in zip(read, fit, strict=True) if new.prediction == own.prediction]
     fit = same or read[:1]
-    if name is not None:
+    if name is None:
+        fit = _saying(path, listing, fit)
+    else:
         fit = [family for family in fit if family.name == name]
         if not fit:
             raise CheckpointError(f"{path}: is {kind}, not of the family {name!r}")

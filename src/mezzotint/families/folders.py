@@ -249,7 +249,11 @@ _PIPELINES: dict[str, Config] = {
         "feature_extractor": _NONE,
         "image_encoder": _NONE,
     },
+    "StableDiffusionDepth2ImgPipeline": {"depth_estimator": _NONE, "feature_extractor": _NONE},
     "FluxPipeline": {"feature_extractor": _NONE, "image_encoder": _NONE},
+    "FluxKontextPipeline": {"feature_extractor": _NONE, "image_encoder": _NONE},
+    "FluxFillPipeline": {},
+    "FluxControlPipeline": {},
 }
 """What ``model_index.json`` says beside the parts."""
 

@@ -67,6 +67,8 @@ class Family:
     framed: the vector tells the picture's size too (:func:`framing`), and an empty prompt is zeros.
     file, folder: the layouts of a single file and of a folder of `diffusers`.
     joining: the pictures that its U-Net is told of, if any (:mod:`mezzotint.families.joined`).
+    title: of a variant that has another family's tensors, as `checkpoints.marks` names it; no
+        checkpoint is taken for it that does not say so.
     """
 
     name: str
@@ -81,6 +83,7 @@ class Family:
     folder: Layout
     framed: bool = False
     joining: Joining | None = None
+    title: str = ""
 
 
 @dataclass(frozen=True)
