@@ -222,6 +222,8 @@ BAD = [
     ("generate fox --expand 4", "--expand needs --image"),
     ("generate fox --strength 0.5", "--strength needs --image"),
     ("generate fox --reference in.png", "tiny is told of no reference: leave --reference out"),
+    ("generate fox --refiner-from 0.5", "--refiner-from needs --refiner: name the model"),
+    ("generate fox --refiner nowhere", "no model 'nowhere'"),
     ("generate fox --image-guidance 2", "tiny has no guidance by a picture: leave it out"),
     ("generate fox --image in.png --expand 4 --mask in.png", "do not go together"),
     ("generate fox --image in.png --expand 4 --size 8", "--size does not apply"),

@@ -153,6 +153,8 @@ def _generate_parser(parser: argparse.ArgumentParser) -> None:
     edit("--mask", metavar="FILE", help="draw anew only where this is white")
     edit("--reference", metavar="FILE", help="of models that edit, or follow edges or depth")
     edit("--expand", type=_sides, metavar="N|left=N,…", help="draw around it, so many pixels")
+    add("--refiner", metavar="FILE", help="a model that goes on from where the other has come to")
+    add("--refiner-from", type=_number, metavar="S", help="its share of the way (default: 0.8)")
     guide = parser.add_argument_group("guidance").add_argument
     guide("--guidance", type=_number, metavar="W", help="pull of the prompt; 1 is off")
     guide("--image-guidance", type=_number, metavar="W", help="pull of the reference; 1 is off")

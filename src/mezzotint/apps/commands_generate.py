@@ -23,7 +23,7 @@ from mezzotint.apps.preview import Watch
 from mezzotint.diffusion import samplers, spacings
 from mezzotint.engine.edit import expand, near_aspect
 from mezzotint.engine.generate import generate
-from mezzotint.engine.request import Guidance, Known, Progress, Request, Start
+from mezzotint.engine.request import Guidance, Known, Progress, Refiner, Request, Start
 from mezzotint.families.catalogue import load
 from mezzotint.families.model import Model
 from mezzotint.families.precision import working
@@ -34,6 +34,8 @@ SEEDS = 2**32
 """Random seeds are drawn below this: short enough to type again."""
 STRENGTH = 0.6
 """Of image to image, when none is given: the layout stays, the style changes."""
+REFINES_FROM = 0.8
+"""Where a refiner begins: SDXL's was trained on the last fifth (Podell et al. 2023, §2.5)."""
 
 _CHANNELS: dict[int, Channels] = {1: "grey", 3: "rgb", 4: "rgba"}
 
@@ -61,6 +63,8 @@ def _check_options(args: argparse.Namespace) -> None:
     for name in ("perturb", "skip"):
         if getattr(args, f"{name}_scale") is not None and not getattr(args, name):
             raise UsageError(f"--{name}-scale needs --{name}: name what is weakened")
+    if args.refiner_from is not None and args.refiner is None:
+        raise UsageError("--refiner-from needs --refiner: name the model that goes on from there")
     if args.sampler is not None:
         samplers.find(args.sampler)
     if args.spacing is not None:
@@ -143,6 +147,13 @@ def _reference(args: argparse.Namespace, model: Model, edit: _Edit) -> tuple[_Ed
     return replace(edit, size=size), fitted
 
 
+def _refiner(args: argparse.Namespace) -> Refiner | None:
+    if args.refiner is None:
+        return None
+    begin = REFINES_FROM if args.refiner_from is None else args.refiner_from
+    return Refiner(load(args.refiner, args.device, None, args.precision), begin)
+
+
 def _request(args: argparse.Namespace, model: Model) -> Request:
     """What is asked for, but for its seed and what the seed decides."""
     edit, reference = _reference(args, model, _edit(args, model))
@@ -170,6 +181,7 @@ def _request(args: argparse.Namespace, model: Model) -> Request:
         start=edit.start,
         known=edit.known,
         reference=reference,
+        refiner=_refiner(args),
     )
 
 
@@ -214,6 +226,8 @@ def parameters(args: argparse.Namespace, model: Model, request: Request, picture
         "expand": args.expand,
         "reference": None if args.reference is None else Path(args.reference).name,
         "image_guidance": args.image_guidance,
+        "refiner": None if request.refiner is None else request.refiner.model.name,
+        "refiner_from": None if request.refiner is None else request.refiner.begin,
     }
     return json.dumps({name: value for name, value in said.items() if value is not None})
 

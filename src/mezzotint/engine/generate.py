@@ -7,6 +7,7 @@ that it was asked for in, nor on the order: the arithmetic is the same to the la
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -49,6 +50,8 @@ class _Plan(NamedTuple):
     image_scale: float  # of the guidance by a reference
     prompt: _Prompt
     negative: _Prompt
+    walked: slice  # the levels of the path that this model walks
+    after: tuple[Model, _Plan] | None = None  # and by whom the rest is walked
 
 
 def device(model: Model) -> torch.device:
@@ -85,14 +88,12 @@ def _said(model: Model, prompt: str, steps: int) -> dict[int, Conditioning]:
     return found
 
 
-def _placed(model: Model, told: Conditioning, size: tuple[int, ...]) -> Conditioning:
+def _placed(model: Model, told: Conditioning, framed: Tensor | None) -> Conditioning:
     """What the model is told of a prompt and of the size, on its device."""
     place = device(model)
-    if model.framing is not None:
+    if framed is not None:
         assert told.vector is not None  # a family that is told the size has one
-        told = told._replace(
-            vector=torch.cat([told.vector, model.framing(size).to(told.vector)], 1)
-        )
+        told = told._replace(vector=torch.cat([told.vector, framed.to(told.vector)], 1))
 
     def move(tokens: Tokens | None) -> Tokens | None:
         if tokens is None:
@@ -118,7 +119,7 @@ def _scaled(told: Conditioning, scale: float) -> Conditioning:
 def _prompt(
     model: Model,
     prompt: str,
-    size: tuple[int, ...],
+    framed: Tensor | None,
     scale: float,
     steps: int,
     pictures: Conditioning,
@@ -127,7 +128,7 @@ def _prompt(
     if model.prior is not None and prompt != "":
         imagining = plan(model.prior, Request(prompt, (0,)))
     said = _said(model, prompt, steps)
-    told = {step: _placed(model, what, size) for step, what in said.items()}
+    told = {step: _placed(model, what, framed) for step, what in said.items()}
     if model.distilled:
         told = {step: _scaled(what, scale) for step, what in told.items()}
     return _Prompt({step: with_shown(what, pictures) for step, what in told.items()}, imagining)
@@ -216,6 +217,8 @@ def plan(model: Model, request: Request) -> _Plan:
     scale = defaults.guidance if wish.scale is None else wish.scale
     steps = path.sigma.numel() - 1
     pictures = shown(model, request, size, device(model))
+    framed = None if model.framing is None else model.framing(size)
+    negative = framed if model.framing_negative is None else model.framing_negative(size)
     return _Plan(
         size,
         schedule,
@@ -223,8 +226,48 @@ def plan(model: Model, request: Request) -> _Plan:
         samplers.find(request.sampler or defaults.sampler),
         1.0 if model.distilled else scale,
         _image_scale(model, wish),
-        _prompt(model, request.prompt, size, scale, steps, pictures),
-        _prompt(model, request.negative, size, scale, steps, pictures),
+        _prompt(model, request.prompt, framed, scale, steps, pictures),
+        _prompt(model, request.negative, negative, scale, steps, pictures),
+        slice(None),
+    )
+
+
+def _refined(model: Model, request: Request, planned: _Plan) -> _Plan:
+    """The plan of two models: the first walks the path down to where the refiner begins."""
+    if request.refiner is None:
+        return planned
+    second, begin = request.refiner
+    if second.codec.shape(planned.size) != model.codec.shape(planned.size):
+        raise RequestError(f"{second.name} cannot refine what {model.name} makes: other codes")
+    defaults = model.defaults
+    rest = replace(
+        request,
+        refiner=None,
+        adapters=(),
+        reference=None,
+        guidance=replace(request.guidance, image=None),
+        size=planned.size,
+        steps=request.steps or defaults.steps,
+        sampler=request.sampler or defaults.sampler,
+        spacing=request.spacing or defaults.spacing,
+    )
+    after, path, schedule = plan(second, rest), planned.path, planned.schedule
+    if not all(torch.equal(*pair) for pair in zip(path, after.path, strict=True)):
+        raise RequestError(
+            f"{second.name} has other noise levels than {model.name}: it cannot go on from there"
+        )
+    times = schedule.time(path.at(slice(None, -1))) * schedule.knots
+    # A whole number is where a level of the table is; half of it away, none is.
+    first = int((times > round((1 - begin) * schedule.knots) + 0.5).sum())
+    if not 0 < first < len(times):
+        whose = model.name if first == 0 else second.name
+        raise RequestError(
+            f"a refiner from {begin} on leaves no step of {len(times)} to {whose}: move it, or "
+            "take more steps"
+        )
+    return planned._replace(
+        walked=slice(0, first + 1),
+        after=(second, after._replace(walked=slice(first, None))),
     )
 
 
@@ -295,23 +338,35 @@ def _coarse_mask(mask: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def _walk(
-    model: Model, request: Request, planned: _Plan, number: int, listener: Listener | None
+    model: Model,
+    request: Request,
+    planned: _Plan,
+    number: int,
+    listener: Listener | None,
+    begun: Tensor | None = None,
 ) -> Tensor:
-    """From noise to the ``x0`` of seed ``number``, ``(1, …)``."""
+    """From noise to the ``x0`` of seed ``number``, ``(1, …)``.
+
+    begun: where another model has come to.
+    """
     place, seed = device(model), request.seeds[number]
     shape = model.codec.shape(planned.size)
     told = _told(model, planned.prompt, seed)
     guided = planned.scale != 1 or planned.image_scale != 1
     negative = _told(model, planned.negative, seed) if guided else told
     path, denoise = planned.path, _turned(model, request.guidance, planned, told, negative)
-    x = start(model, request, path, batch([seed], "start", 0, shape).to(place))
+    if begun is None:
+        x = start(model, request, path, batch([seed], "start", 0, shape).to(place))
+    else:
+        x = begun.to(place)
     # A network that is told the mask was trained to make what fits around it: left to itself.
     if request.known is not None and not (model.joined is not None and model.joined.masked):
         known = model.codec.encode(request.known.media[None].to(place))
         mask = _coarse_mask(request.known.mask, shape).to(place)
         denoise = guidance.constrained(denoise, guidance.known_region(known, mask))
-    noise = stream([seed], "step", x)
-    for step in planned.sampler.run(denoise, x, path, told[0], noise):
+    noise = stream([seed], "step" if begun is None else "refine", x)
+    part, before = path.at(planned.walked), planned.walked.start or 0
+    for step in planned.sampler.run(denoise, x, part, told[0], noise):
         x = step.x
         if listener is not None:
             believed = step.estimate.x0
@@ -319,12 +374,15 @@ def _walk(
                 Progress(
                     number,
                     len(request.seeds),
-                    step.number,
-                    step.total,
+                    before + step.number,
+                    path.sigma.numel() - 1,
                     lambda believed=believed: model.codec.decode(believed)[0].clamp(-1, 1).cpu(),
                 )
             )
-    return x
+    if planned.after is None:
+        return x
+    second, rest = planned.after
+    return _walk(second, request, rest, number, listener, x)
 
 
 def _sample(
@@ -372,7 +430,7 @@ def generate(model: Model, request: Request, listener: Listener | None = None) -
         _check_adapters(request)
     worn = [(adapter.fitted, adapter.strength) for adapter in request.adapters]
     with torch.inference_mode(), attached(model.parts, worn):
-        planned = plan(model, request)
+        planned = _refined(model, request, plan(model, request))
         results = []
         for number in range(len(request.seeds)):
             result = _sample(model, request, planned, number, listener)

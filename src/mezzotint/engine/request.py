@@ -10,6 +10,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from mezzotint.adapters.lora import Fitted
+from mezzotint.families.model import Model
 
 
 class RequestError(ValueError):
@@ -75,6 +76,16 @@ class Attached(NamedTuple):
     strength: float
 
 
+class Refiner(NamedTuple):
+    """A model that goes on where another has come to: it walks the rest of the same path.
+
+    begin: from which share of the times on, in (0, 1).
+    """
+
+    model: Model
+    begin: float
+
+
 @dataclass(frozen=True)
 class Request:
     """One prompt, one or more seeds: a sample a seed, whatever else is in the request.
@@ -82,7 +93,7 @@ class Request:
     size is ``(height, width)`` of a picture, in general the spatial size; None values take the
     model's defaults.  adapters: all that the prompt asks for (``<lora:name:0.8>``), or more.
     reference: a picture ``(C, *spatial)`` for a model that is told of one: what it is to edit, or
-        edges or depth that it follows.
+        edges or depth that it follows.  adapters and reference are not the refiner's.
     """
 
     prompt: str
@@ -97,6 +108,7 @@ class Request:
     known: Known | None = None
     adapters: tuple[Attached, ...] = ()
     reference: Tensor | None = None
+    refiner: Refiner | None = None
 
 
 class Progress(NamedTuple):
@@ -138,6 +150,8 @@ def check(request: Request, channels: int, multiple: int, size: tuple[int, ...])
     scale = request.guidance.scale
     if scale is not None and not (math.isfinite(scale) and scale >= 0):
         raise RequestError(f"guidance must be a number of 0 or more (1 is off), not {scale}")
+    if request.refiner is not None and not 0 < request.refiner.begin < 1:
+        raise RequestError(f"a refiner begins between 0 and 1, not at {request.refiner.begin}")
     wish = request.guidance
     if wish.image is not None and not (math.isfinite(wish.image) and wish.image >= 0):
         raise RequestError(f"the guidance by a picture must be 0 or more, not {wish.image}")

@@ -31,7 +31,7 @@ from mezzotint.families.precision import AUTO, kind_of
 from mezzotint.families.sd1 import SD1
 from mezzotint.families.sd2 import SD2, SD2_BASE
 from mezzotint.families.sd3 import SD3, SD35_LARGE, SD35_MEDIUM
-from mezzotint.families.sdxl import SDXL
+from mezzotint.families.sdxl import SDXL, SDXL_REFINER
 
 DATA = Path(__file__).parent / "data"
 PACKAGED = {"icons": DATA / "icons.safetensors"}
@@ -48,6 +48,7 @@ FAMILIES: tuple[Family, ...] = (
     SDXL,
     SDXL_INPAINTING,
     SDXL_INSTRUCTED,
+    SDXL_REFINER,
     SD3,
     SD35_MEDIUM,
     SD35_LARGE,

@@ -242,6 +242,13 @@ _PIPELINES: dict[str, Config] = {
     "StableDiffusionInstructPix2PixPipeline": _SAFE,
     "StableDiffusionXLPipeline": _XL,
     "StableDiffusionXLInpaintPipeline": _XL,
+    "StableDiffusionXLImg2ImgPipeline": {
+        **_XL,
+        "text_encoder": _NONE,
+        "tokenizer": _NONE,
+        "force_zeros_for_empty_prompt": False,
+        "requires_aesthetics_score": True,
+    },
     "StableDiffusionXLInstructPix2PixPipeline": {"force_zeros_for_empty_prompt": True},
     "StableDiffusion3Pipeline": {
         "text_encoder_3": _NONE,  # where there is none

@@ -65,6 +65,8 @@ class Family:
         that the network was trained on, and is told.
     scale: the code is multiplied by it before diffusion.
     framed: the vector tells the picture's size too (:func:`framing`), and an empty prompt is zeros.
+    scores: or it tells the size and how good the picture looks, from 0 to 10: by a prompt and by
+        a negative one; an empty prompt is what the encoder makes of it.
     file, folder: the layouts of a single file and of a folder of `diffusers`.
     joining: the pictures that its U-Net is told of, if any (:mod:`mezzotint.families.joined`).
     title: of a variant that has another family's tensors, as `checkpoints.marks` names it; no
@@ -82,6 +84,7 @@ class Family:
     file: Layout
     folder: Layout
     framed: bool = False
+    scores: tuple[float, float] | None = None
     joining: Joining | None = None
     title: str = ""
 
@@ -121,13 +124,15 @@ Joining = Callable[[ScaledCodec], Joined]
 """Of a family: from the codec to the pictures that its network is told of."""
 
 
-def framing(size: Sequence[int]) -> Tensor:
+def framing(size: Sequence[int], score: float | None = None) -> Tensor:
     """What SDXL is told of a picture's size: ``(1, 1536)`` (Podell et al. 2023, §2.2).
 
     Height and width that the picture had, where it was cropped (not at all), and that it has.
+
+    score: its refiner is told an aesthetic score instead of the last two: ``(1, 1280)``.
     """
-    height, width = size
-    numbers = torch.tensor([height, width, 0, 0, height, width], dtype=torch.float32)
+    last = size if score is None else [score]
+    numbers = torch.tensor([*size, 0, 0, *last], dtype=torch.float32)
     return embed_time(numbers, 256).flatten()[None]
 
 
@@ -255,6 +260,8 @@ def build(family: Family) -> Model:
     weighted = _weighted(family.texts, encoders, family.framed)
     codec = ScaledCodec(autoencoder, family.scale)
     parts = {"network": network, **encoders, "autoencoder": autoencoder}
+    good, bad = family.scores or (None, None)
+    framed = family.framed or family.scores is not None
     return Model(
         name=family.name,
         network=network,
@@ -265,7 +272,8 @@ def build(family: Family) -> Model:
         conditioner=one_by_one(weighted),
         defaults=family.defaults,
         parts=parts,
-        framing=framing if family.framed else None,
+        framing=partial(framing, score=good) if framed else None,
+        framing_negative=None if bad is None else partial(framing, score=bad),
         weighted=weighted,
         targets=partial(targets, parts, family.file, family.folder),
         joined=None if family.joining is None else family.joining(codec),

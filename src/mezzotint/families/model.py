@@ -113,7 +113,8 @@ class Model:
     """A family's network, loaded, with its prediction row, schedule, codec and text side.
 
     parts: all its modules by name, to be filled, moved and freed.
-    framing: what it is told of the media's size, ``(1, K)``, joined to the vector of the prompt.
+    framing: what it is told of the media's size, ``(1, K)``, joined to the vector of the prompt;
+        framing_negative: to that of the negative prompt; None: the same.
     prior: a model that first makes an embedding of the same prompt; it is told to this one as
         the last entries of the vector, zeros where the prompt is empty.
     ranker: of a prior, how it chooses among several embeddings of a prompt; none makes one.
@@ -145,6 +146,7 @@ class Model:
     targets: Callable[[], Mapping[str, Target]] | None = None
     notes: tuple[str, ...] = ()
     joined: Joined | None = None
+    framing_negative: Callable[[Sequence[int]], Tensor] | None = None
 
     def schedule_of(self, size: Sequence[int]) -> Schedule:
         """The schedule of media of a spatial size."""
