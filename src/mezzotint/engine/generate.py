@@ -111,9 +111,10 @@ def _placed(model: Model, told: Conditioning, framed: Tensor | None) -> Conditio
 
 def _scaled(told: Conditioning, scale: float) -> Conditioning:
     """What a distilled network is told: the scale is the last entry of its vector."""
-    assert told.vector is not None
-    last = told.vector.new_full((len(told.vector), 1), scale)
-    return told._replace(vector=torch.cat([told.vector, last], 1))
+    assert told.context is not None
+    vector, context = told.vector, told.context.values
+    last = context.new_full((len(context), 1), scale)
+    return told._replace(vector=last if vector is None else torch.cat([vector, last], 1))
 
 
 def _prompt(

@@ -16,6 +16,13 @@ from mezzotint.checkpoints.inspect import recognise
 from mezzotint.checkpoints.source import Listing, describe, open_folder
 from mezzotint.families import flow, ldm
 from mezzotint.families.depth import SD2_DEPTH
+from mezzotint.families.few_steps import (
+    SD1_LCM,
+    SD_TURBO,
+    SDXL_LCM,
+    SDXL_LIGHTNING,
+    SDXL_TURBO,
+)
 from mezzotint.families.flux1 import (
     FLUX_CONTROL,
     FLUX_DEV,
@@ -49,6 +56,11 @@ FAMILIES: tuple[Family, ...] = (
     SDXL_INPAINTING,
     SDXL_INSTRUCTED,
     SDXL_REFINER,
+    SD1_LCM,
+    SDXL_LCM,
+    SD_TURBO,
+    SDXL_TURBO,
+    SDXL_LIGHTNING,
     SD3,
     SD35_MEDIUM,
     SD35_LARGE,

@@ -71,6 +71,7 @@ class Family:
     joining: the pictures that its U-Net is told of, if any (:mod:`mezzotint.families.joined`).
     title: of a variant that has another family's tensors, as `checkpoints.marks` names it; no
         checkpoint is taken for it that does not say so.
+    notes: see :class:`~mezzotint.families.model.Model`.
     """
 
     name: str
@@ -87,6 +88,7 @@ class Family:
     scores: tuple[float, float] | None = None
     joining: Joining | None = None
     title: str = ""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -196,12 +198,18 @@ def _call(network: LdmUNet) -> NetworkCall:
     """The U-Net behind the engine's one signature."""
 
     def call(x: Tensor, time: Tensor, conditioning: Conditioning, weaker: Weaker = WHOLE) -> Tensor:
+        guidance = None
+        if network.config.guided:  # the scale is the vector's last entry, and is not rounded
+            assert conditioning.vector is not None
+            vector, guidance = conditioning.vector[:, :-1], conditioning.vector[:, -1]
+            conditioning = conditioning._replace(vector=vector if vector.shape[1] else None)
         given, told = rounded(network, x, conditioning)
         assert told.context is not None
         if told.concat is not None:
             given = torch.cat([given, told.concat], dim=1)
         context, residuals = told.context.values, told.residuals
-        output = network(given, time, context, told.vector, residuals=residuals, **weaker._asdict())
+        perturb, skip = weaker
+        output = network(given, time, context, told.vector, residuals, (), perturb, skip, guidance)
         return output.to(x.dtype)
 
     return call
@@ -277,6 +285,8 @@ def build(family: Family) -> Model:
         weighted=weighted,
         targets=partial(targets, parts, family.file, family.folder),
         joined=None if family.joining is None else family.joining(codec),
+        distilled=family.unet.guided,
+        notes=family.notes,
     )
 
 
