@@ -168,6 +168,33 @@ def test_outpainting_keeps_the_picture_inside(here: Path, model: Path) -> None:
     assert torch.equal(to_tensor(around, "rgba")[:, 4:12, 4:12], inside)
 
 
+def test_outpainting_to_an_aspect(here: Path, model: Path) -> None:
+    image = Image.open(drawing(here / "in.png", 8, 8))
+    wish = ["generate", "fox", "--seed", "3", "--quiet", "--model", str(model)]
+    assert cli.main([*wish, "--image", "in.png", "--expand", "3:1", "-o", "a.png"]) == 0
+    with Image.open("a.png") as wide:
+        assert wide.size == (24, 8)
+        assert torch.equal(to_tensor(wide, "rgba")[:, :, 8:16], to_tensor(image, "rgba"))
+
+
+def test_variations(here: Path, model: Path) -> None:
+    """By none it is the seed's own picture; each seed then varies it in its own way."""
+    wish = ["generate", "{fox|red fox}", "--quiet", "--model", str(model), "-n", "2"]
+    assert cli.main([*wish, "--seed", "7", "-o", "own"]) == 0
+    for how in ("0", "subtle", "strong", "0.1"):
+        assert cli.main([*wish, "--seed", "20", "--vary", f"7:{how}", "-o", f"{how}/"]) == 0
+    pixels = {
+        (how, seed): Image.open(next(Path(how).glob(f"*_{seed}.png"))).tobytes()
+        for how, seed in (
+            ("own", 7),
+            *((how, s) for how in ("0", "subtle", "strong", "0.1") for s in (20, 21)),
+        )
+    }
+    assert pixels["0", 20] == pixels["0", 21] == pixels["own", 7]
+    assert pixels["0.1", 20] == pixels["subtle", 20]
+    assert len(set(pixels.values())) == 5
+
+
 def test_jpeg_and_names() -> None:
     assert slug("A Red Fox, flat-style!") == "a-red-fox-flat-style"
     assert slug("красная лиса") == "красная-лиса"
@@ -222,6 +249,11 @@ BAD = [
     ("generate fox --expand 4", "--expand needs --image"),
     ("generate fox --strength 0.5", "--strength needs --image"),
     ("generate fox --reference in.png", "tiny is told of no reference: leave --reference out"),
+    ("generate fox --vary 7", "'7': give a seed and how far from it, as 7:subtle"),
+    ("generate fox --vary 7:2", "'7:2': give a seed and how far from it"),
+    ("generate fox --vary x:subtle", "'x:subtle': give a seed"),
+    ("generate fox --tile x", "tiny is no convolutional network, .*: it makes no tiles"),
+    ("generate fox --image in.png --expand 3:2", "has the aspect 3:2 already: nothing to expand"),
     ("generate fox --refiner-from 0.5", "--refiner-from needs --refiner: name the model"),
     ("generate fox --refiner nowhere", "no model 'nowhere'"),
     ("generate fox --image-guidance 2", "tiny has no guidance by a picture: leave it out"),

@@ -108,11 +108,30 @@ def _lora(text: str) -> tuple[Path, float]:
         return Path(text), 1.0  # a colon of the file's name
 
 
+VARIES = {"subtle": 0.1, "strong": 0.4}
+
+
+def _vary(text: str) -> tuple[int, float]:
+    """``SEED:AMOUNT``, or in words how far."""
+    seed, _, amount = text.partition(":")
+    try:
+        share = VARIES[amount] if amount in VARIES else float(amount)
+    except ValueError:
+        share = math.nan
+    if not seed.isdecimal() or not 0 <= share <= 1:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: give a seed and how far from it, as 7:subtle, 7:strong or 7:0.2"
+        )
+    return int(seed), share
+
+
 _SIDES = ("left", "top", "right", "bottom")
 
 
-def _sides(text: str) -> tuple[int, int, int, int]:
-    """``N`` or ``left=N,right=N,…`` as pixels to the left, top, right, bottom."""
+def _sides(text: str) -> tuple[int, int, int, int] | tuple[int, int]:
+    """``N`` or ``left=N,right=N,…`` as pixels to the left, top, right, bottom; ``W:H`` as it is."""
+    if (match := re.fullmatch(r"([1-9]\d{0,3}):([1-9]\d{0,3})", text)) is not None:
+        return int(match[1]), int(match[2])
     if text.isdecimal():
         each = int(text)
         return (each, each, each, each)
@@ -121,7 +140,7 @@ def _sides(text: str) -> tuple[int, int, int, int]:
         name, _, amount = (piece.strip() for piece in part.partition("="))
         if name not in sides or not amount.isdecimal():
             raise argparse.ArgumentTypeError(
-                f"{text!r}: give pixels, as N or as left=N,right=N (also top, bottom)"
+                f"{text!r}: give pixels, as N or as left=N,right=N (also top, bottom), or W:H"
             )
         sides[name] = int(amount)
     return (sides["left"], sides["top"], sides["right"], sides["bottom"])
@@ -152,7 +171,13 @@ def _generate_parser(parser: argparse.ArgumentParser) -> None:
     edit("--strength", type=_number, metavar="S", help="how far from it, 0 to 1 (default: 0.6)")
     edit("--mask", metavar="FILE", help="draw anew only where this is white")
     edit("--reference", metavar="FILE", help="of models that edit, or follow edges or depth")
-    edit("--expand", type=_sides, metavar="N|left=N,…", help="draw around it, so many pixels")
+    edit("--expand", type=_sides, metavar="N|left=N,…|W:H", help="draw around it: pixels, aspect")
+    add("--vary", type=_vary, metavar="SEED:HOW", help="variations of it: subtle, strong, 0 to 1")
+    add(
+        "--tile",
+        choices=("both", "x", "y"),
+        help="whose ends fit together, to be laid side by side",
+    )
     add("--refiner", metavar="FILE", help="a model that goes on from where the other has come to")
     add("--refiner-from", type=_number, metavar="S", help="its share of the way (default: 0.8)")
     guide = parser.add_argument_group("guidance").add_argument

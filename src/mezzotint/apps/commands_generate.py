@@ -21,9 +21,9 @@ from mezzotint.apps.named import Adapters, decided
 from mezzotint.apps.output import Output, prepare
 from mezzotint.apps.preview import Watch
 from mezzotint.diffusion import samplers, spacings
-from mezzotint.engine.edit import expand, near_aspect
+from mezzotint.engine.edit import expand, near_aspect, sides_to
 from mezzotint.engine.generate import generate
-from mezzotint.engine.request import Guidance, Known, Progress, Refiner, Request, Start
+from mezzotint.engine.request import Guidance, Known, Progress, Refiner, Request, Start, Vary
 from mezzotint.families.catalogue import load
 from mezzotint.families.model import Model
 from mezzotint.families.precision import working
@@ -36,6 +36,13 @@ STRENGTH = 0.6
 """Of image to image, when none is given: the layout stays, the style changes."""
 REFINES_FROM = 0.8
 """Where a refiner begins: SDXL's was trained on the last fifth (Podell et al. 2023, §2.5)."""
+
+_TILED: dict[str | None, frozenset[int]] = {
+    None: frozenset(),
+    "both": frozenset({0, 1}),
+    "y": frozenset({0}),
+    "x": frozenset({1}),
+}
 
 _CHANNELS: dict[int, Channels] = {1: "grey", 3: "rgb", 4: "rgba"}
 
@@ -109,6 +116,13 @@ def _inpaint(
     return _fitted(args, image, channels, args.size), (grey + 1) / 2
 
 
+def _sides(args: argparse.Namespace, image: Image.Image, model: Model) -> tuple[int, int, int, int]:
+    """What --expand adds at the left, top, right and bottom."""
+    if len(args.expand) == 4:
+        return args.expand
+    return sides_to((image.height, image.width), args.expand, model.codec.multiple)
+
+
 def _edit(args: argparse.Namespace, model: Model) -> _Edit:
     """What --image, --strength, --mask and --expand ask for."""
     if args.image is None:
@@ -120,7 +134,7 @@ def _edit(args: argparse.Namespace, model: Model) -> _Edit:
         canvas, mask = _inpaint(args, image, channels)
         known = Known(canvas, mask)
     elif args.expand is not None:
-        known = expand(pictures.to_tensor(image, channels), *args.expand)
+        known = expand(pictures.to_tensor(image, channels), *_sides(args, image, model))
         canvas = known.media
     else:
         height, width = args.size or model.defaults.size
@@ -182,13 +196,16 @@ def _request(args: argparse.Namespace, model: Model) -> Request:
         known=edit.known,
         reference=reference,
         refiner=_refiner(args),
+        vary=None if args.vary is None else Vary(*args.vary),
+        tiled=_TILED[args.tile],
     )
 
 
 def _decided(args: argparse.Namespace, request: Request, seed: int, adapters: Adapters) -> Request:
     """The request of a seed, with the choices of its prompts made and its adapters there."""
-    prompt = decided(args.prompt, seed, args.wildcards)
-    negative = decided(args.negative, seed, args.wildcards)
+    chooses = seed if request.vary is None else request.vary.seed
+    prompt = decided(args.prompt, chooses, args.wildcards)
+    negative = decided(args.negative, chooses, args.wildcards)
     return replace(
         request, seeds=(seed,), prompt=prompt, negative=negative, adapters=adapters.of(prompt)
     )
@@ -207,6 +224,8 @@ def parameters(args: argparse.Namespace, model: Model, request: Request, picture
         "precision": str(working(model.network)).removeprefix("torch."),
         "partial": args.allow_partial or None,
         "seed": request.seeds[0],
+        "vary": None if request.vary is None else f"{request.vary.seed}:{request.vary.amount:g}",
+        "tile": args.tile,
         "size": f"{picture.shape[2]}x{picture.shape[1]}",
         "steps": args.steps or defaults.steps,
         "sampler": args.sampler or defaults.sampler,

@@ -40,3 +40,30 @@ def near_aspect(
     factor = math.sqrt(math.prod(area_of) / math.prod(like))
     height, width = (max(step, round(edge * factor / step) * step) for edge in like)
     return height, width
+
+
+def sides_to(
+    size: tuple[int, int], aspect: tuple[int, int], multiple: int
+) -> tuple[int, int, int, int]:
+    """What to add at the left, top, right and bottom of a picture so that it has an aspect.
+
+    The picture stays in the middle, and the shorter way is taken; each side of the whole is a
+    multiple, so the aspect may differ by that much.
+
+    Args:
+        size: ``(height, width)``; aspect: width to height, as 16:9 is written.
+
+    Raises:
+        RequestError: it has this aspect already.
+    """
+    height, width = size
+    wide, high = aspect
+    whole = (max(height, width * high / wide), max(width, height * wide / high))
+    new = [
+        max(round(edge / multiple), -(-old // multiple)) * multiple
+        for edge, old in zip(whole, size, strict=True)
+    ]
+    down, across = new[0] - height, new[1] - width
+    if not down and not across:
+        raise RequestError(f"the picture has the aspect {wide}:{high} already: nothing to expand")
+    return (across // 2, down // 2, across - across // 2, down - down // 2)

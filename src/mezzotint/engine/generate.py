@@ -12,12 +12,13 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from mezzotint.adapters.lora import attached
+from mezzotint.adapters.seamless import convolutions, seamless
 from mezzotint.diffusion import guidance, samplers, spacings
 from mezzotint.diffusion.level import Conditioning, Denoiser, Level, Tokens
-from mezzotint.diffusion.noise import batch, stream
+from mezzotint.diffusion.noise import batch, between, stream
 from mezzotint.diffusion.schedules import Schedule
 from mezzotint.diffusion.two_guidances import text_and_image
 from mezzotint.engine import prompts
@@ -338,6 +339,14 @@ def _coarse_mask(mask: Tensor, shape: tuple[int, ...]) -> Tensor:
     return _MAX_POOL[len(shape) - 1](mask[None], shape[1:])
 
 
+def _eps(request: Request, number: int, shape: tuple[int, ...]) -> Tensor:
+    """The noise at the start of sample ``number``, ``(1, *shape)``."""
+    own = batch([request.seeds[number]], "start", 0, shape)
+    if request.vary is None:
+        return own
+    return between(batch([request.vary.seed], "start", 0, shape), own, request.vary.amount)
+
+
 def _walk(
     model: Model,
     request: Request,
@@ -350,14 +359,15 @@ def _walk(
 
     begun: where another model has come to.
     """
-    place, seed = device(model), request.seeds[number]
+    place, vary = device(model), request.vary
+    seed = request.seeds[number] if vary is None else vary.seed
     shape = model.codec.shape(planned.size)
     told = _told(model, planned.prompt, seed)
     guided = planned.scale != 1 or planned.image_scale != 1
     negative = _told(model, planned.negative, seed) if guided else told
     path, denoise = planned.path, _turned(model, request.guidance, planned, told, negative)
     if begun is None:
-        x = start(model, request, path, batch([seed], "start", 0, shape).to(place))
+        x = start(model, request, path, _eps(request, number, shape).to(place))
     else:
         x = begun.to(place)
     # A network that is told the mask was trained to make what fits around it: left to itself.
@@ -414,6 +424,18 @@ def _keep(result: Tensor, known: Known) -> Tensor:
     return torch.where(known.mask == 0, known.media, blended)
 
 
+def _tiling(model: Model, request: Request) -> list[nn.Module]:
+    """The networks whose convolutions are to be seamless, if any."""
+    models = [model] if request.refiner is None else [model, request.refiner.model]
+    for each in models:
+        if request.tiled and not convolutions(each.network):
+            raise RequestError(
+                f"{each.name} is no convolutional network, and knows where a picture ends: it "
+                "makes no tiles"
+            )
+    return [part for each in models for part in each.parts.values()]
+
+
 def generate(model: Model, request: Request, listener: Listener | None = None) -> list[Tensor]:
     """Make one sample a seed.
 
@@ -430,7 +452,8 @@ def generate(model: Model, request: Request, listener: Listener | None = None) -
     if model.weighted is not None:
         _check_adapters(request)
     worn = [(adapter.fitted, adapter.strength) for adapter in request.adapters]
-    with torch.inference_mode(), attached(model.parts, worn):
+    parts = _tiling(model, request)
+    with torch.inference_mode(), attached(model.parts, worn), seamless(parts, request.tiled):
         planned = _refined(model, request, plan(model, request))
         results = []
         for number in range(len(request.seeds)):

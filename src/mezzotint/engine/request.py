@@ -86,6 +86,16 @@ class Refiner(NamedTuple):
     begin: float
 
 
+class Vary(NamedTuple):
+    """A variation of what another seed makes: its start is led towards each seed's own.
+
+    amount: how far, in [0, 1]: at 0 it is that seed's sample, about 0.1 is subtle and 0.4 strong.
+    """
+
+    seed: int
+    amount: float
+
+
 @dataclass(frozen=True)
 class Request:
     """One prompt, one or more seeds: a sample a seed, whatever else is in the request.
@@ -94,6 +104,7 @@ class Request:
     model's defaults.  adapters: all that the prompt asks for (``<lora:name:0.8>``), or more.
     reference: a picture ``(C, *spatial)`` for a model that is told of one: what it is to edit, or
         edges or depth that it follows.  adapters and reference are not the refiner's.
+        tiled: spatial axes (0 is the height) whose two ends fit together.
     """
 
     prompt: str
@@ -109,6 +120,8 @@ class Request:
     adapters: tuple[Attached, ...] = ()
     reference: Tensor | None = None
     refiner: Refiner | None = None
+    vary: Vary | None = None
+    tiled: frozenset[int] = frozenset()
 
 
 class Progress(NamedTuple):
@@ -152,6 +165,10 @@ def check(request: Request, channels: int, multiple: int, size: tuple[int, ...])
         raise RequestError(f"guidance must be a number of 0 or more (1 is off), not {scale}")
     if request.refiner is not None and not 0 < request.refiner.begin < 1:
         raise RequestError(f"a refiner begins between 0 and 1, not at {request.refiner.begin}")
+    if request.vary is not None and not 0 <= request.vary.amount <= 1:
+        raise RequestError(f"a variation goes from 0 to 1, not {request.vary.amount}")
+    if not request.tiled <= set(range(len(size))):
+        raise RequestError(f"no such axes to tile: {sorted(request.tiled)} of {len(size)}")
     wish = request.guidance
     if wish.image is not None and not (math.isfinite(wish.image) and wish.image >= 0):
         raise RequestError(f"the guidance by a picture must be 0 or more, not {wish.image}")
