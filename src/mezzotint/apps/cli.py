@@ -66,6 +66,12 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _pixels(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r}: give pixels, a whole number of 0 or more")
+    return int(text)
+
+
 def _seed(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(
@@ -171,6 +177,7 @@ def _generate_parser(parser: argparse.ArgumentParser) -> None:
     edit("--strength", type=_number, metavar="S", help="how far from it, 0 to 1 (default: 0.6)")
     edit("--mask", metavar="FILE", help="draw anew only where this is white")
     edit("--reference", metavar="FILE", help="of models that edit, or follow edges or depth")
+    edit("--only-masked", type=_pixels, metavar="PX", help="work on the mask and so much around it")
     edit("--expand", type=_sides, metavar="N|left=N,…|W:H", help="draw around it: pixels, aspect")
     add("--vary", type=_vary, metavar="SEED:HOW", help="variations of it: subtle, strong, 0 to 1")
     add(
@@ -178,6 +185,9 @@ def _generate_parser(parser: argparse.ArgumentParser) -> None:
         choices=("both", "x", "y"),
         help="whose ends fit together, to be laid side by side",
     )
+    add("--enlarge", type=_number, metavar="F", help="a second pass at F times the size")
+    add("--enlarge-strength", type=_number, metavar="S", help="of that pass (default: 0.35)")
+    add("--enlarge-latent", action="store_true", help="enlarge the code (default strength: 0.55)")
     add("--refiner", metavar="FILE", help="a model that goes on from where the other has come to")
     add("--refiner-from", type=_number, metavar="S", help="its share of the way (default: 0.8)")
     guide = parser.add_argument_group("guidance").add_argument

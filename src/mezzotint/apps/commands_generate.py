@@ -23,7 +23,16 @@ from mezzotint.apps.preview import Watch
 from mezzotint.diffusion import samplers, spacings
 from mezzotint.engine.edit import expand, near_aspect, sides_to
 from mezzotint.engine.generate import generate
-from mezzotint.engine.request import Guidance, Known, Progress, Refiner, Request, Start, Vary
+from mezzotint.engine.request import (
+    Enlarge,
+    Guidance,
+    Known,
+    Progress,
+    Refiner,
+    Request,
+    Start,
+    Vary,
+)
 from mezzotint.families.catalogue import load
 from mezzotint.families.model import Model
 from mezzotint.families.precision import working
@@ -34,6 +43,8 @@ SEEDS = 2**32
 """Random seeds are drawn below this: short enough to type again."""
 STRENGTH = 0.6
 """Of image to image, when none is given: the layout stays, the style changes."""
+ENLARGES_CODE = 0.55
+"""Strength of a second pass over an enlarged code: what is blurred in it has to be drawn anew."""
 REFINES_FROM = 0.8
 """Where a refiner begins: SDXL's was trained on the last fifth (Podell et al. 2023, §2.5)."""
 
@@ -70,6 +81,10 @@ def _check_options(args: argparse.Namespace) -> None:
     for name in ("perturb", "skip"):
         if getattr(args, f"{name}_scale") is not None and not getattr(args, name):
             raise UsageError(f"--{name}-scale needs --{name}: name what is weakened")
+    if args.only_masked is not None and args.mask is None:
+        raise UsageError("--only-masked needs --mask: name what is to be drawn anew")
+    if args.enlarge is None and (args.enlarge_strength is not None or args.enlarge_latent):
+        raise UsageError("--enlarge-strength and --enlarge-latent need --enlarge: say how far")
     if args.refiner_from is not None and args.refiner is None:
         raise UsageError("--refiner-from needs --refiner: name the model that goes on from there")
     if args.sampler is not None:
@@ -110,7 +125,7 @@ def _inpaint(
             f"the mask {args.mask} is {mask.shape[2]}x{mask.shape[1]} and the picture "
             f"{args.image} {image.width}x{image.height}: make them the same size"
         )
-    if args.size is None:
+    if args.size is None or args.only_masked is not None:
         return pictures.to_tensor(image, channels), mask
     grey = pictures.fit(pictures.to_image(mask * 2 - 1), "grey", args.size)
     return _fitted(args, image, channels, args.size), (grey + 1) / 2
@@ -132,7 +147,7 @@ def _edit(args: argparse.Namespace, model: Model) -> _Edit:
     known: Known | None = None
     if args.mask is not None:
         canvas, mask = _inpaint(args, image, channels)
-        known = Known(canvas, mask)
+        known = Known(canvas, mask, args.only_masked)
     elif args.expand is not None:
         known = expand(pictures.to_tensor(image, channels), *_sides(args, image, model))
         canvas = known.media
@@ -142,6 +157,8 @@ def _edit(args: argparse.Namespace, model: Model) -> _Edit:
     strength = STRENGTH if args.strength is None and known is None else args.strength
     start = None if strength is None else Start(canvas, strength)
     height, width = canvas.shape[1:]
+    if args.only_masked is not None:  # the size is that of the area while it is worked on
+        return _Edit(args.size, start, known)
     return _Edit((height, width), start, known)
 
 
@@ -159,6 +176,14 @@ def _reference(args: argparse.Namespace, model: Model, edit: _Edit) -> tuple[_Ed
         args, image, _CHANNELS[model.codec.channels], own if free else size, "reference"
     )
     return replace(edit, size=size), fitted
+
+
+def _enlarge(args: argparse.Namespace) -> Enlarge | None:
+    if args.enlarge is None:
+        return None
+    usual = ENLARGES_CODE if args.enlarge_latent else Enlarge(args.enlarge).strength
+    strength = usual if args.enlarge_strength is None else args.enlarge_strength
+    return Enlarge(args.enlarge, strength, args.enlarge_latent)
 
 
 def _refiner(args: argparse.Namespace) -> Refiner | None:
@@ -198,6 +223,7 @@ def _request(args: argparse.Namespace, model: Model) -> Request:
         refiner=_refiner(args),
         vary=None if args.vary is None else Vary(*args.vary),
         tiled=_TILED[args.tile],
+        enlarge=_enlarge(args),
     )
 
 
@@ -226,6 +252,8 @@ def parameters(args: argparse.Namespace, model: Model, request: Request, picture
         "seed": request.seeds[0],
         "vary": None if request.vary is None else f"{request.vary.seed}:{request.vary.amount:g}",
         "tile": args.tile,
+        "only_masked": args.only_masked,
+        "enlarge": None if request.enlarge is None else request.enlarge._asdict(),
         "size": f"{picture.shape[2]}x{picture.shape[1]}",
         "steps": args.steps or defaults.steps,
         "sampler": args.sampler or defaults.sampler,

@@ -12,17 +12,26 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from mezzotint.adapters.lora import attached
-from mezzotint.adapters.seamless import convolutions, seamless
+from mezzotint.adapters.seamless import seamless
 from mezzotint.diffusion import guidance, samplers, spacings
 from mezzotint.diffusion.level import Conditioning, Denoiser, Level, Tokens
 from mezzotint.diffusion.noise import batch, between, stream
 from mezzotint.diffusion.schedules import Schedule
 from mezzotint.diffusion.two_guidances import text_and_image
 from mezzotint.engine import prompts
-from mezzotint.engine.request import Guidance, Known, Progress, Request, RequestError, check
+from mezzotint.engine.passes import counted, enlarged, from_picture, narrowed, tiling
+from mezzotint.engine.request import (
+    Guidance,
+    Known,
+    Progress,
+    Request,
+    RequestError,
+    check,
+    check_coded,
+)
 from mezzotint.engine.shown import check_shown, shown, with_shown, without_shown
 from mezzotint.families.model import Model, Weaker
 
@@ -211,6 +220,7 @@ def plan(model: Model, request: Request) -> _Plan:
     check_shown(model, request, size)
     if model.distilled:
         _check_distilled(model, request)
+    check_coded(request, model.codec.shape(size))
     spacing = spacings.find(request.spacing or defaults.spacing)
     schedule = model.schedule_of(size)
     path = spacing(schedule, request.steps or defaults.steps)
@@ -414,7 +424,8 @@ def start(model: Model, request: Request, path: Level, eps: Tensor) -> Tensor:
     alpha, sigma = path.at(0)
     if request.start is None:
         return torch.hypot(alpha, sigma) * eps
-    x0 = model.codec.encode(request.start.media[None].to(eps.device))
+    media = request.start.media[None].to(eps.device)
+    x0 = media if request.start.coded else model.codec.encode(media)
     return alpha * x0 + sigma * eps
 
 
@@ -424,16 +435,8 @@ def _keep(result: Tensor, known: Known) -> Tensor:
     return torch.where(known.mask == 0, known.media, blended)
 
 
-def _tiling(model: Model, request: Request) -> list[nn.Module]:
-    """The networks whose convolutions are to be seamless, if any."""
-    models = [model] if request.refiner is None else [model, request.refiner.model]
-    for each in models:
-        if request.tiled and not convolutions(each.network):
-            raise RequestError(
-                f"{each.name} is no convolutional network, and knows where a picture ends: it "
-                "makes no tiles"
-            )
-    return [part for each in models for part in each.parts.values()]
+def _steps(planned: _Plan) -> int:
+    return planned.path.sigma.numel() - 1
 
 
 def generate(model: Model, request: Request, listener: Listener | None = None) -> list[Tensor]:
@@ -452,16 +455,25 @@ def generate(model: Model, request: Request, listener: Listener | None = None) -
     if model.weighted is not None:
         _check_adapters(request)
     worn = [(adapter.fitted, adapter.strength) for adapter in request.adapters]
-    parts = _tiling(model, request)
+    request, finish = narrowed(model, request)
+    parts = tiling(model, request)
     with torch.inference_mode(), attached(model.parts, worn), seamless(parts, request.tiled):
         planned = _refined(model, request, plan(model, request))
+        larger = enlarged(model, request)
+        again = None if larger is None else plan(model, larger)
+        tell = listener if again is None else counted(listener, 0, _steps(planned) + _steps(again))
         results = []
         for number in range(len(request.seeds)):
-            result = _sample(model, request, planned, number, listener)
+            result = _sample(model, request, planned, number, tell)
+            if larger is not None and again is not None:
+                first = _steps(planned)
+                tell_on = counted(listener, first, first + _steps(again))
+                second = from_picture(model, larger, result)
+                result = _sample(model, second, again, number, tell_on)
             if not bool(result.isfinite().all()):
                 raise RequestError(
                     f"seed {request.seeds[number]} gave numbers that are not finite: lower the "
                     "guidance, or take another sampler or more steps"
                 )
-            results.append(result)
+            results.append(finish(result))
         return results

@@ -22,10 +22,12 @@ class Start:
     """Image to image: begin at ``media (C, *spatial)`` noised, not at pure noise.
 
     strength: share of the path that is walked, in (0, 1]; 1 keeps nothing but the size.
+    coded: the media is what is diffused already, such as the code of a picture.
     """
 
     media: Tensor
     strength: float
+    coded: bool = False
 
 
 @dataclass(frozen=True)
@@ -34,10 +36,14 @@ class Known:
 
     The mask is 1 where something new is to be made, and may be soft.  Where it is 0 the result
     has exactly the known values.
+
+    around: work on the masked area alone, with so much around it, at the request's size, and put
+        the result back; None works on the whole, which then is of that size.
     """
 
     media: Tensor
     mask: Tensor
+    around: int | None = None
 
 
 @dataclass(frozen=True)
@@ -86,6 +92,18 @@ class Refiner(NamedTuple):
     begin: float
 
 
+class Enlarge(NamedTuple):
+    """A second pass: what the first has made, enlarged, and drawn over as image to image.
+
+    factor: of each side, in (1, 8]; strength: see :class:`Start`.
+    coded: its code is enlarged, not the picture: softer, so it takes a strength of 0.5 or more.
+    """
+
+    factor: float
+    strength: float = 0.35
+    coded: bool = False
+
+
 class Vary(NamedTuple):
     """A variation of what another seed makes: its start is led towards each seed's own.
 
@@ -105,6 +123,7 @@ class Request:
     reference: a picture ``(C, *spatial)`` for a model that is told of one: what it is to edit, or
         edges or depth that it follows.  adapters and reference are not the refiner's.
         tiled: spatial axes (0 is the height) whose two ends fit together.
+        enlarge: a second pass; a refiner has no part in it.
     """
 
     prompt: str
@@ -122,6 +141,7 @@ class Request:
     refiner: Refiner | None = None
     vary: Vary | None = None
     tiled: frozenset[int] = frozenset()
+    enlarge: Enlarge | None = None
 
 
 class Progress(NamedTuple):
@@ -135,6 +155,7 @@ class Progress(NamedTuple):
 
 
 MAX_STEPS = 10_000
+MAX_FACTOR = 8
 MAX_ELEMENTS = 1 << 26  # of the spatial size
 
 
@@ -165,6 +186,13 @@ def check(request: Request, channels: int, multiple: int, size: tuple[int, ...])
         raise RequestError(f"guidance must be a number of 0 or more (1 is off), not {scale}")
     if request.refiner is not None and not 0 < request.refiner.begin < 1:
         raise RequestError(f"a refiner begins between 0 and 1, not at {request.refiner.begin}")
+    if (wanted := request.enlarge) is not None:
+        if not 1 < wanted.factor <= MAX_FACTOR:
+            raise RequestError(
+                f"enlarge by more than 1 and up to {MAX_FACTOR}, not {wanted.factor}"
+            )
+        if not 0 < wanted.strength <= 1:
+            raise RequestError(f"strength must lie in (0, 1], not {wanted.strength}")
     if request.vary is not None and not 0 <= request.vary.amount <= 1:
         raise RequestError(f"a variation goes from 0 to 1, not {request.vary.amount}")
     if not request.tiled <= set(range(len(size))):
@@ -186,10 +214,20 @@ def check(request: Request, channels: int, multiple: int, size: tuple[int, ...])
     if request.start is not None:
         if not 0 < request.start.strength <= 1:
             raise RequestError(f"strength must lie in (0, 1], not {request.start.strength}")
-        _check_media("the start image", request.start.media, channels, size)
+        if not request.start.coded:
+            _check_media("the start image", request.start.media, channels, size)
     if request.known is not None:
         _check_media("the known image", request.known.media, channels, size)
         _check_media("the mask", request.known.mask, 1, size)
+
+
+def check_coded(request: Request, shape: tuple[int, ...]) -> None:
+    """Raise RequestError for a start that is coded in another shape than what is diffused."""
+    start = request.start
+    if start is not None and start.coded and tuple(start.media.shape) != shape:
+        raise RequestError(
+            f"the start's code has shape {tuple(start.media.shape)}, this request needs {shape}"
+        )
 
 
 def _check_media(what: str, media: Tensor, channels: int, size: tuple[int, ...]) -> None:
