@@ -128,6 +128,6 @@ def test_what_is_known_is_known_in_the_second_pass_too() -> None:
 def test_a_code_of_another_shape_is_refused() -> None:
     start = Start(torch.zeros(4, 8, 8), 0.5, coded=True)
     with pytest.raises(
-        RequestError, match=r"code has shape \(4, 8, 8\), this request needs \(4, 4"
+        RequestError, match=r"code has shape \(4, 8, 8\), this request needs \(4, 2, 2"
     ):
         generate(make("latent"), Request("a", (1,), size=(8, 8), start=start))
