@@ -160,3 +160,10 @@ def small_flow_variant(name: str) -> FlowFamily:
         file=replace(family.file, tables=base.file.tables),
         folder=replace(family.folder, tables=base.folder.tables),
     )
+
+
+def ragged(height: int, width: int) -> Tensor:
+    """``(1, height, width)``: 1 in a box whose edges lie anywhere."""
+    made = torch.zeros(1, height, width)
+    made[:, 13:45, 27 : width - 5] = 1
+    return made

@@ -24,7 +24,7 @@ from mezzotint.families.flow import build, load, pack
 from mezzotint.families.flux1 import FLUX_DEV
 from mezzotint.families.model import Model
 from pipelines import small_flow
-from variants import FLOWS, flow_pipeline, mask, picture, small_flow_variant
+from variants import FLOWS, flow_pipeline, picture, ragged, small_flow_variant
 
 SIZE = (64, 96)
 FOX = "a red fox, flat style"
@@ -56,7 +56,7 @@ def wish(model: Model, **more: Any) -> Request:
     assert model.joined is not None
     shown: dict[str, Any] = {"reference": picture(*SIZE)}
     if model.joined.masked:
-        shown = {"known": Known(picture(*SIZE), mask(*SIZE))}
+        shown = {"known": Known(picture(*SIZE), ragged(*SIZE))}
     return Request(FOX, (3,), **{"size": SIZE, **shown, **more})
 
 
@@ -68,7 +68,7 @@ def test_from_pictures_to_picture(
     height, width = SIZE
     image = picture(*SIZE)[None] / 2 + 0.5
     given: dict[str, Any] = {
-        "flux-fill": {"image": image, "mask_image": mask(*SIZE)[None], "strength": 1.0},
+        "flux-fill": {"image": image, "mask_image": ragged(*SIZE)[None], "strength": 1.0},
         "flux-control": {"control_image": picture(*SIZE)[None]},  # tensors as they are
         "flux-kontext": {"image": image, "_auto_resize": False, "max_area": height * width},
     }[name]
@@ -83,7 +83,7 @@ def test_from_pictures_to_picture(
         **given,
     ).images[0]
     found = generate(ours, wish(ours, steps=steps, guidance=Guidance(scale)))[0]
-    new = mask(*SIZE) if name == "flux-fill" else torch.ones(1, *SIZE)
+    new = ragged(*SIZE) if name == "flux-fill" else torch.ones(1, *SIZE)
     assert float(((found - (expected * 2 - 1)) * new).abs().max()) < 2e-3  # of a range of 2
     assert float(found.std()) > 0.01
     if name == "flux-fill":

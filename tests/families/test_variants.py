@@ -28,7 +28,7 @@ from mezzotint.families import catalogue
 from mezzotint.families.ldm import build, load
 from mezzotint.families.model import Model
 from mezzotint.modalities.image import to_image, to_tensor
-from variants import VARIANTS, mask, picture, small_variant, variant_pipeline
+from variants import VARIANTS, picture, ragged, small_variant, variant_pipeline
 
 SIZE = (64, 96)
 FOX = "a red fox, flat style"
@@ -62,7 +62,7 @@ def wish(model: Model, prompt: str = FOX, **more: Any) -> Request:
     assert joined is not None
     shown: dict[str, Any] = {"reference": picture(*SIZE)}
     if joined.masked:
-        shown = {"known": Known(picture(*SIZE), mask(*SIZE))}
+        shown = {"known": Known(picture(*SIZE), ragged(*SIZE))}
     usual = {"size": SIZE, "sampler": "ddim", "spacing": "trailing", **shown}
     return Request(prompt, (3,), **{**usual, **more})
 
@@ -74,7 +74,7 @@ def expected(theirs: Any, masked: bool, steps: int, scale: float, **more: Any) -
     if "Depth" in type(theirs).__name__:
         return depth_expected(theirs, steps, scale)
     if masked:
-        given |= {"mask_image": mask(*SIZE)[None], "strength": 1.0}
+        given |= {"mask_image": ragged(*SIZE)[None], "strength": 1.0}
     if masked or "XL" in type(theirs).__name__:
         given |= {"height": height, "width": width}
     made = theirs(
@@ -128,7 +128,7 @@ def test_from_pictures_to_picture(theirs: Any, ours: Model, steps: int, scale: f
     image = (2.5 if scale > 1 else 1.0) if guided else None  # theirs has both or neither
     request = wish(ours, steps=steps, negative=negative, guidance=Guidance(scale, image=image))
     found = generate(ours, request)[0]
-    new = mask(*SIZE) if masked else torch.ones(1, *SIZE)
+    new = ragged(*SIZE) if masked else torch.ones(1, *SIZE)
     assert float(((found - wanted) * new).abs().max()) < 2e-3  # of a range of 2
     assert float(found.std()) > 0.01
     if masked:
@@ -152,11 +152,11 @@ def test_the_pictures_matter(ours: Model) -> None:
     alone = generate(ours, wish(ours, steps=2, known=None))[0]
     grey = Known(torch.zeros(3, *SIZE), torch.ones(1, *SIZE))
     assert torch.equal(alone, generate(ours, wish(ours, steps=2, known=grey))[0])
-    soft = Known(picture(*SIZE), mask(*SIZE) * 0.75)
+    soft = Known(picture(*SIZE), ragged(*SIZE) * 0.75)
     hard = generate(ours, wish(ours, steps=2))[0]
     assert torch.equal(
         generate(ours, wish(ours, steps=2, known=soft))[0],
-        torch.where(mask(*SIZE) > 0, torch.lerp(soft.media, hard, 0.75), soft.media),
+        torch.where(ragged(*SIZE) > 0, torch.lerp(soft.media, hard, 0.75), soft.media),
     )
     with pytest.raises(RequestError, match="is told of no reference: leave --reference out"):
         generate(ours, wish(ours, reference=picture(*SIZE)))
@@ -267,7 +267,7 @@ def test_the_command_line(
 ) -> None:
     known(name)
     to_image(picture(48, 64)).save(tmp_path / "in.png")
-    to_image(mask(48, 64) * 2 - 1).save(tmp_path / "mask.png")
+    to_image(ragged(48, 64) * 2 - 1).save(tmp_path / "mask.png")
     words = ["generate", FOX, "--model", str(folder), "--steps", "1", "--seed", "3"]
     words += ["--device", "cpu", "--precision", "float32", "-o", str(tmp_path / "out.png")]
     assert ours.joined is not None
@@ -276,7 +276,7 @@ def test_the_command_line(
         assert main(words) == 0
         after = to_tensor(Image.open(tmp_path / "out.png"), "rgb")
         before = to_tensor(Image.open(tmp_path / "in.png"), "rgb")
-        assert torch.equal(after * (1 - mask(48, 64)), before * (1 - mask(48, 64)))
+        assert torch.equal(after * (1 - ragged(48, 64)), before * (1 - ragged(48, 64)))
         return
     words += ["--reference", str(tmp_path / "in.png")]
     assert main([*words, "--size", "64x48"]) == 0
