@@ -10,7 +10,9 @@ import pytest
 import torch
 from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from PIL import Image
 
+from mezzotint.apps.cli import main
 from mezzotint.checkpoints.files import load as load_file
 from mezzotint.checkpoints.files import save
 from mezzotint.checkpoints.keys import to_ours
@@ -23,6 +25,7 @@ from mezzotint.families import catalogue
 from mezzotint.families.flow import build, load, pack
 from mezzotint.families.flux1 import FLUX_DEV
 from mezzotint.families.model import Model
+from mezzotint.modalities.image import to_image
 from pipelines import small_flow
 from variants import FLOWS, flow_pipeline, picture, ragged, small_flow_variant
 
@@ -113,6 +116,22 @@ def test_kontext_takes_a_reference_of_any_size_or_none(tmp_path: Path) -> None:
         assert float((found - (expected * 2 - 1)).abs().max()) < 2e-3
     with pytest.raises(RequestError, match=r"needs 3 channels and sides that are multiples of 16"):
         generate(ours, wish(ours, reference=picture(8, 64)))
+
+
+def test_kontext_by_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The picture has the reference's aspect; with a size, the reference still has its own."""
+    flow_pipeline("flux-kontext").save_pretrained(tmp_path / "model")
+    family = small_flow_variant("flux-kontext")
+    family = replace(family, defaults=replace(family.defaults, size=(64, 64)))
+    monkeypatch.setattr(catalogue, "FAMILIES", (family,))
+    to_image(picture(90, 160)).save(tmp_path / "in.png")
+    words = ["generate", FOX, "--model", str(tmp_path / "model"), "--device", "cpu", "--seed", "3"]
+    words += ["--steps", "1", "--reference", str(tmp_path / "in.png"), "--precision", "float32"]
+    for more, size in (([], (80, 48)), (["--size", "32x64"], (32, 64))):
+        assert main([*words, *more, "-o", str(tmp_path / "out.png")]) == 0
+        with Image.open(tmp_path / "out.png") as made:
+            assert made.size == size
+        (tmp_path / "out.png").unlink()
 
 
 def test_a_model_without_a_slot_takes_no_reference() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ from mezzotint.checkpoints.inspect import Report
 from mezzotint.checkpoints.keys import to_ours
 from mezzotint.checkpoints.source import Listing
 from mezzotint.checkpoints.tables import ldm_unet
-from mezzotint.diffusion.noise import batch
+from mezzotint.diffusion.noise import Noise, batch, stream
+from mezzotint.engine import generate as engine
 from mezzotint.engine.convert import convert
 from mezzotint.engine.generate import generate
 from mezzotint.engine.request import Guidance, Progress, Refiner, Request, RequestError, Start
@@ -152,6 +154,21 @@ def test_a_seed_never_knows_its_batch(base: Model, ours: Model) -> None:
     several = replace(wish(refiner=Refiner(ours, 0.5), sampler="euler_ancestral"), seeds=(1, 2, 3))
     for seed, made in zip((1, 2, 3), generate(base, several), strict=True):
         assert torch.equal(generate(base, replace(several, seeds=(seed,)))[0], made)
+
+
+def test_the_refiners_noise_is_not_the_bases(
+    base: Model, ours: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its steps are counted from the first again, so their noise has another name."""
+    names: list[str] = []
+
+    def named(seeds: Sequence[int], name: str, like: Tensor) -> Noise:
+        names.append(name)
+        return stream(seeds, name, like)
+
+    monkeypatch.setattr(engine, "stream", named)
+    generate(base, wish(refiner=Refiner(ours, 0.5), sampler="euler_ancestral"))
+    assert names == ["step", "refine"]
 
 
 def test_what_cannot_be_refined(base: Model, ours: Model) -> None:
