@@ -168,6 +168,65 @@ def test_outpainting_keeps_the_picture_inside(here: Path, model: Path) -> None:
     assert torch.equal(to_tensor(around, "rgba")[:, 4:12, 4:12], inside)
 
 
+def test_outpainting_to_an_aspect(here: Path, model: Path) -> None:
+    image = Image.open(drawing(here / "in.png", 8, 8))
+    wish = ["generate", "fox", "--seed", "3", "--quiet", "--model", str(model)]
+    assert cli.main([*wish, "--image", "in.png", "--expand", "3:1", "-o", "a.png"]) == 0
+    with Image.open("a.png") as wide:
+        assert wide.size == (24, 8)
+        assert torch.equal(to_tensor(wide, "rgba")[:, :, 8:16], to_tensor(image, "rgba"))
+
+
+def test_the_masked_area_alone(here: Path, model: Path) -> None:
+    """It is worked on at the model's size, and all around it is what it was."""
+    image = Image.open(drawing(here / "in.png", 64, 48))
+    mask = np.zeros((48, 64), dtype=np.uint8)
+    mask[10:20, 30:44] = 255
+    Image.fromarray(mask).save("mask.png")
+    wish = ["generate", "fox", "--seed", "3", "--quiet", "--model", str(model)]
+    wish += ["--image", "in.png", "--mask", "mask.png"]
+    for name, more in (("a", ["--only-masked", "4"]), ("b", ["--only-masked", "0"]), ("c", [])):
+        assert cli.main([*wish, *more, "-o", f"{name}.png"]) == 0
+    made = [to_tensor(Image.open(f"{name}.png"), "rgba") for name in "abc"]
+    before, known = to_tensor(image, "rgba"), torch.from_numpy(mask == 0)
+    for after in made:
+        assert torch.equal(after[:, known], before[:, known])
+        assert not torch.equal(after, before)
+    assert not torch.equal(made[0], made[1]) and not torch.equal(made[0], made[2])
+
+
+def test_a_second_pass_enlarges(here: Path, model: Path) -> None:
+    wish = ["generate", "fox", "--seed", "3", "--quiet", "--model", str(model)]
+    wish += ["--steps", "8", "--size", "12x8", "--enlarge", "2"]
+    for name, more in (
+        ("a", []),
+        ("b", ["--enlarge-strength", "0.9"]),
+        ("c", ["--enlarge-latent"]),
+    ):
+        assert cli.main([*wish, *more, "-o", f"{name}.png"]) == 0
+        with Image.open(f"{name}.png") as made:
+            assert made.size == (24, 16)
+    assert len({Path(f"{name}.png").read_bytes() for name in "abc"}) == 3
+
+
+def test_variations(here: Path, model: Path) -> None:
+    """By none it is the seed's own picture; each seed then varies it in its own way."""
+    wish = ["generate", "{fox|red fox}", "--quiet", "--model", str(model), "-n", "2"]
+    assert cli.main([*wish, "--seed", "7", "-o", "own"]) == 0
+    for how in ("0", "subtle", "strong", "0.1"):
+        assert cli.main([*wish, "--seed", "20", "--vary", f"7:{how}", "-o", f"{how}/"]) == 0
+    pixels = {
+        (how, seed): Image.open(next(Path(how).glob(f"*_{seed}.png"))).tobytes()
+        for how, seed in (
+            ("own", 7),
+            *((how, s) for how in ("0", "subtle", "strong", "0.1") for s in (20, 21)),
+        )
+    }
+    assert pixels["0", 20] == pixels["0", 21] == pixels["own", 7]
+    assert pixels["0.1", 20] == pixels["subtle", 20]
+    assert len(set(pixels.values())) == 5
+
+
 def test_jpeg_and_names() -> None:
     assert slug("A Red Fox, flat-style!") == "a-red-fox-flat-style"
     assert slug("красная лиса") == "красная-лиса"
@@ -221,6 +280,20 @@ BAD = [
     ("generate fox --mask in.png", "--mask needs --image"),
     ("generate fox --expand 4", "--expand needs --image"),
     ("generate fox --strength 0.5", "--strength needs --image"),
+    ("generate fox --reference in.png", "tiny is told of no reference: leave --reference out"),
+    ("generate fox --image in.png --only-masked 4", "--only-masked needs --mask: name what"),
+    ("generate fox --image in.png --mask in.png --only-masked x", "'x': give pixels, a whole"),
+    ("generate fox --enlarge 1", "enlarge by more than 1 and up to 8, not 1"),
+    ("generate fox --enlarge-latent", "need --enlarge: say how far"),
+    ("generate fox --enlarge 2 --enlarge-strength 2", r"strength must lie in \(0, 1\], not 2"),
+    ("generate fox --vary 7", "'7': give a seed and how far from it, as 7:subtle"),
+    ("generate fox --vary 7:2", "'7:2': give a seed and how far from it"),
+    ("generate fox --vary x:subtle", "'x:subtle': give a seed"),
+    ("generate fox --tile x", "tiny is no convolutional network, .*: it makes no tiles"),
+    ("generate fox --image in.png --expand 3:2", "has the aspect 3:2 already: nothing to expand"),
+    ("generate fox --refiner-from 0.5", "--refiner-from needs --refiner: name the model"),
+    ("generate fox --refiner nowhere", "no model 'nowhere'"),
+    ("generate fox --image-guidance 2", "tiny has no guidance by a picture: leave it out"),
     ("generate fox --image in.png --expand 4 --mask in.png", "do not go together"),
     ("generate fox --image in.png --expand 4 --size 8", "--size does not apply"),
     ("generate fox --image in.png --expand 0", "expand by 0 or more"),

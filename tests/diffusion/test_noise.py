@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mezzotint.diffusion.noise import batch, draws, noise, philox, stream, uniform
+from mezzotint.diffusion.noise import batch, between, draws, noise, philox, stream, uniform
 
 # Known answers of Philox-4x32-10 (kat_vectors of Random123): counter, key, words.
 KNOWN = [
@@ -104,3 +104,25 @@ def test_many_draws_at_once_are_the_draws_one_by_one(shape: tuple[int, ...]) -> 
     indices = [5, 0, 2**33 + 1, 7]
     together = draws(3, "train", indices, shape)
     assert torch.equal(together, torch.stack([noise(3, "train", i, shape) for i in indices]))
+
+
+def test_between_two_noises_is_noise() -> None:
+    a, b = (batch([seed, seed + 1], "start", 0, (4, 32, 32)) for seed in (1, 7))
+    assert torch.equal(between(a, b, 0), a) and torch.equal(between(a, b, 1), b)
+    for share in (0.1, 0.5, 0.9):
+        made = between(a, b, share)
+        for n in range(2):
+            assert abs(float(made[n].std()) - 1) < 0.02
+        assert torch.equal(between(a[:1], b[:1], share)[0], made[0])  # each by itself
+    middle = between(a, b, 0.5).double().flatten(1)
+    ends = [one.double().flatten(1) for one in (a, b)]
+    cosines = [torch.cosine_similarity(middle, end) for end in ends]
+    torch.testing.assert_close(*cosines, rtol=0, atol=0.03)  # of unlike lengths
+    assert float(cosines[0].min()) > 0.69  # 1 / sqrt 2, nearly
+
+
+def test_between_follows_the_circle() -> None:
+    a, b = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])
+    found = between(a, b, 1 / 3)
+    torch.testing.assert_close(found, torch.tensor([[3**0.5 / 2, 0.5]]))
+    torch.testing.assert_close(between(a, 2 * a, 0.5), 1.5 * a)  # no circle to go along

@@ -11,6 +11,7 @@ from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteSchedule
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
     FlowMatchEulerDiscreteScheduler,
 )
+from diffusers.schedulers.scheduling_lcm import LCMScheduler
 from diffusers.schedulers.scheduling_utils import AysSchedules
 from torch import Tensor
 
@@ -347,3 +348,17 @@ def test_misuse_is_named() -> None:
         custom([2.0, 1.0], "ratio")(table, 3)
     with pytest.raises(ValueError, match="begins at sigma"):
         custom([20.0, 1.0], "ratio")(table, 2)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 7, 8, 16, 50])
+def test_lcm_equals_diffusers(steps: int) -> None:
+    scheduler = LCMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
+    scheduler.set_timesteps(steps)
+    table = scaled_linear_beta()
+    index = table.index(SPACINGS["lcm"](table, steps).at(slice(0, -1)))
+    torch.testing.assert_close(index, scheduler.timesteps.double(), rtol=0, atol=1e-8)
+
+
+def test_no_more_steps_than_were_distilled() -> None:
+    with pytest.raises(ValueError, match="51 steps out of 50 distilled ones: take fewer"):
+        SPACINGS["lcm"](scaled_linear_beta(), 51)

@@ -10,9 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from mezzotint.diffusion import samplers
-from mezzotint.engine.edit import expand
+from mezzotint.engine.edit import expand, sides_to
 from mezzotint.engine.generate import generate
-from mezzotint.engine.request import Guidance, Known, Progress, Request, RequestError, Start
+from mezzotint.engine.request import (
+    Guidance,
+    Known,
+    Progress,
+    Request,
+    RequestError,
+    Start,
+    Vary,
+)
 from mezzotint.families.model import Defaults, Model
 from mezzotint.families.native import LatentConfig, NativeConfig, build
 from mezzotint.networks.autoencoder import AutoencoderConfig
@@ -238,3 +246,31 @@ def test_numbers_that_are_not_finite_are_refused() -> None:
         weight.fill_(float("nan"))
     with pytest.raises(RequestError, match="seed 5 gave numbers that are not finite"):
         generate(model, Request("a", (5,)))
+
+
+def test_a_variation_is_between_two_seeds() -> None:
+    """Its noise on the way is the varied seed's; so by nothing it is that seed's sample."""
+    model = make()
+    for sampler in ("euler", "euler_ancestral"):
+        wish = Request("a", (7,), sampler=sampler)
+        own = generate(model, wish)[0]
+        same = generate(model, replace(wish, seeds=(1, 2), vary=Vary(7, 0.0)))
+        assert all(torch.equal(made, own) for made in same)
+        little, much = (
+            generate(model, replace(wish, seeds=(1,), vary=Vary(7, amount)))[0]
+            for amount in (0.05, 0.9)
+        )
+        assert 0 < float((little - own).square().mean()) < float((much - own).square().mean())
+    whole = generate(model, Request("a", (1,), sampler="euler", vary=Vary(7, 1.0)))[0]
+    assert torch.equal(whole, generate(model, Request("a", (1,), sampler="euler"))[0])
+    with pytest.raises(RequestError, match="a variation goes from 0 to 1, not 2"):
+        generate(model, replace(wish, vary=Vary(7, 2.0)))
+
+
+def test_what_to_add_for_an_aspect() -> None:
+    assert sides_to((512, 512), (16, 9), 8) == (200, 0, 200, 0)
+    assert sides_to((512, 512), (1, 2), 8) == (0, 256, 0, 256)
+    assert sides_to((100, 200), (1, 1), 1) == (0, 50, 0, 50)
+    assert sides_to((101, 200), (2, 1), 8) == (0, 1, 0, 2)
+    with pytest.raises(RequestError, match="has the aspect 1:1 already"):
+        sides_to((512, 512), (1, 1), 8)

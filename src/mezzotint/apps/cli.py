@@ -66,6 +66,12 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _pixels(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r}: give pixels, a whole number of 0 or more")
+    return int(text)
+
+
 def _seed(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(
@@ -108,11 +114,30 @@ def _lora(text: str) -> tuple[Path, float]:
         return Path(text), 1.0  # a colon of the file's name
 
 
+VARIES = {"subtle": 0.1, "strong": 0.4}
+
+
+def _vary(text: str) -> tuple[int, float]:
+    """``SEED:AMOUNT``, or in words how far."""
+    seed, _, amount = text.partition(":")
+    try:
+        share = VARIES[amount] if amount in VARIES else float(amount)
+    except ValueError:
+        share = math.nan
+    if not seed.isdecimal() or not 0 <= share <= 1:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: give a seed and how far from it, as 7:subtle, 7:strong or 7:0.2"
+        )
+    return int(seed), share
+
+
 _SIDES = ("left", "top", "right", "bottom")
 
 
-def _sides(text: str) -> tuple[int, int, int, int]:
-    """``N`` or ``left=N,right=N,…`` as pixels to the left, top, right, bottom."""
+def _sides(text: str) -> tuple[int, int, int, int] | tuple[int, int]:
+    """``N`` or ``left=N,right=N,…`` as pixels to the left, top, right, bottom; ``W:H`` as it is."""
+    if (match := re.fullmatch(r"([1-9]\d{0,3}):([1-9]\d{0,3})", text)) is not None:
+        return int(match[1]), int(match[2])
     if text.isdecimal():
         each = int(text)
         return (each, each, each, each)
@@ -121,7 +146,7 @@ def _sides(text: str) -> tuple[int, int, int, int]:
         name, _, amount = (piece.strip() for piece in part.partition("="))
         if name not in sides or not amount.isdecimal():
             raise argparse.ArgumentTypeError(
-                f"{text!r}: give pixels, as N or as left=N,right=N (also top, bottom)"
+                f"{text!r}: give pixels, as N or as left=N,right=N (also top, bottom), or W:H"
             )
         sides[name] = int(amount)
     return (sides["left"], sides["top"], sides["right"], sides["bottom"])
@@ -151,9 +176,23 @@ def _generate_parser(parser: argparse.ArgumentParser) -> None:
     edit("--image", metavar="FILE", help="draw after this picture")
     edit("--strength", type=_number, metavar="S", help="how far from it, 0 to 1 (default: 0.6)")
     edit("--mask", metavar="FILE", help="draw anew only where this is white")
-    edit("--expand", type=_sides, metavar="N|left=N,…", help="draw around it, so many pixels")
+    edit("--reference", metavar="FILE", help="of models that edit, or follow edges or depth")
+    edit("--only-masked", type=_pixels, metavar="PX", help="work on the mask and so much around it")
+    edit("--expand", type=_sides, metavar="N|left=N,…|W:H", help="draw around it: pixels, aspect")
+    add("--vary", type=_vary, metavar="SEED:HOW", help="variations of it: subtle, strong, 0 to 1")
+    add(
+        "--tile",
+        choices=("both", "x", "y"),
+        help="whose ends fit together, to be laid side by side",
+    )
+    add("--enlarge", type=_number, metavar="F", help="a second pass at F times the size")
+    add("--enlarge-strength", type=_number, metavar="S", help="of that pass (default: 0.35)")
+    add("--enlarge-latent", action="store_true", help="enlarge the code (default strength: 0.55)")
+    add("--refiner", metavar="FILE", help="a model that goes on from where the other has come to")
+    add("--refiner-from", type=_number, metavar="S", help="its share of the way (default: 0.8)")
     guide = parser.add_argument_group("guidance").add_argument
     guide("--guidance", type=_number, metavar="W", help="pull of the prompt; 1 is off")
+    guide("--image-guidance", type=_number, metavar="W", help="pull of the reference; 1 is off")
     guide("--rescale", type=_number, default=0.0, metavar="R", help="against glare, 0 to 1")
     guide("--interval", type=_interval, metavar="LOW,HIGH", help="at noise times (0,1: all)")
     guide("--apg", action="store_true", help="adaptive projected guidance")

@@ -21,9 +21,18 @@ from mezzotint.apps.named import Adapters, decided
 from mezzotint.apps.output import Output, prepare
 from mezzotint.apps.preview import Watch
 from mezzotint.diffusion import samplers, spacings
-from mezzotint.engine.edit import expand
+from mezzotint.engine.edit import expand, near_aspect, sides_to
 from mezzotint.engine.generate import generate
-from mezzotint.engine.request import Guidance, Known, Progress, Request, Start
+from mezzotint.engine.request import (
+    Enlarge,
+    Guidance,
+    Known,
+    Progress,
+    Refiner,
+    Request,
+    Start,
+    Vary,
+)
 from mezzotint.families.catalogue import load
 from mezzotint.families.model import Model
 from mezzotint.families.precision import working
@@ -34,6 +43,17 @@ SEEDS = 2**32
 """Random seeds are drawn below this: short enough to type again."""
 STRENGTH = 0.6
 """Of image to image, when none is given: the layout stays, the style changes."""
+ENLARGES_CODE = 0.55
+"""Strength of a second pass over an enlarged code: what is blurred in it has to be drawn anew."""
+REFINES_FROM = 0.8
+"""Where a refiner begins: SDXL's was trained on the last fifth (Podell et al. 2023, §2.5)."""
+
+_TILED: dict[str | None, frozenset[int]] = {
+    None: frozenset(),
+    "both": frozenset({0, 1}),
+    "y": frozenset({0}),
+    "x": frozenset({1}),
+}
 
 _CHANNELS: dict[int, Channels] = {1: "grey", 3: "rgb", 4: "rgba"}
 
@@ -61,6 +81,12 @@ def _check_options(args: argparse.Namespace) -> None:
     for name in ("perturb", "skip"):
         if getattr(args, f"{name}_scale") is not None and not getattr(args, name):
             raise UsageError(f"--{name}-scale needs --{name}: name what is weakened")
+    if args.only_masked is not None and args.mask is None:
+        raise UsageError("--only-masked needs --mask: name what is to be drawn anew")
+    if args.enlarge is None and (args.enlarge_strength is not None or args.enlarge_latent):
+        raise UsageError("--enlarge-strength and --enlarge-latent need --enlarge: say how far")
+    if args.refiner_from is not None and args.refiner is None:
+        raise UsageError("--refiner-from needs --refiner: name the model that goes on from there")
     if args.sampler is not None:
         samplers.find(args.sampler)
     if args.spacing is not None:
@@ -73,12 +99,17 @@ def _note(args: argparse.Namespace, text: str) -> None:
 
 
 def _fitted(
-    args: argparse.Namespace, image: Image.Image, channels: Channels, size: tuple[int, int]
+    args: argparse.Namespace,
+    image: Image.Image,
+    channels: Channels,
+    size: tuple[int, int],
+    given: str = "image",
 ) -> Tensor:
+    """The picture that an option gives, at a size."""
     if image.size != (size[1], size[0]):
         _note(
             args,
-            f"{args.image}: {image.width}x{image.height} fitted to {size[1]}x{size[0]} "
+            f"{getattr(args, given)}: {image.width}x{image.height} fitted to {size[1]}x{size[0]} "
             "(resized, the middle of it)",
         )
     return pictures.fit(image, channels, size)
@@ -94,10 +125,17 @@ def _inpaint(
             f"the mask {args.mask} is {mask.shape[2]}x{mask.shape[1]} and the picture "
             f"{args.image} {image.width}x{image.height}: make them the same size"
         )
-    if args.size is None:
+    if args.size is None or args.only_masked is not None:
         return pictures.to_tensor(image, channels), mask
     grey = pictures.fit(pictures.to_image(mask * 2 - 1), "grey", args.size)
     return _fitted(args, image, channels, args.size), (grey + 1) / 2
+
+
+def _sides(args: argparse.Namespace, image: Image.Image, model: Model) -> tuple[int, int, int, int]:
+    """What --expand adds at the left, top, right and bottom."""
+    if len(args.expand) == 4:
+        return args.expand
+    return sides_to((image.height, image.width), args.expand, model.codec.multiple)
 
 
 def _edit(args: argparse.Namespace, model: Model) -> _Edit:
@@ -109,9 +147,9 @@ def _edit(args: argparse.Namespace, model: Model) -> _Edit:
     known: Known | None = None
     if args.mask is not None:
         canvas, mask = _inpaint(args, image, channels)
-        known = Known(canvas, mask)
+        known = Known(canvas, mask, args.only_masked)
     elif args.expand is not None:
-        known = expand(pictures.to_tensor(image, channels), *args.expand)
+        known = expand(pictures.to_tensor(image, channels), *_sides(args, image, model))
         canvas = known.media
     else:
         height, width = args.size or model.defaults.size
@@ -119,12 +157,45 @@ def _edit(args: argparse.Namespace, model: Model) -> _Edit:
     strength = STRENGTH if args.strength is None and known is None else args.strength
     start = None if strength is None else Start(canvas, strength)
     height, width = canvas.shape[1:]
+    if args.only_masked is not None:  # the size is that of the area while it is worked on
+        return _Edit(args.size, start, known)
     return _Edit((height, width), start, known)
+
+
+def _reference(args: argparse.Namespace, model: Model, edit: _Edit) -> tuple[_Edit, Tensor | None]:
+    """The reference, and the request with a size: without one it is of the reference's aspect."""
+    if args.reference is None:
+        return edit, None
+    image = pictures.open_image(args.reference)
+    if model.joined is None or model.joined.masked:  # `generate` refuses it, whatever its size
+        return edit, pictures.to_tensor(image, _CHANNELS[model.codec.channels])
+    own = near_aspect((image.height, image.width), model.defaults.size, model.codec.multiple)
+    size = edit.size or own
+    free = model.joined.free_size
+    fitted = _fitted(
+        args, image, _CHANNELS[model.codec.channels], own if free else size, "reference"
+    )
+    return replace(edit, size=size), fitted
+
+
+def _enlarge(args: argparse.Namespace) -> Enlarge | None:
+    if args.enlarge is None:
+        return None
+    usual = ENLARGES_CODE if args.enlarge_latent else Enlarge(args.enlarge).strength
+    strength = usual if args.enlarge_strength is None else args.enlarge_strength
+    return Enlarge(args.enlarge, strength, args.enlarge_latent)
+
+
+def _refiner(args: argparse.Namespace) -> Refiner | None:
+    if args.refiner is None:
+        return None
+    begin = REFINES_FROM if args.refiner_from is None else args.refiner_from
+    return Refiner(load(args.refiner, args.device, None, args.precision), begin)
 
 
 def _request(args: argparse.Namespace, model: Model) -> Request:
     """What is asked for, but for its seed and what the seed decides."""
-    edit = _edit(args, model)
+    edit, reference = _reference(args, model, _edit(args, model))
     guidance = Guidance(
         scale=args.guidance,
         interval=args.interval,
@@ -135,6 +206,7 @@ def _request(args: argparse.Namespace, model: Model) -> Request:
         perturb_scale=1.0 if args.perturb_scale is None else args.perturb_scale,
         skip=args.skip,
         skip_scale=1.0 if args.skip_scale is None else args.skip_scale,
+        image=args.image_guidance,
     )
     return Request(
         prompt=args.prompt,
@@ -147,13 +219,19 @@ def _request(args: argparse.Namespace, model: Model) -> Request:
         spacing=args.spacing,
         start=edit.start,
         known=edit.known,
+        reference=reference,
+        refiner=_refiner(args),
+        vary=None if args.vary is None else Vary(*args.vary),
+        tiled=_TILED[args.tile],
+        enlarge=_enlarge(args),
     )
 
 
 def _decided(args: argparse.Namespace, request: Request, seed: int, adapters: Adapters) -> Request:
     """The request of a seed, with the choices of its prompts made and its adapters there."""
-    prompt = decided(args.prompt, seed, args.wildcards)
-    negative = decided(args.negative, seed, args.wildcards)
+    chooses = seed if request.vary is None else request.vary.seed
+    prompt = decided(args.prompt, chooses, args.wildcards)
+    negative = decided(args.negative, chooses, args.wildcards)
     return replace(
         request, seeds=(seed,), prompt=prompt, negative=negative, adapters=adapters.of(prompt)
     )
@@ -172,6 +250,10 @@ def parameters(args: argparse.Namespace, model: Model, request: Request, picture
         "precision": str(working(model.network)).removeprefix("torch."),
         "partial": args.allow_partial or None,
         "seed": request.seeds[0],
+        "vary": None if request.vary is None else f"{request.vary.seed}:{request.vary.amount:g}",
+        "tile": args.tile,
+        "only_masked": args.only_masked,
+        "enlarge": None if request.enlarge is None else request.enlarge._asdict(),
         "size": f"{picture.shape[2]}x{picture.shape[1]}",
         "steps": args.steps or defaults.steps,
         "sampler": args.sampler or defaults.sampler,
@@ -189,6 +271,10 @@ def parameters(args: argparse.Namespace, model: Model, request: Request, picture
         "strength": args.strength,
         "mask": None if args.mask is None else Path(args.mask).name,
         "expand": args.expand,
+        "reference": None if args.reference is None else Path(args.reference).name,
+        "image_guidance": args.image_guidance,
+        "refiner": None if request.refiner is None else request.refiner.model.name,
+        "refiner_from": None if request.refiner is None else request.refiner.begin,
     }
     return json.dumps({name: value for name, value in said.items() if value is not None})
 

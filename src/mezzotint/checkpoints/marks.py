@@ -40,7 +40,8 @@ _SPELLINGS = {
 }
 _ARCHITECTURES = {"stable-diffusion-v2-512": "eps", "stable-diffusion-v2-768-v": "v"}
 _TENSORS = {V_PRED: "v", "edm_mean": "edm", "edm_vpred.sigma_max": "edm"}
-_TITLES = ("modelspec.title", "modelspec.tags", "ss_output_name", "ss_sd_model_name")
+TAGS = "modelspec.tags"
+_TITLES = ("modelspec.title", TAGS, "ss_output_name", "ss_sd_model_name")
 _CONDITIONED = (  # the guidance scale is an input of these: Luo et al. 2023, "LCM", §4.3
     "model.diffusion_model.time_embed.cond_proj.weight",
     "time_embedding.cond_proj.weight",
@@ -52,6 +53,7 @@ _FEW_STEPS = (
     ("Hyper-SD", re.compile("hyper[-_ ]?sd")),
     ("DMD", re.compile("(?<![a-z])dmd(?![a-z])")),
 )
+_OTHERS = (("Kontext", re.compile("kontext")),)  # whose tensors are those of another
 
 
 class Claim(NamedTuple):
@@ -106,6 +108,18 @@ def few_steps(found: Listing) -> list[Claim]:
             if pattern.search(text.lower()) and all(variant != claim.what for claim in claims):
                 claims.append(Claim(variant, f"{key} is {text!r}"))
     return claims
+
+
+def variants(found: Listing) -> frozenset[str]:
+    """What a file says of itself that its tensors may not: a variant of few steps, or Kontext."""
+    return named(found.metadata) | {claim.what for claim in few_steps(found)}
+
+
+def named(metadata: Mapping[str, str]) -> frozenset[str]:
+    """The variants that titles and tags name."""
+    titles = " ".join(metadata.get(key, "") for key in _TITLES).lower()
+    patterns = (*_FEW_STEPS, *_OTHERS)
+    return frozenset(name for name, pattern in patterns if pattern.search(titles))
 
 
 def scheduler(found: Listing) -> dict[str, Any]:

@@ -36,6 +36,7 @@ _UP = "up_blocks.1.resnets.0.conv1.weight"  # a control network has no way up
 _CONTROLS = "controlnet_blocks.0.weight"
 _HINT = "controlnet_cond_embedding.conv_in.weight"
 _CONV_IN = "conv_in.weight"
+_TOLD, _TOLD_PART = f"{_LDM}time_embed.cond_proj.weight", "time_embedding.cond_proj.weight"
 _FLUX = "*double_blocks.0.img_attn.qkv.weight"
 _FLUX_PART = "single_transformer_blocks.0.attn.to_q.weight"
 _CLIP = "embeddings.token_embedding.weight"
@@ -84,6 +85,8 @@ SIGNATURES: tuple[Signature, ...] = (
     # --- whole checkpoints in the original layout -----------------------------------------
     Signature("SD1 inpainting checkpoint", (), ((_IN, 1, 9), (_TEXT_1, 1, 768))),
     Signature("SD1 InstructPix2Pix checkpoint", (), ((_IN, 1, 8), (_TEXT_1, 1, 768))),
+    Signature("SD1 LCM checkpoint", (_TOLD,), ((_TEXT_1, 1, 768),)),
+    Signature("SDXL LCM checkpoint", (_TOLD,), ((_TEXT_XL, 1, 2048),)),
     Signature("SD1 checkpoint", (), ((_TEXT_1, 1, 768),)),
     Signature("SD2 inpainting checkpoint", (), ((_IN, 1, 9), (_TEXT_1, 1, 1024))),
     Signature("SD2 depth checkpoint", (), ((_IN, 1, 5), (_TEXT_1, 1, 1024))),
@@ -144,6 +147,8 @@ SIGNATURES: tuple[Signature, ...] = (
         for variant, n in (("inpainting", 9), ("InstructPix2Pix", 8), ("depth", 5))
     ),
     Signature("SDXL refiner U-Net (diffusers)", (_UP,), ((_CONV_IN, 0, 384), (_UNET_XL, 1, 1280))),
+    Signature("SD1 LCM U-Net (diffusers)", (_UP, _TOLD_PART), ((_UNET_1, 1, 768),)),
+    Signature("SDXL LCM U-Net (diffusers)", (_UP, _TOLD_PART), ((_UNET_XL, 1, 2048),)),
     Signature("SDXL U-Net (diffusers)", (_UP,), ((_UNET_XL, 1, 2048),)),
     Signature("SD1 U-Net (diffusers)", (_UP,), ((_UNET_1, 1, 768),)),
     Signature("SD2 U-Net (diffusers)", (_UP,), ((_UNET_1, 1, 1024),), note=_EPS_OR_V),

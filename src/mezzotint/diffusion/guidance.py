@@ -163,7 +163,7 @@ class Contrast(NamedTuple):
     rule: Rule = linear
 
 
-def _led_away(
+def led_away(
     strong: Estimate,
     x: Tensor,
     level: Level,
@@ -189,7 +189,7 @@ def contrast(denoise: Denoiser, contrasts: Sequence[Contrast]) -> Denoiser:
 
     def guided(x: Tensor, level: Level, conditioning: Conditioning) -> Estimate:
         strong = denoise(x, level, conditioning)
-        return _led_away(strong, x, level, conditioning, contrasts, strong)
+        return led_away(strong, x, level, conditioning, contrasts, strong)
 
     return guided
 
@@ -263,7 +263,7 @@ def classifier_free(
     def guided(x: Tensor, level: Level, conditioning: Conditioning) -> Estimate:
         if scale == 1:
             strong = denoise(x, level, conditioning)
-            return _led_away(strong, x, level, conditioning, contrasts, strong)
+            return led_away(strong, x, level, conditioning, contrasts, strong)
         if together and fits(conditioning, negative):
             both = cat_conditioning(
                 expand_conditioning(conditioning, x.shape[0]),
@@ -276,7 +276,7 @@ def classifier_free(
             strong = denoise(x, level, conditioning)
             weak = denoise(x, level, negative)
         start = rule(strong, weak, scale, level)
-        return _led_away(strong, x, level, conditioning, contrasts, start)
+        return led_away(strong, x, level, conditioning, contrasts, start)
 
     return guided
 

@@ -121,3 +121,30 @@ def stream(seeds: Sequence[int], name: str, like: Tensor) -> Noise:
         return batch(seeds, name, index, like.shape[1:]).to(like)
 
     return draw
+
+
+def between(a: Tensor, b: Tensor, share: float) -> Tensor:
+    """On the great circle from ``a`` to ``b``: ``(sin((1 − s) w) a + sin(s w) b) / sin w``, with
+    ``w`` the angle between the two samples (Shoemake 1985).
+
+    Two independent noises are nearly orthogonal, so what lies between is as long as they are:
+    noise again.  Share 0 is ``a`` and 1 is ``b``, to the last bit.
+
+    Args:
+        a, b: ``(B, …)``, each sample by itself.
+    """
+    if share in (0, 1):
+        return (a, b)[int(share)]
+    made: list[Tensor] = []
+    for one, other in zip(a, b, strict=True):
+        flat, across = one.double().flatten(), other.double().flatten()
+        lengths = torch.dot(flat, flat) * torch.dot(across, across)
+        cosine = float(torch.dot(flat, across)) / math.sqrt(float(lengths))
+        angle = math.acos(min(max(cosine, -1.0), 1.0))
+        if math.sin(angle) < 1e-6:  # one line: there is no circle to go along
+            mixed = torch.lerp(flat, across, share)
+        else:
+            left, right = math.sin((1 - share) * angle), math.sin(share * angle)
+            mixed = (left * flat + right * across) / math.sin(angle)
+        made.append(mixed.view(one.shape).to(one))
+    return torch.stack(made)

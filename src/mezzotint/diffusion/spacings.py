@@ -88,6 +88,25 @@ def trailing(schedule: Schedule, steps: int) -> Level:
     return _discrete(schedule, _whole(schedule, number) - 1)
 
 
+def thinned(original: int = 50) -> Spacing:
+    """Evenly chosen ones of the ``original`` trailing steps that a consistency model was distilled
+    on, from the noisiest on, each rounded towards noise (Luo et al. 2023, "LCM", §4.4).
+
+    Raises:
+        ValueError: more steps than were distilled.
+    """
+
+    def path(schedule: Schedule, steps: int) -> Level:
+        _check_discrete(schedule, steps)
+        if steps > original:
+            raise ValueError(f"{steps} steps out of {original} distilled ones: take fewer")
+        chosen = (_float_range(steps) * original / steps).floor()  # 0 is the noisiest
+        number = (original - chosen) * (schedule.knots / original)  # counted from 1
+        return _discrete(schedule, _whole(schedule, number) - 1)
+
+    return path
+
+
 def _even(schedule: Schedule, steps: int, first: float) -> Level:
     """Steps spread evenly from the last down to number ``first``, which may be a fraction."""
     _check_discrete(schedule, steps)
@@ -433,6 +452,7 @@ def truncate(path: Level, strength: float) -> Level:
 SPACINGS: dict[str, Spacing] = {
     "leading": leading(),
     "trailing": trailing,
+    "lcm": thinned(),
     "linspace": linspace,
     "linspace_sigma": linspace_sigma,
     "karras": karras(),

@@ -243,6 +243,9 @@ def _said(source: _Source, notes: list[str]) -> dict[str, str]:
     prediction = {"eps": "epsilon", "v": "v"}.get(source.family.prediction)
     if prediction is not None:
         metadata[marks.PREDICTION] = prediction
+    if source.family.title and source.family.title not in marks.named(metadata):
+        tags = [tag for tag in (metadata.get(marks.TAGS), source.family.title) if tag]
+        metadata[marks.TAGS] = ", ".join(tags)  # nothing else in a file tells it from its kin
     return metadata
 
 

@@ -7,6 +7,7 @@ that it was asked for in, nor on the order: the arithmetic is the same to the la
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -14,12 +15,24 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mezzotint.adapters.lora import attached
+from mezzotint.adapters.seamless import seamless
 from mezzotint.diffusion import guidance, samplers, spacings
 from mezzotint.diffusion.level import Conditioning, Denoiser, Level, Tokens
-from mezzotint.diffusion.noise import batch, stream
+from mezzotint.diffusion.noise import batch, between, stream
 from mezzotint.diffusion.schedules import Schedule
+from mezzotint.diffusion.two_guidances import text_and_image
 from mezzotint.engine import prompts
-from mezzotint.engine.request import Guidance, Known, Progress, Request, RequestError, check
+from mezzotint.engine.passes import counted, enlarged, from_picture, narrowed, tiling
+from mezzotint.engine.request import (
+    Guidance,
+    Known,
+    Progress,
+    Request,
+    RequestError,
+    check,
+    check_coded,
+)
+from mezzotint.engine.shown import check_shown, shown, with_shown, without_shown
 from mezzotint.families.model import Model, Weaker
 
 Listener = Callable[[Progress], None]
@@ -44,8 +57,11 @@ class _Plan(NamedTuple):
     path: Level  # (steps + 1,)
     sampler: samplers.Sampler
     scale: float  # of the guidance by a negative prompt
+    image_scale: float  # of the guidance by a reference
     prompt: _Prompt
     negative: _Prompt
+    walked: slice  # the levels of the path that this model walks
+    after: tuple[Model, _Plan] | None = None  # and by whom the rest is walked
 
 
 def device(model: Model) -> torch.device:
@@ -82,14 +98,12 @@ def _said(model: Model, prompt: str, steps: int) -> dict[int, Conditioning]:
     return found
 
 
-def _placed(model: Model, told: Conditioning, size: tuple[int, ...]) -> Conditioning:
+def _placed(model: Model, told: Conditioning, framed: Tensor | None) -> Conditioning:
     """What the model is told of a prompt and of the size, on its device."""
     place = device(model)
-    if model.framing is not None:
+    if framed is not None:
         assert told.vector is not None  # a family that is told the size has one
-        told = told._replace(
-            vector=torch.cat([told.vector, model.framing(size).to(told.vector)], 1)
-        )
+        told = told._replace(vector=torch.cat([told.vector, framed.to(told.vector)], 1))
 
     def move(tokens: Tokens | None) -> Tokens | None:
         if tokens is None:
@@ -107,20 +121,28 @@ def _placed(model: Model, told: Conditioning, size: tuple[int, ...]) -> Conditio
 
 def _scaled(told: Conditioning, scale: float) -> Conditioning:
     """What a distilled network is told: the scale is the last entry of its vector."""
-    assert told.vector is not None
-    last = told.vector.new_full((len(told.vector), 1), scale)
-    return told._replace(vector=torch.cat([told.vector, last], 1))
+    assert told.context is not None
+    vector, context = told.vector, told.context.values
+    last = context.new_full((len(context), 1), scale)
+    return told._replace(vector=last if vector is None else torch.cat([vector, last], 1))
 
 
-def _prompt(model: Model, prompt: str, size: tuple[int, ...], scale: float, steps: int) -> _Prompt:
+def _prompt(
+    model: Model,
+    prompt: str,
+    framed: Tensor | None,
+    scale: float,
+    steps: int,
+    pictures: Conditioning,
+) -> _Prompt:
     imagining = None
     if model.prior is not None and prompt != "":
         imagining = plan(model.prior, Request(prompt, (0,)))
     said = _said(model, prompt, steps)
-    told = {step: _placed(model, what, size) for step, what in said.items()}
+    told = {step: _placed(model, what, framed) for step, what in said.items()}
     if model.distilled:
         told = {step: _scaled(what, scale) for step, what in told.items()}
-    return _Prompt(told, imagining)
+    return _Prompt({step: with_shown(what, pictures) for step, what in told.items()}, imagining)
 
 
 def _check_distilled(model: Model, request: Request) -> None:
@@ -195,8 +217,10 @@ def plan(model: Model, request: Request) -> _Plan:
     defaults, wish = model.defaults, request.guidance
     size = request.size or defaults.size
     check(request, model.codec.channels, model.codec.multiple, size)
+    check_shown(model, request, size)
     if model.distilled:
         _check_distilled(model, request)
+    check_coded(request, model.codec.shape(size))
     spacing = spacings.find(request.spacing or defaults.spacing)
     schedule = model.schedule_of(size)
     path = spacing(schedule, request.steps or defaults.steps)
@@ -204,15 +228,64 @@ def plan(model: Model, request: Request) -> _Plan:
         path = spacings.truncate(path, request.start.strength)
     scale = defaults.guidance if wish.scale is None else wish.scale
     steps = path.sigma.numel() - 1
+    pictures = shown(model, request, size, device(model))
+    framed = None if model.framing is None else model.framing(size)
+    negative = framed if model.framing_negative is None else model.framing_negative(size)
     return _Plan(
         size,
         schedule,
         path,
         samplers.find(request.sampler or defaults.sampler),
         1.0 if model.distilled else scale,
-        _prompt(model, request.prompt, size, scale, steps),
-        _prompt(model, request.negative, size, scale, steps),
+        _image_scale(model, wish),
+        _prompt(model, request.prompt, framed, scale, steps, pictures),
+        _prompt(model, request.negative, negative, scale, steps, pictures),
+        slice(None),
     )
+
+
+def _refined(model: Model, request: Request, planned: _Plan) -> _Plan:
+    """The plan of two models: the first walks the path down to where the refiner begins."""
+    if request.refiner is None:
+        return planned
+    second, begin = request.refiner
+    if second.codec.shape(planned.size) != model.codec.shape(planned.size):
+        raise RequestError(f"{second.name} cannot refine what {model.name} makes: other codes")
+    defaults = model.defaults
+    rest = replace(
+        request,
+        refiner=None,
+        adapters=(),
+        reference=None,
+        guidance=replace(request.guidance, image=None),
+        size=planned.size,
+        steps=request.steps or defaults.steps,
+        sampler=request.sampler or defaults.sampler,
+        spacing=request.spacing or defaults.spacing,
+    )
+    after, path, schedule = plan(second, rest), planned.path, planned.schedule
+    if not all(torch.equal(*pair) for pair in zip(path, after.path, strict=True)):
+        raise RequestError(
+            f"{second.name} has other noise levels than {model.name}: it cannot go on from there"
+        )
+    times = schedule.time(path.at(slice(None, -1))) * schedule.knots
+    # A whole number is where a level of the table is; half of it away, none is.
+    first = int((times > round((1 - begin) * schedule.knots) + 0.5).sum())
+    if not 0 < first < len(times):
+        whose = model.name if first == 0 else second.name
+        raise RequestError(
+            f"a refiner from {begin} on leaves no step of {len(times)} to {whose}: move it, or "
+            "take more steps"
+        )
+    return planned._replace(
+        walked=slice(0, first + 1),
+        after=(second, after._replace(walked=slice(first, None))),
+    )
+
+
+def _image_scale(model: Model, wish: Guidance) -> float:
+    usual = None if model.joined is None else model.joined.guidance
+    return 1.0 if usual is None else usual if wish.image is None else wish.image
 
 
 def _rule(wish: Guidance, path: Level) -> guidance.Rule:
@@ -239,7 +312,12 @@ def _guided(
     contrasts = [
         guidance.Contrast(model.denoise(weak), 1 + scale) for weak, scale in weaker if any(weak)
     ]
-    guided = guidance.classifier_free(plain, negative, planned.scale, rule, contrasts)
+    if planned.image_scale == 1:
+        guided = guidance.classifier_free(plain, negative, planned.scale, rule, contrasts)
+    else:
+        scales = planned.scale, planned.image_scale
+        neither = without_shown(negative)
+        guided = text_and_image(plain, negative, neither, *scales, rule, contrasts)
     interval = wish.interval or model.defaults.interval
     if interval is None:
         return guided
@@ -271,22 +349,45 @@ def _coarse_mask(mask: Tensor, shape: tuple[int, ...]) -> Tensor:
     return _MAX_POOL[len(shape) - 1](mask[None], shape[1:])
 
 
+def _eps(request: Request, number: int, shape: tuple[int, ...]) -> Tensor:
+    """The noise at the start of sample ``number``, ``(1, *shape)``."""
+    own = batch([request.seeds[number]], "start", 0, shape)
+    if request.vary is None:
+        return own
+    return between(batch([request.vary.seed], "start", 0, shape), own, request.vary.amount)
+
+
 def _walk(
-    model: Model, request: Request, planned: _Plan, number: int, listener: Listener | None
+    model: Model,
+    request: Request,
+    planned: _Plan,
+    number: int,
+    listener: Listener | None,
+    begun: Tensor | None = None,
 ) -> Tensor:
-    """From noise to the ``x0`` of seed ``number``, ``(1, …)``."""
-    place, seed = device(model), request.seeds[number]
+    """From noise to the ``x0`` of seed ``number``, ``(1, …)``.
+
+    begun: where another model has come to.
+    """
+    place, vary = device(model), request.vary
+    seed = request.seeds[number] if vary is None else vary.seed
     shape = model.codec.shape(planned.size)
     told = _told(model, planned.prompt, seed)
-    negative = told if planned.scale == 1 else _told(model, planned.negative, seed)
+    guided = planned.scale != 1 or planned.image_scale != 1
+    negative = _told(model, planned.negative, seed) if guided else told
     path, denoise = planned.path, _turned(model, request.guidance, planned, told, negative)
-    x = start(model, request, path, batch([seed], "start", 0, shape).to(place))
-    if request.known is not None:
+    if begun is None:
+        x = start(model, request, path, _eps(request, number, shape).to(place))
+    else:
+        x = begun.to(place)
+    # A network that is told the mask was trained to make what fits around it: left to itself.
+    if request.known is not None and not (model.joined is not None and model.joined.masked):
         known = model.codec.encode(request.known.media[None].to(place))
         mask = _coarse_mask(request.known.mask, shape).to(place)
         denoise = guidance.constrained(denoise, guidance.known_region(known, mask))
-    noise = stream([seed], "step", x)
-    for step in planned.sampler.run(denoise, x, path, told[0], noise):
+    noise = stream([seed], "step" if begun is None else "refine", x)
+    part, before = path.at(planned.walked), planned.walked.start or 0
+    for step in planned.sampler.run(denoise, x, part, told[0], noise):
         x = step.x
         if listener is not None:
             believed = step.estimate.x0
@@ -294,12 +395,15 @@ def _walk(
                 Progress(
                     number,
                     len(request.seeds),
-                    step.number,
-                    step.total,
+                    before + step.number,
+                    path.sigma.numel() - 1,
                     lambda believed=believed: model.codec.decode(believed)[0].clamp(-1, 1).cpu(),
                 )
             )
-    return x
+    if planned.after is None:
+        return x
+    second, rest = planned.after
+    return _walk(second, request, rest, number, listener, x)
 
 
 def _sample(
@@ -320,7 +424,8 @@ def start(model: Model, request: Request, path: Level, eps: Tensor) -> Tensor:
     alpha, sigma = path.at(0)
     if request.start is None:
         return torch.hypot(alpha, sigma) * eps
-    x0 = model.codec.encode(request.start.media[None].to(eps.device))
+    media = request.start.media[None].to(eps.device)
+    x0 = media if request.start.coded else model.codec.encode(media)
     return alpha * x0 + sigma * eps
 
 
@@ -328,6 +433,10 @@ def _keep(result: Tensor, known: Known) -> Tensor:
     """The known values, exactly, where the mask is 0; a soft mask blends."""
     blended = torch.lerp(known.media, result, known.mask)
     return torch.where(known.mask == 0, known.media, blended)
+
+
+def _steps(planned: _Plan) -> int:
+    return planned.path.sigma.numel() - 1
 
 
 def generate(model: Model, request: Request, listener: Listener | None = None) -> list[Tensor]:
@@ -346,15 +455,25 @@ def generate(model: Model, request: Request, listener: Listener | None = None) -
     if model.weighted is not None:
         _check_adapters(request)
     worn = [(adapter.fitted, adapter.strength) for adapter in request.adapters]
-    with torch.inference_mode(), attached(model.parts, worn):
-        planned = plan(model, request)
+    request, finish = narrowed(model, request)
+    parts = tiling(model, request)
+    with torch.inference_mode(), attached(model.parts, worn), seamless(parts, request.tiled):
+        planned = _refined(model, request, plan(model, request))
+        larger = enlarged(model, request)
+        again = None if larger is None else plan(model, larger)
+        tell = listener if again is None else counted(listener, 0, _steps(planned) + _steps(again))
         results = []
         for number in range(len(request.seeds)):
-            result = _sample(model, request, planned, number, listener)
+            result = _sample(model, request, planned, number, tell)
+            if larger is not None and again is not None:
+                first = _steps(planned)
+                tell_on = counted(listener, first, first + _steps(again))
+                second = from_picture(model, larger, result)
+                result = _sample(model, second, again, number, tell_on)
             if not bool(result.isfinite().all()):
                 raise RequestError(
                     f"seed {request.seeds[number]} gave numbers that are not finite: lower the "
                     "guidance, or take another sampler or more steps"
                 )
-            results.append(result)
+            results.append(finish(result))
         return results

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from mezzotint.adapters.lora import Fitted
+from mezzotint.families.model import Model
 
 
 class RequestError(ValueError):
@@ -21,10 +22,12 @@ class Start:
     """Image to image: begin at ``media (C, *spatial)`` noised, not at pure noise.
 
     strength: share of the path that is walked, in (0, 1]; 1 keeps nothing but the size.
+    coded: the media is what is diffused already, such as the code of a picture.
     """
 
     media: Tensor
     strength: float
+    coded: bool = False
 
 
 @dataclass(frozen=True)
@@ -33,10 +36,14 @@ class Known:
 
     The mask is 1 where something new is to be made, and may be soft.  Where it is 0 the result
     has exactly the known values.
+
+    around: work on the masked area alone, with so much around it, at the request's size, and put
+        the result back; None works on the whole, which then is of that size.
     """
 
     media: Tensor
     mask: Tensor
+    around: int | None = None
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,8 @@ class Guidance:
     perturb, perturb_scale: blocks whose attention becomes the identity in a weaker self, and how
         far to move away from that self (perturbed-attention guidance, Ahn et al. 2024)
     skip, skip_scale: the same with whole blocks left out (skip-layer guidance)
+    image: how strongly the reference steers, of a model that is guided by one, 1 is off; None
+        takes the model's default (Brooks et al. 2023, eq. 3)
     """
 
     scale: float | None = None
@@ -62,6 +71,7 @@ class Guidance:
     perturb_scale: float = 1.0
     skip: frozenset[int] = frozenset()
     skip_scale: float = 1.0
+    image: float | None = None
 
 
 class Attached(NamedTuple):
@@ -72,12 +82,48 @@ class Attached(NamedTuple):
     strength: float
 
 
+class Refiner(NamedTuple):
+    """A model that goes on where another has come to: it walks the rest of the same path.
+
+    begin: from which share of the times on, in (0, 1).
+    """
+
+    model: Model
+    begin: float
+
+
+class Enlarge(NamedTuple):
+    """A second pass: what the first has made, enlarged, and drawn over as image to image.
+
+    factor: of each side, in (1, 8]; strength: see :class:`Start`.
+    coded: its code is enlarged, not the picture: softer, so it takes a strength of 0.5 or more.
+    """
+
+    factor: float
+    strength: float = 0.35
+    coded: bool = False
+
+
+class Vary(NamedTuple):
+    """A variation of what another seed makes: its start is led towards each seed's own.
+
+    amount: how far, in [0, 1]: at 0 it is that seed's sample, about 0.1 is subtle and 0.4 strong.
+    """
+
+    seed: int
+    amount: float
+
+
 @dataclass(frozen=True)
 class Request:
     """One prompt, one or more seeds: a sample a seed, whatever else is in the request.
 
     size is ``(height, width)`` of a picture, in general the spatial size; None values take the
     model's defaults.  adapters: all that the prompt asks for (``<lora:name:0.8>``), or more.
+    reference: a picture ``(C, *spatial)`` for a model that is told of one: what it is to edit, or
+        edges or depth that it follows.  adapters and reference are not the refiner's.
+        tiled: spatial axes (0 is the height) whose two ends fit together.
+        enlarge: a second pass; a refiner has no part in it.
     """
 
     prompt: str
@@ -91,6 +137,11 @@ class Request:
     start: Start | None = None
     known: Known | None = None
     adapters: tuple[Attached, ...] = ()
+    reference: Tensor | None = None
+    refiner: Refiner | None = None
+    vary: Vary | None = None
+    tiled: frozenset[int] = frozenset()
+    enlarge: Enlarge | None = None
 
 
 class Progress(NamedTuple):
@@ -104,6 +155,7 @@ class Progress(NamedTuple):
 
 
 MAX_STEPS = 10_000
+MAX_FACTOR = 8
 MAX_ELEMENTS = 1 << 26  # of the spatial size
 
 
@@ -132,7 +184,22 @@ def check(request: Request, channels: int, multiple: int, size: tuple[int, ...])
     scale = request.guidance.scale
     if scale is not None and not (math.isfinite(scale) and scale >= 0):
         raise RequestError(f"guidance must be a number of 0 or more (1 is off), not {scale}")
+    if request.refiner is not None and not 0 < request.refiner.begin < 1:
+        raise RequestError(f"a refiner begins between 0 and 1, not at {request.refiner.begin}")
+    if (wanted := request.enlarge) is not None:
+        if not 1 < wanted.factor <= MAX_FACTOR:
+            raise RequestError(
+                f"enlarge by more than 1 and up to {MAX_FACTOR}, not {wanted.factor}"
+            )
+        if not 0 < wanted.strength <= 1:
+            raise RequestError(f"strength must lie in (0, 1], not {wanted.strength}")
+    if request.vary is not None and not 0 <= request.vary.amount <= 1:
+        raise RequestError(f"a variation goes from 0 to 1, not {request.vary.amount}")
+    if not request.tiled <= set(range(len(size))):
+        raise RequestError(f"no such axes to tile: {sorted(request.tiled)} of {len(size)}")
     wish = request.guidance
+    if wish.image is not None and not (math.isfinite(wish.image) and wish.image >= 0):
+        raise RequestError(f"the guidance by a picture must be 0 or more, not {wish.image}")
     low, high = wish.interval or (0.0, 1.0)
     if not 0 <= low < high <= 1:
         raise RequestError(
@@ -147,10 +214,20 @@ def check(request: Request, channels: int, multiple: int, size: tuple[int, ...])
     if request.start is not None:
         if not 0 < request.start.strength <= 1:
             raise RequestError(f"strength must lie in (0, 1], not {request.start.strength}")
-        _check_media("the start image", request.start.media, channels, size)
+        if not request.start.coded:
+            _check_media("the start image", request.start.media, channels, size)
     if request.known is not None:
         _check_media("the known image", request.known.media, channels, size)
         _check_media("the mask", request.known.mask, 1, size)
+
+
+def check_coded(request: Request, shape: tuple[int, ...]) -> None:
+    """Raise RequestError for a start that is coded in another shape than what is diffused."""
+    start = request.start
+    if start is not None and start.coded and tuple(start.media.shape) != shape:
+        raise RequestError(
+            f"the start's code has shape {tuple(start.media.shape)}, this request needs {shape}"
+        )
 
 
 def _check_media(what: str, media: Tensor, channels: int, size: tuple[int, ...]) -> None:

@@ -15,14 +15,30 @@ from mezzotint.checkpoints.files import CheckpointError
 from mezzotint.checkpoints.inspect import recognise
 from mezzotint.checkpoints.source import Listing, describe, open_folder
 from mezzotint.families import flow, ldm
-from mezzotint.families.flux1 import FLUX_DEV, FLUX_SCHNELL
+from mezzotint.families.depth import SD2_DEPTH
+from mezzotint.families.few_steps import (
+    SD1_LCM,
+    SD_TURBO,
+    SDXL_LCM,
+    SDXL_LIGHTNING,
+    SDXL_TURBO,
+)
+from mezzotint.families.flux1 import (
+    FLUX_CONTROL,
+    FLUX_DEV,
+    FLUX_FILL,
+    FLUX_KONTEXT,
+    FLUX_SCHNELL,
+)
+from mezzotint.families.inpainting import SD1_INPAINTING, SD2_INPAINTING, SDXL_INPAINTING
+from mezzotint.families.instructed import SD1_INSTRUCTED, SDXL_INSTRUCTED
 from mezzotint.families.model import Model
 from mezzotint.families.native import KEY, EmbeddingCodec, load_model
 from mezzotint.families.precision import AUTO, kind_of
 from mezzotint.families.sd1 import SD1
 from mezzotint.families.sd2 import SD2, SD2_BASE
 from mezzotint.families.sd3 import SD3, SD35_LARGE, SD35_MEDIUM
-from mezzotint.families.sdxl import SDXL
+from mezzotint.families.sdxl import SDXL, SDXL_REFINER
 
 DATA = Path(__file__).parent / "data"
 PACKAGED = {"icons": DATA / "icons.safetensors"}
@@ -30,14 +46,29 @@ PACKAGED = {"icons": DATA / "icons.safetensors"}
 Family = ldm.Family | flow.Family
 FAMILIES: tuple[Family, ...] = (
     SD1,
+    SD1_INPAINTING,
+    SD1_INSTRUCTED,
     SD2,
     SD2_BASE,
+    SD2_INPAINTING,
+    SD2_DEPTH,
     SDXL,
+    SDXL_INPAINTING,
+    SDXL_INSTRUCTED,
+    SDXL_REFINER,
+    SD1_LCM,
+    SDXL_LCM,
+    SD_TURBO,
+    SDXL_TURBO,
+    SDXL_LIGHTNING,
     SD3,
     SD35_MEDIUM,
     SD35_LARGE,
     FLUX_DEV,
     FLUX_SCHNELL,
+    FLUX_FILL,
+    FLUX_CONTROL,
+    FLUX_KONTEXT,
 )
 """The families of others' checkpoints."""
 _DENOISERS = ("unet", "transformer")  # the folder's part that tells the family
@@ -99,6 +130,18 @@ def _scheduled(family: Family, config: Mapping[str, Any], where: str) -> Family:
     return ldm.scheduled(family, config, where)
 
 
+def _saying(path: Path, listing: Listing, fit: list[Family]) -> list[Family]:
+    """Of families with the same tensors those that a checkpoint says it is: by the class of the
+    folder's pipeline, or by its title; without either, those that no title names."""
+    if path.is_dir():
+        kind = open_folder(path).kind
+        if same := [family for family in fit if family.folder.pipeline == kind]:
+            fit = same
+    said = marks.variants(listing)
+    titled = [family for family in fit if family.title in said]
+    return titled or [family for family in fit if not family.title] or fit
+
+
 def family_of(path: Path, listing: Listing, name: str | None = None) -> Family:
     """The family of a checkpoint, as its folder's scheduler says, or the marks in its file.
 
@@ -122,7 +165,9 @@ def family_of(path: Path, listing: Listing, name: str | None = None) -> Family:
     read = [_scheduled(family, said, f"{path}: scheduler") for family in fit]
     same = [new for new, own in zip(read, fit, strict=True) if new.prediction == own.prediction]
     fit = same or read[:1]
-    if name is not None:
+    if name is None:
+        fit = _saying(path, listing, fit)
+    else:
         fit = [family for family in fit if family.name == name]
         if not fit:
             raise CheckpointError(f"{path}: is {kind}, not of the family {name!r}")

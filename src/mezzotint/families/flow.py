@@ -24,7 +24,15 @@ from mezzotint.diffusion.schedules import RectifiedFlow, resolution_shift
 from mezzotint.families import t5_tokens
 from mezzotint.families.adapted import targets
 from mezzotint.families.clip_tokens import emphasized
-from mezzotint.families.ldm import EMPTY, ScaledCodec, Text, clip_features, fill, one_by_one
+from mezzotint.families.ldm import (
+    EMPTY,
+    Joining,
+    ScaledCodec,
+    Text,
+    clip_features,
+    fill,
+    one_by_one,
+)
 from mezzotint.families.model import WHOLE, Defaults, Model, NetworkCall, Pieces, Weaker
 from mezzotint.families.precision import rounded
 from mezzotint.networks.clip import ClipText
@@ -82,6 +90,7 @@ class Family:
     scale, offset: ``(mean − offset) * scale`` of the code is diffused.
     file, folder: the layouts of a single file and of a folder of `diffusers`.
     notes: see :class:`~mezzotint.families.model.Model`.
+    joining, title: see :class:`~mezzotint.families.ldm.Family`.
     """
 
     name: str
@@ -99,6 +108,8 @@ class Family:
     identity: tuple[str, ...] = ()
     prediction: str = "flow"
     notes: tuple[str, ...] = ()
+    joining: Joining | None = None
+    title: str = ""
 
 
 # --- what the network is told -----------------------------------------------------------------
@@ -145,12 +156,19 @@ def _unmasked(call: NetworkCall) -> NetworkCall:
 
     def only(told: Conditioning, number: int) -> Conditioning:
         one = slice(number, number + 1)
+
+        def one_of(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else tensor[one]
+
         assert told.context is not None and told.context.mask is not None
-        values = told.context.values[one, told.context.mask[number]]
+        values, more = told.context.values[one, told.context.mask[number]], told.tokens
+        if more is not None:
+            more = Tokens(more.values[one], one_of(more.mask), one_of(more.ids))
         return told._replace(
-            vector=None if told.vector is None else told.vector[one],
+            vector=one_of(told.vector),
             context=Tokens(values),
-            concat=None if told.concat is None else told.concat[one],
+            tokens=more,
+            concat=one_of(told.concat),
             residuals=None if told.residuals is None else tuple(r[one] for r in told.residuals),
         )
 
@@ -195,10 +213,11 @@ def unpack(tokens: Tensor, height: int, width: int) -> Tensor:
     return square.permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)
 
 
-def positions(height: int, width: int) -> Tensor:
-    """``(1, height · width, 3)``: 0 (the text's too), row and column of each token."""
+def positions(height: int, width: int, number: int = 0) -> Tensor:
+    """``(1, height · width, 3)``: of each token the picture's number (the text's ids are all 0,
+    and so is the number of what is made), its row and its column."""
     rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    return torch.stack([torch.zeros_like(rows), rows, columns], dim=-1).flatten(0, 1)[None]
+    return torch.stack([torch.full_like(rows, number), rows, columns], dim=-1).flatten(0, 1)[None]
 
 
 def _flux(network: Flux) -> NetworkCall:
@@ -213,8 +232,13 @@ def _flux(network: Flux) -> NetworkCall:
         height, width = (edge // _PATCH for edge in x.shape[2:])
         ids = positions(height, width).expand(len(x), -1, -1).to(x.device)
         residuals, skip = told.residuals, weaker.skip
-        tokens = network(pack(given), ids, time, context, vector, guidance, residuals, skip)
-        return unpack(tokens, height, width).to(x.dtype)
+        tokens, own = pack(given), ids.shape[1]
+        if told.tokens is not None:  # of another picture, behind those of this one
+            assert told.tokens.ids is not None
+            tokens = torch.cat([tokens, told.tokens.values], dim=1)
+            ids = torch.cat([ids, told.tokens.ids], dim=1)
+        made = network(tokens, ids, time, context, vector, guidance, residuals, skip)
+        return unpack(made[:, :own], height, width).to(x.dtype)
 
     return call
 
@@ -303,6 +327,7 @@ def build(family: Family, tokenizer: Tokenizer | None = None) -> Model:
     encoders = {name: ClipText(text.encoder) for name, text in family.texts.items()}
     t5 = None if family.t5.encoder is None else T5Encoder(family.t5.encoder)
     autoencoder = LdmAutoencoder(family.autoencoder)
+    codec = ScaledCodec(autoencoder, family.scale, family.offset, _PATCH)
     schedule = _schedule(family)
     weighted = _weighted(family, encoders, t5, tokenizer or t5_tokens.tokenizer())
     parts: dict[str, nn.Module] = {"network": network, **encoders}
@@ -313,7 +338,7 @@ def build(family: Family, tokenizer: Tokenizer | None = None) -> Model:
         call=_unmasked(call),
         parameterization=Parameterization(ROWS[family.prediction], unit, _time),
         schedule=schedule(family.defaults.size),
-        codec=ScaledCodec(autoencoder, family.scale, family.offset, _PATCH),
+        codec=codec,
         conditioner=one_by_one(weighted),
         defaults=family.defaults,
         parts=parts,
@@ -322,6 +347,7 @@ def build(family: Family, tokenizer: Tokenizer | None = None) -> Model:
         weighted=weighted,
         targets=partial(targets, parts, family.file, family.folder),
         notes=family.notes,
+        joined=None if family.joining is None else family.joining(codec),
     )
 
 

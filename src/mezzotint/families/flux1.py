@@ -11,6 +11,7 @@ from dataclasses import replace
 from mezzotint.checkpoints.layout import Layout
 from mezzotint.checkpoints.tables import flux, ldm_autoencoder
 from mezzotint.families.flow import T5, ByTokens, Family, LongText
+from mezzotint.families.joined import beside, filling, followed
 from mezzotint.families.ldm import Text
 from mezzotint.families.model import Defaults
 from mezzotint.families.sd3 import AUTOENCODER, SD3
@@ -64,4 +65,37 @@ FLUX_SCHNELL = replace(
     defaults=replace(FLUX_DEV.defaults, steps=4, guidance=1.0),
     file=replace(FLUX_DEV.file, kind="FLUX.1 model without guidance (schnell)"),
     folder=replace(FLUX_DEV.folder, kind="FLUX transformer (diffusers)"),
+)
+
+FLUX_FILL = replace(
+    FLUX_DEV,
+    name="flux-fill",
+    network=FluxConfig(in_channels=64 + 64 + 256),  # and the masked picture's, and the mask's
+    joining=filling,
+    defaults=replace(FLUX_DEV.defaults, steps=50, guidance=30.0),
+    file=replace(FLUX_DEV.file, kind="FLUX.1 Fill model"),
+    folder=replace(
+        FLUX_DEV.folder, kind="FLUX Fill transformer (diffusers)", pipeline="FluxFillPipeline"
+    ),
+)
+FLUX_CONTROL = replace(
+    FLUX_DEV,
+    name="flux-control",
+    network=FluxConfig(in_channels=64 + 64),  # and those of edges or depth
+    joining=followed,
+    defaults=FLUX_FILL.defaults,
+    file=replace(FLUX_DEV.file, kind="FLUX.1 Canny or Depth model"),
+    folder=replace(
+        FLUX_DEV.folder,
+        kind="FLUX Canny or Depth transformer (diffusers)",
+        pipeline="FluxControlPipeline",
+    ),
+)
+FLUX_KONTEXT = replace(
+    FLUX_DEV,
+    name="flux-kontext",
+    joining=beside,
+    title="Kontext",  # nothing in its tensors tells it from dev
+    defaults=replace(FLUX_DEV.defaults, guidance=2.5),
+    folder=replace(FLUX_DEV.folder, pipeline="FluxKontextPipeline"),
 )

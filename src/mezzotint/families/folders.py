@@ -19,7 +19,7 @@ from mezzotint.families import clip_tokens, flow, ldm, t5_tokens
 from mezzotint.networks.clip import ClipText, ClipTextConfig
 from mezzotint.networks.flux import Flux, FluxConfig
 from mezzotint.networks.ldm_autoencoder import LdmAutoencoder, LdmAutoencoderConfig
-from mezzotint.networks.ldm_unet import LdmUNet, LdmUNetConfig
+from mezzotint.networks.ldm_unet import GUIDANCE_WIDTH, LdmUNet, LdmUNetConfig
 from mezzotint.networks.mmdit import MMDiT, MMDiTConfig
 from mezzotint.networks.t5 import T5Config, T5Encoder
 
@@ -90,6 +90,8 @@ def _unet(config: LdmUNetConfig, facts: Facts, shapes: Shapes) -> Config:
         # Stable Diffusion 2's attention overflows half precision otherwise
         "upcast_attention": config.context_width == 1024,
     }
+    if config.guided:
+        made["time_cond_proj_dim"] = GUIDANCE_WIDTH
     if config.heads:
         made["attention_head_dim"] = config.heads
     if config.vector_width:
@@ -225,41 +227,64 @@ def describe(network: nn.Module, facts: Facts, shapes: Shapes) -> Described:
 # --- the families -----------------------------------------------------------------------------
 
 _NONE = [None, None]
+_SAFE: Config = {
+    "safety_checker": _NONE,
+    "feature_extractor": _NONE,
+    "image_encoder": _NONE,
+    "requires_safety_checker": False,
+}
+_XL: Config = {
+    "feature_extractor": _NONE,
+    "image_encoder": _NONE,
+    "force_zeros_for_empty_prompt": True,
+}
 _PIPELINES: dict[str, Config] = {
-    "StableDiffusionPipeline": {
-        "safety_checker": _NONE,
-        "feature_extractor": _NONE,
-        "image_encoder": _NONE,
-        "requires_safety_checker": False,
+    "StableDiffusionPipeline": _SAFE,
+    "LatentConsistencyModelPipeline": _SAFE,
+    "StableDiffusionInpaintPipeline": _SAFE,
+    "StableDiffusionInstructPix2PixPipeline": _SAFE,
+    "StableDiffusionXLPipeline": _XL,
+    "StableDiffusionXLInpaintPipeline": _XL,
+    "StableDiffusionXLImg2ImgPipeline": {
+        **_XL,
+        "text_encoder": _NONE,
+        "tokenizer": _NONE,
+        "force_zeros_for_empty_prompt": False,
+        "requires_aesthetics_score": True,
     },
-    "StableDiffusionXLPipeline": {
-        "feature_extractor": _NONE,
-        "image_encoder": _NONE,
-        "force_zeros_for_empty_prompt": True,
-    },
+    "StableDiffusionXLInstructPix2PixPipeline": {"force_zeros_for_empty_prompt": True},
     "StableDiffusion3Pipeline": {
         "text_encoder_3": _NONE,  # where there is none
         "tokenizer_3": _NONE,
         "feature_extractor": _NONE,
         "image_encoder": _NONE,
     },
+    "StableDiffusionDepth2ImgPipeline": {"depth_estimator": _NONE, "feature_extractor": _NONE},
     "FluxPipeline": {"feature_extractor": _NONE, "image_encoder": _NONE},
+    "FluxKontextPipeline": {"feature_extractor": _NONE, "image_encoder": _NONE},
+    "FluxFillPipeline": {},
+    "FluxControlPipeline": {},
 }
 """What ``model_index.json`` says beside the parts."""
+
+
+_SCHEDULERS = {"lcm": "LCMScheduler", "euler_ancestral": "EulerAncestralDiscreteScheduler"}
+"""By our sampler, where a variant of few steps needs its own."""
 
 
 def _discrete(family: ldm.Family) -> Config:
     """The scheduler of a network that was trained on a table of noise levels."""
     zero = float(family.schedule.alphas_cumprod[-1]) == 0
+    from_noise = zero or family.defaults.spacing == "trailing"
     return {
-        "_class_name": "EulerDiscreteScheduler",
+        "_class_name": _SCHEDULERS.get(family.defaults.sampler, "EulerDiscreteScheduler"),
         "num_train_timesteps": family.schedule.knots,
         "beta_start": 0.00085,
         "beta_end": 0.012,
         "beta_schedule": "scaled_linear",
         "prediction_type": NAMES[family.prediction],
         "rescale_betas_zero_snr": zero,
-        "timestep_spacing": "trailing" if zero else "leading",  # from pure noise, or near it
+        "timestep_spacing": "trailing" if from_noise else "leading",  # from its end, or near it
         "steps_offset": 1,
     }
 

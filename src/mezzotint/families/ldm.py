@@ -29,6 +29,7 @@ from mezzotint.families.model import (
     WHOLE,
     Conditioner,
     Defaults,
+    Joined,
     Model,
     NetworkCall,
     Pieces,
@@ -64,7 +65,13 @@ class Family:
         that the network was trained on, and is told.
     scale: the code is multiplied by it before diffusion.
     framed: the vector tells the picture's size too (:func:`framing`), and an empty prompt is zeros.
+    scores: or it tells the size and how good the picture looks, from 0 to 10: by a prompt and by
+        a negative one; an empty prompt is what the encoder makes of it.
     file, folder: the layouts of a single file and of a folder of `diffusers`.
+    joining: the pictures that its U-Net is told of, if any (:mod:`mezzotint.families.joined`).
+    title: of a variant that has another family's tensors, as `checkpoints.marks` names it; no
+        checkpoint is taken for it that does not say so.
+    notes: see :class:`~mezzotint.families.model.Model`.
     """
 
     name: str
@@ -78,6 +85,10 @@ class Family:
     file: Layout
     folder: Layout
     framed: bool = False
+    scores: tuple[float, float] | None = None
+    joining: Joining | None = None
+    title: str = ""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -111,13 +122,19 @@ class ScaledCodec:
         return self.autoencoder.decode(x0 / self.scale + self.offset)
 
 
-def framing(size: Sequence[int]) -> Tensor:
+Joining = Callable[[ScaledCodec], Joined]
+"""Of a family: from the codec to the pictures that its network is told of."""
+
+
+def framing(size: Sequence[int], score: float | None = None) -> Tensor:
     """What SDXL is told of a picture's size: ``(1, 1536)`` (Podell et al. 2023, §2.2).
 
     Height and width that the picture had, where it was cropped (not at all), and that it has.
+
+    score: its refiner is told an aesthetic score instead of the last two: ``(1, 1280)``.
     """
-    height, width = size
-    numbers = torch.tensor([height, width, 0, 0, height, width], dtype=torch.float32)
+    last = size if score is None else [score]
+    numbers = torch.tensor([*size, 0, 0, *last], dtype=torch.float32)
     return embed_time(numbers, 256).flatten()[None]
 
 
@@ -181,12 +198,18 @@ def _call(network: LdmUNet) -> NetworkCall:
     """The U-Net behind the engine's one signature."""
 
     def call(x: Tensor, time: Tensor, conditioning: Conditioning, weaker: Weaker = WHOLE) -> Tensor:
+        guidance = None
+        if network.config.guided:  # the scale is the vector's last entry, and is not rounded
+            assert conditioning.vector is not None
+            vector, guidance = conditioning.vector[:, :-1], conditioning.vector[:, -1]
+            conditioning = conditioning._replace(vector=vector if vector.shape[1] else None)
         given, told = rounded(network, x, conditioning)
         assert told.context is not None
         if told.concat is not None:
             given = torch.cat([given, told.concat], dim=1)
         context, residuals = told.context.values, told.residuals
-        output = network(given, time, context, told.vector, residuals=residuals, **weaker._asdict())
+        perturb, skip = weaker
+        output = network(given, time, context, told.vector, residuals, (), perturb, skip, guidance)
         return output.to(x.dtype)
 
     return call
@@ -243,20 +266,27 @@ def build(family: Family) -> Model:
     encoders = {name: ClipText(text.encoder) for name, text in family.texts.items()}
     autoencoder = LdmAutoencoder(family.autoencoder)
     weighted = _weighted(family.texts, encoders, family.framed)
+    codec = ScaledCodec(autoencoder, family.scale)
     parts = {"network": network, **encoders, "autoencoder": autoencoder}
+    good, bad = family.scores or (None, None)
+    framed = family.framed or family.scores is not None
     return Model(
         name=family.name,
         network=network,
         call=_call(network),
         parameterization=Parameterization(ROWS[family.prediction], unit, family.schedule.index),
         schedule=family.schedule,
-        codec=ScaledCodec(autoencoder, family.scale),
+        codec=codec,
         conditioner=one_by_one(weighted),
         defaults=family.defaults,
         parts=parts,
-        framing=framing if family.framed else None,
+        framing=partial(framing, score=good) if framed else None,
+        framing_negative=None if bad is None else partial(framing, score=bad),
         weighted=weighted,
         targets=partial(targets, parts, family.file, family.folder),
+        joined=None if family.joining is None else family.joining(codec),
+        distilled=family.unet.guided,
+        notes=family.notes,
     )
 
 

@@ -81,6 +81,25 @@ class Ranker(NamedTuple):
     score: Callable[[Tensor, Conditioning], Tensor]
 
 
+@dataclass(frozen=True)
+class Joined:
+    """Pictures that a network is told of beside what it denoises.
+
+    tell: ``(picture (1, C, *spatial) in [−1, 1], mask (1, 1, *spatial))`` → the slots that they
+        fill, ``concat`` or ``tokens``.
+    masked: it is told the picture that is painted over, and where (the mask is 1); without any,
+        all of it is new.  Else it is told a reference, and everywhere the mask is 1.
+    optional: it does without a reference; free_size: which may have a size of its own.
+    guidance: the usual scale of a guidance by the reference; None: there is no such guidance.
+    """
+
+    tell: Callable[[Tensor, Tensor], Conditioning]
+    masked: bool = False
+    optional: bool = False
+    free_size: bool = False
+    guidance: float | None = None
+
+
 class NetworkCall(Protocol):
     """The network behind one signature."""
 
@@ -94,7 +113,8 @@ class Model:
     """A family's network, loaded, with its prediction row, schedule, codec and text side.
 
     parts: all its modules by name, to be filled, moved and freed.
-    framing: what it is told of the media's size, ``(1, K)``, joined to the vector of the prompt.
+    framing: what it is told of the media's size, ``(1, K)``, joined to the vector of the prompt;
+        framing_negative: to that of the negative prompt; None: the same.
     prior: a model that first makes an embedding of the same prompt; it is told to this one as
         the last entries of the vector, zeros where the prompt is empty.
     ranker: of a prior, how it chooses among several embeddings of a prompt; none makes one.
@@ -105,6 +125,7 @@ class Model:
     weighted: what it is told of one prompt with weights; None: its prompts are plain text.
     targets: the places of its weights by the names that adapters give them.
     notes: what a person should know of this checkpoint, a sentence each.
+    joined: the pictures that it is told of; None: it is told of none.
     """
 
     name: str
@@ -124,6 +145,8 @@ class Model:
     weighted: Callable[[Pieces], Conditioning] | None = None
     targets: Callable[[], Mapping[str, Target]] | None = None
     notes: tuple[str, ...] = ()
+    joined: Joined | None = None
+    framing_negative: Callable[[Sequence[int]], Tensor] | None = None
 
     def schedule_of(self, size: Sequence[int]) -> Schedule:
         """The schedule of media of a spatial size."""

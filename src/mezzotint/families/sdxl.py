@@ -1,4 +1,8 @@
-"""Stable Diffusion XL (Podell et al. 2023), base: two text encoders, told the picture's size."""
+"""Stable Diffusion XL (Podell et al. 2023): two text encoders, told the picture's size.
+
+Its refiner, trained on the last fifth of the noise levels, has the second encoder only and is told
+an aesthetic score.
+"""
 
 from __future__ import annotations
 
@@ -64,5 +68,43 @@ SDXL = replace(
             "text2": SD1.folder.tables["text"],
         },
         pipeline="StableDiffusionXLPipeline",
+    ),
+)
+
+_REFINING = LdmUNetConfig(
+    width=384,
+    depths=(0, 4, 4, 0),
+    middle_depth=4,
+    context_width=1280,
+    vector_width=1280 + 5 * 256,
+    heads=0,
+    head_width=64,
+)
+
+SDXL_REFINER = replace(
+    SDXL,
+    name="sdxl-refiner",
+    unet=_REFINING,
+    texts={"text2": SDXL.texts["text2"]},
+    framed=False,
+    scores=(6.0, 2.5),
+    file=replace(
+        SDXL.file,
+        kind="SDXL refiner checkpoint",
+        places={
+            "network": SDXL.file.places["network"],
+            "text2": "conditioner.embedders.0.model.",
+            "autoencoder": SDXL.file.places["autoencoder"],
+        },
+        tables={
+            **SDXL.file.tables,
+            "network": ldm_unet.original(_REFINING.depths, _REFINING.blocks, convolutions=False),
+        },
+    ),
+    folder=replace(
+        SDXL.folder,
+        kind="SDXL refiner U-Net (diffusers)",
+        places={part: place for part, place in SDXL.folder.places.items() if part != "text"},
+        pipeline="StableDiffusionXLImg2ImgPipeline",
     ),
 )

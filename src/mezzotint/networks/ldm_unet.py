@@ -48,6 +48,7 @@ class LdmUNetConfig:
     context_width: of the text's tokens
     vector_width: of pooled text, sizes and crops (SDXL), 0 for none
     heads: attention heads of every layer, or 0 and ``head_width`` says their width
+    guided: it is told a guidance scale, which it was distilled from (LCM)
     """
 
     in_channels: int = 4
@@ -61,6 +62,7 @@ class LdmUNetConfig:
     vector_width: int = 0
     heads: int = 8
     head_width: int = 0
+    guided: bool = False
 
     def __post_init__(self) -> None:
         if len(self.depths) != len(self.multipliers):
@@ -85,6 +87,19 @@ def embed_time(time: Tensor, width: int) -> Tensor:
     index = torch.arange(half, device=time.device, dtype=time.dtype)
     angle = time[:, None] * (index * (-math.log(10_000) / half)).exp()  # (B, half)
     return torch.cat((angle.cos(), angle.sin()), dim=1)
+
+
+GUIDANCE_WIDTH = 256
+
+
+def embed_guidance(scale: Tensor) -> Tensor:
+    """``(B,) -> (B, 256)``: sines, then cosines, of ``1000 (w − 1)`` at frequencies from 1 down to
+    1e-4, both visited (Luo et al. 2023, "LCM", §4.3, after Meng et al. 2023, §4)."""
+    half = GUIDANCE_WIDTH // 2
+    index = torch.arange(half, device=scale.device, dtype=torch.float32)
+    steps = (index * (-math.log(10_000) / (half - 1))).exp()
+    angle = 1000 * (scale.float() - 1)[:, None] * steps  # (B, half)
+    return torch.cat((angle.sin(), angle.cos()), dim=1)
 
 
 class Residual(nn.Module):
@@ -274,6 +289,9 @@ class LdmUNet(nn.Module):
             if config.vector_width
             else None
         )
+        self.guidance = (
+            nn.Linear(GUIDANCE_WIDTH, config.width, bias=False) if config.guided else None
+        )
         self.stem = nn.Conv2d(config.in_channels, config.width, 3, padding=1)
         levels = range(len(widths))
         self.down = nn.ModuleList(
@@ -310,6 +328,7 @@ class LdmUNet(nn.Module):
         banks: Sequence[Bank] = (),
         perturb: frozenset[int] = frozenset(),
         skip: frozenset[int] = frozenset(),
+        guidance: Tensor | None = None,
     ) -> Tensor:
         """Map ``x (B, in_channels, H, W)`` to ``(B, out_channels, H, W)``.
 
@@ -321,6 +340,7 @@ class LdmUNet(nn.Module):
             banks: further keys and values, for every cross-attention (Ye et al. 2023, §3.2).
             perturb: numbers of transformer layers whose pixels attend to themselves alone.
             skip: numbers of blocks whose transformer is left out.
+            guidance: ``(B,)``, a scale (8 is usual), needed where the network is told one.
 
         Raises:
             ValueError: an argument does not fit the configuration, or a number has no layer.
@@ -331,7 +351,7 @@ class LdmUNet(nn.Module):
         ):
             if not numbers <= known:
                 raise ValueError(f"{name} {sorted(numbers)} is out of range: give {sorted(known)}")
-        told = Told(self._embed(time, vector), context, banks, perturb, skip)
+        told = Told(self._embed(time, vector, guidance), context, banks, perturb, skip)
         x = self.stem(x.contiguous(memory_format=torch.channels_last))
         kept = [x]
         for level in self.down:
@@ -352,7 +372,7 @@ class LdmUNet(nn.Module):
                 x = level.upsample(F.interpolate(x, size=kept[-1].shape[2:]))  # type: ignore[operator]
         return self.head(F.silu(self.norm(x)))
 
-    def _embed(self, time: Tensor, vector: Tensor | None) -> Tensor:
+    def _embed(self, time: Tensor, vector: Tensor | None, guidance: Tensor | None) -> Tensor:
         """What is added in every residual block, ``(B, 4 width)``, after its activation."""
         if (vector is None) != (self.vector is None):
             raise ValueError(
@@ -360,6 +380,12 @@ class LdmUNet(nn.Module):
                 f"of width {self.config.vector_width}"
             )
         embedding = embed_time(time, self.config.width).to(self.stem.weight.dtype)
+        if (guidance is None) != (self.guidance is None):
+            raise ValueError(
+                f"this U-Net is told {'no' if self.guidance is None else 'a'} guidance scale"
+            )
+        if self.guidance is not None and guidance is not None:
+            embedding = embedding + self.guidance(embed_guidance(guidance).to(embedding.dtype))
         embedding = self.time(embedding)
         if self.vector is not None:
             embedding = embedding + self.vector(vector)

@@ -73,6 +73,7 @@ def original(depths: Sequence[int], blocks: int, convolutions: bool) -> Table:
     """
     table: dict[str, str | Part | None] = {
         "time_embed.{n}.{p}": "time.{n}.{p}",
+        "time_embed.cond_proj.{p}": "guidance.{p}",
         "label_emb.0.{n}.{p}": "vector.{n}.{p}",
         "input_blocks.0.0.{p}": "stem.{p}",
         "out.0.{p}": "norm.{p}",
@@ -111,6 +112,7 @@ def diffusers(convolutions: bool) -> Table:
     table: dict[str, str | Part | None] = {
         "time_embedding.linear_1.{p}": "time.0.{p}",
         "time_embedding.linear_2.{p}": "time.2.{p}",
+        "time_embedding.cond_proj.{p}": "guidance.{p}",
         "add_embedding.linear_1.{p}": "vector.0.{p}",
         "add_embedding.linear_2.{p}": "vector.2.{p}",
         "conv_in.{p}": "stem.{p}",
