@@ -56,6 +56,19 @@ _PLAIN: dict[str, torch.dtype] = {
     "I32": torch.int32,
     "I64": torch.int64,
 }
+# where in a block the scales are, float16: all else in it is whole numbers
+_SCALES: dict[str, slice] = {
+    "Q4_0": slice(0, 2),
+    "Q4_1": slice(0, 4),
+    "Q5_0": slice(0, 2),
+    "Q5_1": slice(0, 4),
+    "Q8_0": slice(0, 2),
+    "Q2_K": slice(80, 84),
+    "Q3_K": slice(108, 110),
+    "Q4_K": slice(0, 4),
+    "Q5_K": slice(0, 4),
+    "Q6_K": slice(208, 210),
+}
 # number in the file: how a value of metadata is packed
 _SCALARS = {
     0: "B",
@@ -115,6 +128,12 @@ class Packed:
             ) from None
         numbers = dequantize(self.data.numpy(), GGMLQuantizationType[self.kind])
         return torch.from_numpy(numbers).reshape(self.shape).to(dtype)
+
+    def finite(self) -> bool:
+        """Whether all of its numbers are finite, told by the scales of its blocks alone."""
+        width = next(width for kind, _, width in _TYPES.values() if kind == self.kind)
+        scales = self.data.view(-1, width)[:, _SCALES[self.kind]].contiguous().view(torch.float16)
+        return bool(torch.isfinite(scales).all())
 
 
 class _Cursor:

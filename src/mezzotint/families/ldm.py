@@ -14,6 +14,7 @@ from torch import Tensor
 from mezzotint.checkpoints.files import CheckpointError, build_unfilled, load_into
 from mezzotint.checkpoints.layout import Layout, read_parts
 from mezzotint.checkpoints.limits import shown
+from mezzotint.checkpoints.packed import finite, keep_packed, not_finite
 from mezzotint.diffusion.guidance import cat_conditioning
 from mezzotint.diffusion.level import Conditioning, Tokens
 from mezzotint.diffusion.prediction import ROWS, Parameterization, unit
@@ -303,14 +304,22 @@ def fill(
 ) -> Model:
     """The model with the weights of a checkpoint, in a precision; its autoencoder in float32.
 
+    Quantized matrices stay packed (:mod:`mezzotint.checkpoints.packed`).
+
     Raises:
         CheckpointError: as :func:`load`.
     """
     wanted = {name: part.state_dict() for name, part in model.parts.items()}
     for name, state in read_parts(path, file, folder, wanted).items():
         own = torch.float32 if name == "autoencoder" else kind
-        weights = {key: _regular(tensor.to(own)) for key, tensor in state.items()}
-        load_into(model.parts[name], weights, f"{path}: {name}", assign=True)
+        where = f"{path}: {name}"
+        plain = keep_packed(model.parts[name], state, own, _regular, where)
+        weights: dict[str, Tensor] = {}
+        for key, tensor in plain.items():
+            if not finite(cast := tensor.to(own)):
+                raise CheckpointError(not_finite(where, key))
+            weights[key] = _regular(cast)
+        load_into(model.parts[name], weights, where, assign=True)
         model.parts[name].eval().requires_grad_(False)
     return model
 
@@ -319,6 +328,7 @@ def load(family: Family, path: str | os.PathLike[str], kind: torch.dtype = torch
     """A model from a checkpoint of its family, a file or a folder, in a precision.
 
     Raises:
-        CheckpointError: it is damaged, or a tensor is missing, unknown or of another shape.
+        CheckpointError: it is damaged, or a tensor is missing, unknown, of another shape or has
+            numbers that are not finite.
     """
     return fill(build_unfilled(lambda: build(family)), path, family.file, family.folder, kind)
