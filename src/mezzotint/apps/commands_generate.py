@@ -17,7 +17,7 @@ from torch import Tensor
 
 import mezzotint
 from mezzotint.apps.errors import UsageError
-from mezzotint.apps.named import Adapters, decided
+from mezzotint.apps.named import Adapters, Given, decided
 from mezzotint.apps.output import Output, prepare
 from mezzotint.apps.preview import Watch
 from mezzotint.diffusion import samplers, spacings
@@ -61,6 +61,8 @@ def _check_options(args: argparse.Namespace) -> None:
     for name in ("perturb", "skip"):
         if getattr(args, f"{name}_scale") is not None and not getattr(args, name):
             raise UsageError(f"--{name}-scale needs --{name}: name what is weakened")
+    if args.lora_blocks and not args.lora:
+        raise UsageError("--lora-blocks needs --lora: name the adapter that it is for")
     if args.sampler is not None:
         samplers.find(args.sampler)
     if args.spacing is not None:
@@ -168,7 +170,7 @@ def parameters(args: argparse.Namespace, model: Model, request: Request, picture
         "prompt": request.prompt,
         "template": args.prompt if args.prompt != request.prompt else None,
         "negative": request.negative or None,
-        "adapters": [f"{worn.name}:{worn.strength:g}" for worn in request.adapters] or None,
+        "adapters": [str(worn) for worn in request.adapters] or None,
         "precision": str(working(model.network)).removeprefix("torch."),
         "partial": args.allow_partial or None,
         "seed": request.seeds[0],
@@ -232,7 +234,8 @@ def run(args: argparse.Namespace) -> int:
     for note in model.notes:
         _note(args, f"{args.model}: {note}")
     request = _request(args, model)
-    adapters = Adapters(model, args.lora, args.lora_dir, args.allow_partial)
+    given = [Given(path, strength, rules + args.lora_blocks) for path, strength, rules in args.lora]
+    adapters = Adapters(model, given, args.lora_dir, args.allow_partial)
     told: tuple[str, ...] = ()
     began = time.monotonic()
     made: list[Image.Image] = []

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mezzotint.adapters.lora import attached
+from mezzotint.adapters.strengths import by_blocks
 from mezzotint.diffusion import guidance, samplers, spacings
 from mezzotint.diffusion.level import Conditioning, Denoiser, Level, Tokens
 from mezzotint.diffusion.noise import batch, stream
@@ -345,7 +346,11 @@ def generate(model: Model, request: Request, listener: Listener | None = None) -
     """
     if model.weighted is not None:
         _check_adapters(request)
-    worn = [(adapter.fitted, adapter.strength) for adapter in request.adapters]
+    worn = [
+        group
+        for adapter in request.adapters
+        for group in by_blocks(adapter.fitted, adapter.strength, adapter.rules)
+    ]
     with torch.inference_mode(), attached(model.parts, worn):
         planned = plan(model, request)
         results = []
