@@ -15,7 +15,8 @@ from mezzotint.checkpoints.files import CheckpointError, looks_like, read_start
 from mezzotint.checkpoints.gguf import MAGIC
 from mezzotint.checkpoints.limits import parse, shown
 from mezzotint.checkpoints.pickles import is_pickle
-from mezzotint.checkpoints.signatures import ARCHITECTURES, PARTS, RANKS, SIGNATURES, Signature
+from mezzotint.checkpoints.signature import Signature
+from mezzotint.checkpoints.signatures import ARCHITECTURES, PARTS, RANKS, SIGNATURES
 from mezzotint.checkpoints.source import MODEL_INDEX, Folder, Listing, describe, open_folder
 
 Confidence = Literal["certain", "likely", "doubtful", "unknown"]
