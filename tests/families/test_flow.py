@@ -24,6 +24,7 @@ from transformers import (
 )
 from transformers import T5Config as TheirT5Config
 
+import measured
 from mezzotint.apps.cli import main
 from mezzotint.checkpoints.files import CheckpointError, save
 from mezzotint.checkpoints.keys import to_ours, to_theirs
@@ -107,9 +108,10 @@ def assert_same_picture(
     found = generate(ours, request(negative=negative, steps=steps, guidance=Guidance(scale)))[0]
     assert found.shape == (3, *SIZE)
     assert float(found.std()) > 0.01
-    assert float((found / 2 + 0.5 - expected).abs().max()) < 1e-3
+    measured.close(found / 2 + 0.5, expected, 1e-3)
 
 
+@pytest.mark.parity("text to image", "diffusers folder")
 @pytest.mark.parametrize("steps", [1, 4, 20])
 @pytest.mark.parametrize("scale", [1.0, 5.0])
 def test_from_prompt_to_picture(
@@ -119,6 +121,7 @@ def test_from_prompt_to_picture(
     assert_same_picture(theirs, ours, steps, scale, negative)
 
 
+@pytest.mark.parity("text to image, other shifts of the flow", "diffusers folder")
 @pytest.mark.parametrize(
     ("kin", "flow"),
     [
@@ -152,6 +155,7 @@ def test_the_command_says_what_a_checkpoint_lacks(
     assert "there is no T5 text encoder in this checkpoint" in capsys.readouterr().err
 
 
+@pytest.mark.parity("text to image without T5", "diffusers folder", family="sd3")
 def test_without_t5_zeros_stand_for_it_and_the_model_says_so(tmp_path: Path) -> None:
     theirs = stable_diffusion_3(t5=False)
     theirs.set_progress_bar_config(disable=True)
@@ -177,6 +181,7 @@ def test_a_t5_that_is_named_must_be_there(tmp_path: Path) -> None:
         load(small_flow("sd3"), tmp_path)
 
 
+@pytest.mark.parity("text to image", "single file")
 def test_models_are_known_by_their_path(
     name: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -187,7 +192,7 @@ def test_models_are_known_by_their_path(
     models = [catalogue.load(str(path), "cpu") for path in (folder, file)]
     assert [model.name for model in models] == [name, name]
     pictures = [generate(model, request(steps=2))[0] for model in models]
-    assert torch.equal(*pictures)
+    measured.same(*pictures)
 
 
 def test_a_seed_never_knows_its_batch(ours: Model) -> None:

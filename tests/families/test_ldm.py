@@ -14,6 +14,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
+import measured
 from mezzotint.checkpoints import marks
 from mezzotint.checkpoints.files import CheckpointError, save
 from mezzotint.checkpoints.keys import to_ours, to_theirs
@@ -93,7 +94,7 @@ def assert_same_picture(
     )
     found = generate(ours, request)[0]
     assert found.shape == (3, 64, 64)
-    assert float((found / 2 + 0.5 - expected).abs().max()) < 1e-3
+    measured.close(found / 2 + 0.5, expected, 1e-3)
 
 
 @pytest.mark.parametrize(
@@ -159,6 +160,7 @@ def test_true_sizes(family: Family, unet: dict[str, Any], text: dict[str, Any]) 
         assert {n: t.shape for n, t in found.items()} == {n: t.shape for n, t in wanted.items()}
 
 
+@pytest.mark.parity("text to image", "diffusers folder")
 @pytest.mark.parametrize("steps", [1, 4])
 @pytest.mark.parametrize(("scale", "negative"), [(1.0, ""), (7.5, "blue"), (7.5, "")])
 def test_from_prompt_to_picture(
@@ -167,6 +169,7 @@ def test_from_prompt_to_picture(
     assert_same_picture(theirs, load(small(name), folder), steps, scale, negative)
 
 
+@pytest.mark.parity("text to image, v and x0 predictions", "diffusers folder", family="sd1")
 @pytest.mark.parametrize(
     "noise",
     [
@@ -259,6 +262,7 @@ def test_where_two_families_fit_one_is_asked_for(tmp_path: Path) -> None:
         catalogue.family_of(tmp_path / "folder", describe(part))
 
 
+@pytest.mark.parity("text to image, v and x0 predictions", "single file", family="sdxl")
 @pytest.mark.parametrize("zero", [False, True])
 def test_a_marked_file_is_sampled_as_it_says(zero: bool, tmp_path: Path) -> None:
     """SDXL with v prediction, as its single files tell it, equal to `diffusers`."""
@@ -298,12 +302,32 @@ def test_modelspec_tells_sd2s_releases_apart(said: str, expected: Family, tmp_pa
     assert catalogue.family_of(path, describe(path)) == expected
 
 
+@pytest.mark.parity("text to image", "single file")
 def test_a_file_and_a_folder_make_the_same_picture(name: str, folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     save(path, in_one_file(small(name), folder), {})
     request = Request("a fox", (1,), size=(64, 64), steps=2)
     pictures = [generate(load(small(name), place), request)[0] for place in (folder, path)]
-    assert torch.equal(*pictures)
+    measured.same(*pictures)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1e9])
+def test_weights_that_are_not_finite_are_refused(value: float, tmp_path: Path) -> None:
+    """Also those that are not in the precision that was asked for."""
+    stable_diffusion().save_pretrained(tmp_path / "folder")
+    state = in_one_file(small("sd1"), tmp_path / "folder")
+    key = "model.diffusion_model.out.2.weight"
+    state[key] = state[key].clone()
+    state[key][1, 2, 0, 1] = value
+    path = tmp_path / "model.safetensors"
+    save(path, state, {})
+    with pytest.raises(CheckpointError, match="tensor 'head.weight' has numbers that are not"):
+        load(small("sd1"), path, torch.float16)
+    if value == 1e9:
+        load(small("sd1"), path)
+        return
+    with pytest.raises(CheckpointError, match=r"model.safetensors: network: tensor 'head.weight'"):
+        load(small("sd1"), path)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import difflib
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from mezzotint.adapters.deltas import KINDS, Delta
 from mezzotint.checkpoints.files import CheckpointError
 from mezzotint.checkpoints.keys import Part, Reader, Table, to_theirs
+from mezzotint.checkpoints.packed import PackedLinear
 
 _HADA = {f".hada_{name}": ("loha", name) for name in ("w1_a", "w1_b", "w2_a", "w2_b", "t1", "t2")}
 _LOKR = {
@@ -199,7 +201,7 @@ def attached(
     """The networks with adapters, each at its strength; afterwards every weight is what it was.
 
     The weights themselves are set aside and put back, so they are the same bits whatever the
-    adapters did.
+    adapters did.  A packed weight is not touched: the deltas are added each time it is unpacked.
 
     Raises:
         DeltaError: a delta does not fit its weight; nothing is attached then.
@@ -208,15 +210,20 @@ def attached(
     for fitted, strength in adapters:
         for (network, part), delta in fitted:
             wanted.setdefault((network, part.name), []).append((part, delta, strength))
-    aside: list[tuple[nn.Module, str, nn.Parameter]] = []
+    aside: list[tuple[nn.Module, str, object]] = []
     with torch.no_grad():
-        made: list[tuple[nn.Module, str, nn.Parameter, nn.Parameter]] = []
+        made: list[tuple[nn.Module, str, object, object]] = []
         for (network, name), rows in wanted.items():
             path, _, leaf = name.rpartition(".")
             module = networks[network].get_submodule(path)
-            old = module.get_parameter(leaf)
-            new = nn.Parameter(changed(old, rows), requires_grad=False)
-            made.append((module, leaf, old, new))
+            if isinstance(module, PackedLinear):
+                change = partial(changed, wanted=rows)
+                change(module.own)  # does it fit?
+                made.append((module, "change", module.change, change))
+            else:
+                old = module.get_parameter(leaf)
+                new = nn.Parameter(changed(old, rows), requires_grad=False)
+                made.append((module, leaf, old, new))
     try:
         for module, leaf, old, new in made:
             aside.append((module, leaf, old))

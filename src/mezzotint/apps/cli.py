@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import mezzotint
+from mezzotint.adapters.strengths import Rule, StrengthError, read_rule
 from mezzotint.apps.errors import UsageError, one_line, suggestion
 
 _EXAMPLES = """examples:
@@ -105,13 +106,25 @@ def _numbers(text: str) -> frozenset[int]:
     return frozenset(map(int, parts))
 
 
-def _lora(text: str) -> tuple[Path, float]:
-    """``FILE`` or ``FILE:STRENGTH``."""
+def _blocks(text: str) -> tuple[Rule, ...]:
+    """``PATTERN=STRENGTH,…``."""
+    try:
+        return tuple(read_rule(part) for part in text.split(","))
+    except StrengthError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _lora(text: str) -> tuple[Path, float, tuple[Rule, ...]]:
+    """``FILE``, ``FILE:STRENGTH`` or ``FILE:STRENGTH:PATTERN=STRENGTH…``."""
+    rules: tuple[Rule, ...] = ()
+    while not Path(text).exists() and "=" in text.rpartition(":")[2]:
+        text, _, rule = text.rpartition(":")
+        rules = (*_blocks(rule), *rules)
     name, colon, strength = text.rpartition(":")
     try:
-        return (Path(name), float(strength)) if colon else (Path(text), 1.0)
+        return (Path(name), float(strength), rules) if colon else (Path(text), 1.0, rules)
     except ValueError:
-        return Path(text), 1.0  # a colon of the file's name
+        return Path(text), 1.0, rules  # a colon of the file's name
 
 
 VARIES = {"subtle": 0.1, "strong": 0.4}
@@ -166,6 +179,7 @@ def _generate_parser(parser: argparse.ArgumentParser) -> None:
     add("--family", metavar="NAME", help="what a checkpoint is, where its file cannot say")
     add("--negative", default="", metavar="TEXT", help="what to keep away from")
     add("--lora", type=_lora, action="append", default=[], metavar="FILE[:S]", help="an adapter")
+    add("--lora-blocks", type=_blocks, default=(), metavar="PATTERN=S,…", help="docs/adapters.md")
     add("--lora-dir", type=Path, default=Path("loras"), metavar="DIR", help="of <lora:name:0.8>")
     add("--allow-partial", action="store_true", help="leave out what of an adapter has no place")
     add("--wildcards", type=Path, default=Path("wildcards"), metavar="DIR", help="of __name__")

@@ -17,7 +17,7 @@ from torch import Tensor
 
 import mezzotint
 from mezzotint.apps.errors import UsageError
-from mezzotint.apps.named import Adapters, decided
+from mezzotint.apps.named import Adapters, Given, decided
 from mezzotint.apps.output import Output, prepare
 from mezzotint.apps.preview import Watch
 from mezzotint.diffusion import samplers, spacings
@@ -87,6 +87,8 @@ def _check_options(args: argparse.Namespace) -> None:
         raise UsageError("--enlarge-strength and --enlarge-latent need --enlarge: say how far")
     if args.refiner_from is not None and args.refiner is None:
         raise UsageError("--refiner-from needs --refiner: name the model that goes on from there")
+    if args.lora_blocks and not args.lora:
+        raise UsageError("--lora-blocks needs --lora: name the adapter that it is for")
     if args.sampler is not None:
         samplers.find(args.sampler)
     if args.spacing is not None:
@@ -246,7 +248,7 @@ def parameters(args: argparse.Namespace, model: Model, request: Request, picture
         "prompt": request.prompt,
         "template": args.prompt if args.prompt != request.prompt else None,
         "negative": request.negative or None,
-        "adapters": [f"{worn.name}:{worn.strength:g}" for worn in request.adapters] or None,
+        "adapters": [str(worn) for worn in request.adapters] or None,
         "precision": str(working(model.network)).removeprefix("torch."),
         "partial": args.allow_partial or None,
         "seed": request.seeds[0],
@@ -318,7 +320,8 @@ def run(args: argparse.Namespace) -> int:
     for note in model.notes:
         _note(args, f"{args.model}: {note}")
     request = _request(args, model)
-    adapters = Adapters(model, args.lora, args.lora_dir, args.allow_partial)
+    given = [Given(path, strength, rules + args.lora_blocks) for path, strength, rules in args.lora]
+    adapters = Adapters(model, given, args.lora_dir, args.allow_partial)
     told: tuple[str, ...] = ()
     began = time.monotonic()
     made: list[Image.Image] = []

@@ -5,7 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+from mezzotint.adapters.strengths import Rule
 from mezzotint.apps.errors import UsageError
 from mezzotint.engine import prompts
 from mezzotint.engine.attach import Adapter, open_adapter
@@ -32,12 +34,18 @@ def decided(prompt: str, seed: int, folder: Path) -> str:
     return prompts.choose(prompt, seed, lines)
 
 
+class Given(NamedTuple):
+    """An adapter's file, how strongly it acts, and how strongly on some blocks."""
+
+    path: Path
+    strength: float
+    rules: tuple[Rule, ...] = ()
+
+
 class Adapters:
     """The adapters of a run: files given by name, and a folder of more; each read once."""
 
-    def __init__(
-        self, model: Model, given: Sequence[tuple[Path, float]], folder: Path, partial: bool
-    ) -> None:
+    def __init__(self, model: Model, given: Sequence[Given], folder: Path, partial: bool) -> None:
         self._model, self._given, self._folder, self._partial = model, given, folder, partial
         self._read: dict[Path, Adapter] = {}
 
@@ -47,14 +55,15 @@ class Adapters:
         Raises:
             UsageError: there is no such file; CheckpointError: it does not fit the model.
         """
-        found = [Attached(path.stem, self._open(path).fitted, s) for path, s in self._given]
+        found = [Attached(g.path.stem, self._open(g.path).fitted, *g[1:]) for g in self._given]
         if self._model.weighted is None:
             return tuple(found)
         for wanted in prompts.read(prompt).adapters:
             if wanted.kind not in _KINDS:
                 raise UsageError(f"unknown <{wanted.kind}:…>: write <lora:{wanted.name}>")
             path = self._find(wanted.name)
-            found.append(Attached(wanted.name, self._open(path).fitted, wanted.strength))
+            fitted = self._open(path).fitted
+            found.append(Attached(wanted.name, fitted, wanted.strength, wanted.rules))
         return tuple(found)
 
     def left_out(self) -> tuple[str, ...]:
@@ -72,7 +81,7 @@ class Adapters:
 
     def _find(self, name: str) -> Path:
         """The file of a name: one that was given, else in the folder."""
-        given = [path for path, _ in self._given if path.stem == name]
+        given = [path for path, *_ in self._given if path.stem == name]
         for path in (*given, *(self._folder / f"{name}{suffix}" for suffix in _SUFFIXES)):
             if path.is_file():
                 return path

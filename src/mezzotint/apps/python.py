@@ -8,7 +8,8 @@ from pathlib import Path
 
 from PIL.Image import Image
 
-from mezzotint.apps.named import Adapters, decided
+from mezzotint.adapters.strengths import Rule
+from mezzotint.apps.named import Adapters, Given, decided
 from mezzotint.engine.generate import Listener, generate
 from mezzotint.engine.request import Guidance, Request
 from mezzotint.families.catalogue import load
@@ -40,6 +41,7 @@ class Maker:
         seed: int = 0,
         negative: str = "",
         loras: Mapping[str, float] | None = None,
+        lora_blocks: Mapping[str, float] | None = None,
         size: tuple[int, int] | None = None,
         steps: int | None = None,
         guidance: float | None = None,
@@ -51,12 +53,14 @@ class Maker:
 
         Args:
             loras: adapters' files with their strengths.
+            lora_blocks: other strengths of some blocks (:mod:`mezzotint.adapters.strengths`).
             size: ``(height, width)``; None values take the model's defaults.
         Raises:
             RequestError: the request is impossible for this model.
             CheckpointError: an adapter does not fit this model.
         """
-        given = [(Path(name), strength) for name, strength in (loras or {}).items()]
+        rules = tuple(Rule(*row) for row in (lora_blocks or {}).items())
+        given = [Given(Path(name), strength, rules) for name, strength in (loras or {}).items()]
         prompt = decided(prompt, seed, Path("wildcards"))
         request = Request(
             prompt=prompt,

@@ -22,11 +22,12 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from mezzotint.checkpoints.limits import MAX_TENSORS, name_error, parse, shown
 from mezzotint.files import atomic_write
 
 M = TypeVar("M")
 
-_MAX_HEADER = 100_000_000  # bytes; the format's own limit
+_MAX_HEADER = 16 << 20  # bytes; honest ones have 1 MB, with a trainer's metadata a few
 _MAX_DIMS = 64  # torch's own limit
 
 # name in the header: bits of an element, the type in torch (None: torch has none)
@@ -189,27 +190,17 @@ def read_header(path: str | os.PathLike[str]) -> Header:
     return Header(tensors, metadata, size)
 
 
-def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """A JSON object; a key that comes twice would silently hide a tensor."""
-    found: dict[str, object] = {}
-    for key, value in pairs:
-        if key in found:
-            raise ValueError(f"the name {key!r} comes twice")
-        found[key] = value
-    return found
-
-
 def _parse(path: Path, raw: bytes) -> tuple[dict[str, Entry], dict[str, str]]:
     try:
-        document = json.loads(raw, object_pairs_hook=unique)
-    except (ValueError, RecursionError) as error:
+        document = parse(raw)
+    except ValueError as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"{path}: its header is not valid JSON: {reason}") from None
-    if not isinstance(document, dict):
-        raise CheckpointError(f"{path}: its header is not a JSON object")
     metadata = document.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise CheckpointError(f"{path}: its metadata is not a table of text")
+    if len(document) > MAX_TENSORS:
+        raise CheckpointError(f"{path}: {len(document)} tensors are more than {MAX_TENSORS}")
     entries = {name: _entry(path, name, value) for name, value in document.items()}
     return dict(sorted(entries.items(), key=lambda item: (item[1].start, item[1].end))), metadata
 
@@ -219,10 +210,17 @@ def natural(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
 
 
+def possible(shape: object) -> bool:
+    """Whether a value is a list of sizes of which torch can make a tensor, even an empty one."""
+    if not isinstance(shape, list | tuple) or len(shape) > _MAX_DIMS:
+        return False
+    return all(map(natural, shape)) and math.prod(n for n in shape if n) < 2**60
+
+
 def _entry(path: Path, name: str, value: object) -> Entry:
     """One tensor's description, checked: known dtype, and a byte range that fits its shape."""
-    if not name.isprintable():  # it will stand in messages
-        raise CheckpointError(f"{path}: the tensor name {name!r} has control characters")
+    if (problem := name_error(name)) is not None:
+        raise CheckpointError(f"{path}: {problem}")
     if not isinstance(value, dict) or set(value) != {"dtype", "shape", "data_offsets"}:
         raise CheckpointError(
             f"{path}: tensor {name!r} needs exactly dtype, shape and data_offsets in the header"
@@ -230,9 +228,10 @@ def _entry(path: Path, name: str, value: object) -> Entry:
     dtype, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
     if not isinstance(dtype, str) or dtype not in _DTYPES:
         raise CheckpointError(
-            f"{path}: tensor {name!r} has the unknown type {dtype!r}{nearest(str(dtype), _DTYPES)}"
+            f"{path}: tensor {name!r} has the unknown type {shown(dtype)}"
+            f"{nearest(shown(dtype), _DTYPES)}"
         )
-    if not isinstance(shape, list) or len(shape) > _MAX_DIMS or not all(map(natural, shape)):
+    if not possible(shape):
         raise CheckpointError(f"{path}: tensor {name!r} has an impossible shape")
     if (
         not isinstance(offsets, list)

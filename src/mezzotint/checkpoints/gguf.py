@@ -16,10 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mezzotint.checkpoints.files import CheckpointError, natural, read_start
+from mezzotint.checkpoints.files import CheckpointError, possible, read_start
+from mezzotint.checkpoints.limits import MAX_TENSORS, name_error, shown
 
 MAGIC = b"GGUF"
-_MAX_DIMS, _MAX_TEXT, _MAX_ARRAY = 4, 1 << 20, 1 << 24
+_MAX_DIMS, _MAX_TEXT, _MAX_ARRAY = 4, 1 << 20, 1 << 20
+_MAX_FIELDS, _MAX_TEXTS = 65_536, 16 << 20  # number of them; bytes of all their texts
+_KEPT = 64  # values of an array that is kept
 _SHAPE = "comfy.gguf.orig_shape."  # where a tensor's own shape stands if it was folded to be packed
 
 # number in the file: name, elements of a block, bytes of a block
@@ -52,6 +55,19 @@ _PLAIN: dict[str, torch.dtype] = {
     "I16": torch.int16,
     "I32": torch.int32,
     "I64": torch.int64,
+}
+# where in a block the scales are, float16: all else in it is whole numbers
+_SCALES: dict[str, slice] = {
+    "Q4_0": slice(0, 2),
+    "Q4_1": slice(0, 4),
+    "Q5_0": slice(0, 2),
+    "Q5_1": slice(0, 4),
+    "Q8_0": slice(0, 2),
+    "Q2_K": slice(80, 84),
+    "Q3_K": slice(108, 110),
+    "Q4_K": slice(0, 4),
+    "Q5_K": slice(0, 4),
+    "Q6_K": slice(208, 210),
 }
 # number in the file: how a value of metadata is packed
 _SCALARS = {
@@ -113,6 +129,12 @@ class Packed:
         numbers = dequantize(self.data.numpy(), GGMLQuantizationType[self.kind])
         return torch.from_numpy(numbers).reshape(self.shape).to(dtype)
 
+    def finite(self) -> bool:
+        """Whether all of its numbers are finite, told by the scales of its blocks alone."""
+        width = next(width for kind, _, width in _TYPES.values() if kind == self.kind)
+        scales = self.data.view(-1, width)[:, _SCALES[self.kind]].contiguous().view(torch.float16)
+        return bool(torch.isfinite(scales).all())
+
 
 class _Cursor:
     """Reads numbers one after the other, never past the end of the file."""
@@ -121,6 +143,7 @@ class _Cursor:
         self.path = path
         self.file = path.open("rb")
         self.size = os.fstat(self.file.fileno()).st_size
+        self.letters = 0  # of all texts so far
 
     def take(self, count: int) -> bytes:
         found = self.file.read(count) if count <= self.size else b""
@@ -133,9 +156,14 @@ class _Cursor:
 
     def text(self) -> str:
         length = self.number("Q")
-        if length > _MAX_TEXT:
+        self.letters += length
+        if length > _MAX_TEXT or self.letters > _MAX_TEXTS:
             raise CheckpointError(f"{self.path}: claims a text of {length} bytes: it is damaged")
         return self.take(length).decode("utf-8", "replace")
+
+    def skip(self, count: int) -> None:
+        """Pass over bytes; beyond the end, the next number is missing."""
+        self.file.seek(min(count, self.size), os.SEEK_CUR)
 
     def left(self) -> int:
         return self.size - self.file.tell()
@@ -153,16 +181,22 @@ def _value(cursor: _Cursor, kind: int) -> Any:
     least = 8 if inner == _STRING else struct.calcsize(_SCALARS.get(inner, "B"))
     if inner == _ARRAY or count * least > cursor.left() or count > _MAX_ARRAY:
         raise CheckpointError(f"{cursor.path}: claims an array of {count} values: it is damaged")
+    if inner not in _SCALARS and inner != _STRING:
+        raise CheckpointError(f"{cursor.path}: an array of the unknown type {inner}: it is damaged")
+    if count <= _KEPT:
+        return [_value(cursor, inner) for _ in range(count)]
     if inner in _SCALARS:
-        code = _SCALARS[inner]
-        return list(struct.unpack(f"<{count}{code}", cursor.take(count * struct.calcsize(code))))
-    return [_value(cursor, inner) for _ in range(count)]
+        cursor.skip(count * least)
+    else:
+        for _ in range(count):
+            cursor.skip(cursor.number("Q"))
+    return f"{count} values"
 
 
 def _entry(cursor: _Cursor) -> tuple[str, tuple[int, ...], int, int]:
     name, dims = cursor.text(), cursor.number("I")
-    if not name.isprintable():
-        raise CheckpointError(f"{cursor.path}: the tensor name {name!r} has control characters")
+    if (problem := name_error(name)) is not None:
+        raise CheckpointError(f"{cursor.path}: {problem}")
     if dims > _MAX_DIMS:
         raise CheckpointError(
             f"{cursor.path}: tensor {name!r} has {dims} dimensions: it is damaged"
@@ -193,16 +227,22 @@ def read_gguf_header(path: str | os.PathLike[str]) -> GgufHeader:
         if version not in (2, 3):
             raise CheckpointError(f"{path}: GGUF version {version} is not known here, only 2 and 3")
         tensors, fields = cursor.number("Q"), cursor.number("Q")
-        if 24 * tensors > cursor.left() or 12 * fields > cursor.left():
+        if 24 * tensors > cursor.left() or tensors > MAX_TENSORS:
             raise CheckpointError(f"{path}: claims {tensors} tensors: it is cut short or damaged")
+        if 12 * fields > cursor.left() or fields > _MAX_FIELDS:
+            raise CheckpointError(f"{path}: claims {fields} fields: it is cut short or damaged")
         metadata: dict[str, Any] = {}
         for _ in range(fields):
             key = cursor.text()
+            if key in metadata:
+                raise CheckpointError(f"{path}: the field {shown(key)} comes twice")
             metadata[key] = _value(cursor, cursor.number("I"))
         rows = [_entry(cursor) for _ in range(tensors)]
         unit = metadata.get("general.alignment", 32)
         if not isinstance(unit, int) or unit < 8 or unit & (unit - 1):
-            raise CheckpointError(f"{path}: its alignment {unit!r} is no power of two from 8 on")
+            raise CheckpointError(
+                f"{path}: its alignment {shown(unit)} is no power of two from 8 on"
+            )
         first = -(-cursor.file.tell() // unit) * unit
         if crooked := next((name for name, _, _, offset in rows if offset % unit), None):
             raise CheckpointError(
@@ -222,13 +262,15 @@ def _entries(
     found: dict[str, Entry] = {}
     for name, shape, number, offset in rows:
         kind, elements, width = _TYPES[number]
+        if not possible(shape):
+            raise CheckpointError(f"{path}: tensor {name!r} has an impossible shape")
         count = math.prod(shape)
         if count % elements or (shape and shape[-1] % elements):
             raise CheckpointError(f"{path}: tensor {name!r} of shape {shape} cannot be {kind}")
         if name in found:
             raise CheckpointError(f"{path}: the name {name!r} comes twice")
         own = metadata.get(_SHAPE + name)
-        if isinstance(own, list) and all(map(natural, own)) and math.prod(own) == count:
+        if isinstance(own, list) and possible(own) and math.prod(own) == count:
             shape = tuple(own)
         found[name] = Entry(kind, shape, first + offset, count // elements * width)
     reached, before = first, ""

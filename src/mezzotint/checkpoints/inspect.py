@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections import Counter
@@ -14,8 +13,10 @@ from typing import Literal
 from mezzotint.checkpoints import marks
 from mezzotint.checkpoints.files import CheckpointError, looks_like, read_start
 from mezzotint.checkpoints.gguf import MAGIC
+from mezzotint.checkpoints.limits import parse, shown
 from mezzotint.checkpoints.pickles import is_pickle
-from mezzotint.checkpoints.signatures import ARCHITECTURES, PARTS, RANKS, SIGNATURES, Signature
+from mezzotint.checkpoints.signature import Signature
+from mezzotint.checkpoints.signatures import ARCHITECTURES, PARTS, RANKS, SIGNATURES
 from mezzotint.checkpoints.source import MODEL_INDEX, Folder, Listing, describe, open_folder
 
 Confidence = Literal["certain", "likely", "doubtful", "unknown"]
@@ -121,8 +122,9 @@ def recognise(found: Listing) -> Report:
     """Say what a list of tensors is."""
     if OWN in found.metadata:
         return _own(found)
+    seen: dict[str, list[str]] = {}
     for signature in SIGNATURES:
-        if (evidence := _fits(signature, found)) is not None:
+        if (evidence := _fits(signature, found, seen)) is not None:
             told, confidence = _architecture(signature.kind, found)
             reason = "; ".join([*evidence, *told, *([signature.note] if signature.note else [])])
             return _report(found, signature.kind, confidence, reason)
@@ -171,7 +173,8 @@ def _scheduled(folder: Folder) -> list[tuple[str, str]]:
     rows: list[tuple[str, str]] = []
     if (said := config.get("prediction_type")) is not None:
         names = {theirs: ours for ours, theirs in marks.NAMES.items()}
-        rows.append(("predicts", f"{names.get(str(said), said)} (its scheduler says {said})"))
+        text = said if isinstance(said, str) else shown(said)
+        rows.append(("predicts", f"{names.get(text, text)} (its scheduler says {text})"))
     if config.get("rescale_betas_zero_snr") is True:
         rows.append(("noise", "zero terminal SNR (its scheduler says rescale_betas_zero_snr)"))
     return rows
@@ -180,18 +183,28 @@ def _scheduled(folder: Folder) -> list[tuple[str, str]]:
 def _matching(pattern: str, found: Listing) -> list[str]:
     if "*" not in pattern:
         return [pattern] if pattern in found.tensors else []
-    return [name for name in found.tensors if fnmatchcase(name, pattern)]
+    piece = max(pattern.split("*"), key=len)  # found faster than the pattern
+    return [name for name in found.tensors if piece in name and fnmatchcase(name, pattern)]
 
 
-def _fits(signature: Signature, found: Listing) -> list[str] | None:
-    """The evidence for a signature, or None if something is lacking."""
+def _fits(signature: Signature, found: Listing, seen: dict[str, list[str]]) -> list[str] | None:
+    """The evidence for a signature, or None if something is lacking.
+
+    seen: what patterns match, which several signatures have; it is added to.
+    """
+
+    def matching(pattern: str) -> list[str]:
+        if pattern not in seen:
+            seen[pattern] = _matching(pattern, found)
+        return seen[pattern]
+
     evidence: list[str] = []
     for pattern in signature.keys:
-        if not (names := _matching(pattern, found)):
+        if not (names := matching(pattern)):
             return None
         evidence.append(f"it has {names[0]}")
     for pattern, axis, size in signature.sizes:
-        for name in _matching(pattern, found):
+        for name in matching(pattern):
             shape = found.tensors[name].shape
             if axis < len(shape) and shape[axis] == size:
                 evidence.append(f"{name} is {list(shape)}")
@@ -270,13 +283,11 @@ def _report(found: Listing, kind: str | None, confidence: Confidence, reason: st
 def _own(found: Listing) -> Report:
     """A file of ours: its metadata describes it."""
     try:
-        document = json.loads(found.metadata[OWN])
-    except (ValueError, RecursionError):
-        document = None
-    if not isinstance(document, dict):
+        document = parse(found.metadata[OWN])
+    except ValueError:
         raise CheckpointError(
             f"{found.path}: its {OWN!r} metadata is not a JSON object: the file is damaged"
-        )
+        ) from None
     what = document.get("kind", document.get("network", "model"))
     report = _report(found, f"Mezzotint {what}", "certain", "its metadata says so")
     return Report(**{**vars(report), "details": report.details + tuple(_flat(document))})

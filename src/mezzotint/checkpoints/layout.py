@@ -17,7 +17,8 @@ from torch import Tensor
 
 from mezzotint.checkpoints.files import CheckpointError
 from mezzotint.checkpoints.gguf import Packed
-from mezzotint.checkpoints.keys import Table, to_ours
+from mezzotint.checkpoints.keys import Table, joined, origins
+from mezzotint.checkpoints.packed import Pieces
 from mezzotint.checkpoints.source import open_folder, read
 
 
@@ -55,8 +56,8 @@ def read_parts(
     file: Layout,
     folder: Layout,
     wanted: Mapping[str, Mapping[str, Tensor]],
-) -> dict[str, dict[str, Tensor]]:
-    """The state dicts of a family's parts, under our names.
+) -> dict[str, dict[str, Tensor | Pieces]]:
+    """The state dicts of a family's parts, under our names; what is packed stays packed.
 
     Args:
         path: one file (or the index of its shards), or a folder of `diffusers`.
@@ -66,10 +67,10 @@ def read_parts(
         CheckpointError: the file is damaged; or a tensor is unknown, missing or of another network.
     """
     opened = open_parts(path, file, folder)
-    parts: dict[str, dict[str, Tensor]] = {}
+    parts: dict[str, dict[str, Tensor | Pieces]] = {}
     for part, state in opened.states.items():
         try:
-            parts[part] = to_ours(_unpacked(state), opened.layout.tables[part], wanted[part])
+            parts[part] = _ours(state, opened.layout.tables[part], wanted[part])
         except CheckpointError as error:
             raise CheckpointError(f"{path}: {part}: {error}") from None
     return parts
@@ -89,8 +90,16 @@ def open_parts(path: str | os.PathLike[str], file: Layout, folder: Layout) -> Op
     return _split(path, read(path), file)
 
 
-def _unpacked(state: Mapping[str, Tensor | Packed]) -> dict[str, Tensor]:
-    return {name: t.unpack() if isinstance(t, Packed) else t for name, t in state.items()}
+def _ours(
+    state: Mapping[str, Tensor | Packed], table: Table, wanted: Mapping[str, Tensor]
+) -> dict[str, Tensor | Pieces]:
+    """A state dict of theirs under our names (:func:`~mezzotint.checkpoints.keys.to_ours`)."""
+    found: dict[str, Tensor | Pieces] = {}
+    for name, places in origins(state, table, wanted).items():
+        pieces = [(state[places[n][0]], places[n][1].view) for n in sorted(places)]
+        plain = [view.ours(t) for t, view in pieces if isinstance(t, Tensor)]
+        found[name] = joined(plain) if len(plain) == len(pieces) else Pieces(tuple(pieces))
+    return found
 
 
 def _split(path: Path, state: Mapping[str, Tensor | Packed], layout: Layout) -> Opened:

@@ -7,12 +7,12 @@ ours by the scheduler of the folder that they were made from.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from mezzotint.checkpoints.files import CheckpointError
+from mezzotint.checkpoints.limits import parse, shown
 from mezzotint.checkpoints.source import Listing
 
 SCHEDULER = "diffusers.scheduler_config"
@@ -74,13 +74,13 @@ def predictions(found: Listing) -> list[Claim]:
     ]
     if (said := found.metadata.get(PREDICTION)) is not None:
         key = said.strip().lower().replace("-", "_").replace(" ", "_")
-        claims.append(Claim(_SPELLINGS.get(key, said), f"{PREDICTION} is {said!r}"))
+        claims.append(Claim(_SPELLINGS.get(key, said), f"{PREDICTION} is {shown(said)}"))
     if (said := found.metadata.get("ss_v_parameterization", "").lower()) in ("true", "false"):
         what = "v" if said == "true" else "eps"
         claims.append(Claim(what, f"ss_v_parameterization is {said}"))
     architecture = found.metadata.get("modelspec.architecture", "")
     if (what := _ARCHITECTURES.get(architecture)) is not None:
-        claims.append(Claim(what, f"modelspec.architecture is {architecture!r}"))
+        claims.append(Claim(what, f"modelspec.architecture is {shown(architecture)}"))
     kept = _kept(found)
     for what, name in NAMES.items():
         if kept.get("prediction_type") == name:
@@ -106,7 +106,7 @@ def few_steps(found: Listing) -> list[Claim]:
         text = found.metadata.get(key, "")
         for variant, pattern in _FEW_STEPS:
             if pattern.search(text.lower()) and all(variant != claim.what for claim in claims):
-                claims.append(Claim(variant, f"{key} is {text!r}"))
+                claims.append(Claim(variant, f"{key} is {shown(text)}"))
     return claims
 
 
@@ -147,9 +147,8 @@ def _kept(found: Listing) -> Mapping[str, Any]:
     if (text := found.metadata.get(SCHEDULER)) is None:
         return {}
     try:
-        document = json.loads(text)
-    except (ValueError, RecursionError):
-        document = None
-    if not isinstance(document, dict):
-        raise CheckpointError(f"{found.path}: its {SCHEDULER} metadata is not a JSON object")
-    return document
+        return parse(text)
+    except ValueError:
+        raise CheckpointError(
+            f"{found.path}: its {SCHEDULER} metadata is not a JSON object"
+        ) from None

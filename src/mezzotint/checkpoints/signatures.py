@@ -5,22 +5,18 @@ The first row that fits wins, so special cases stand before general ones.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import importlib
+import pkgutil
+from collections.abc import Iterator
+
+from mezzotint.checkpoints import tables
+from mezzotint.checkpoints.signature import Signature
 
 
-@dataclass(frozen=True)
-class Signature:
-    """A kind of file: every pattern must be met by a tensor.
-
-    keys: a name, or a pattern with ``*``
-    sizes: ``(name or pattern, axis, size)``: a tensor whose shape has that size there
-    note: what the names and sizes cannot tell
-    """
-
-    kind: str
-    keys: tuple[str, ...] = ()
-    sizes: tuple[tuple[str, int, int], ...] = ()
-    note: str = ""
+def _of_tables() -> Iterator[Signature]:
+    """Those that key tables bring with them: a family of its own needs no line here."""
+    for found in pkgutil.iter_modules(tables.__path__, f"{tables.__name__}."):
+        yield from getattr(importlib.import_module(found.name), "SIGNATURES", ())
 
 
 _LDM = "model.diffusion_model."
@@ -44,6 +40,7 @@ _T5 = "encoder.block.0.layer.0.SelfAttention.q.weight"
 _EPS_OR_V = "the weights do not say whether it predicts eps or v"
 
 SIGNATURES: tuple[Signature, ...] = (
+    *_of_tables(),
     # --- adapters -------------------------------------------------------------------------
     Signature("LoRA for FLUX (kohya)", ("lora_unet_double_blocks_*.lora_down.weight",)),
     Signature("LoRA for SD3 (kohya)", ("lora_unet_joint_blocks_*.lora_down.weight",)),

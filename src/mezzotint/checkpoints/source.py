@@ -6,7 +6,6 @@ reader that executes nothing) and the folders of `diffusers`.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
@@ -18,13 +17,15 @@ from typing import Any
 from torch import Tensor
 
 from mezzotint.checkpoints import files
-from mezzotint.checkpoints.files import CheckpointError, nearest, unique
+from mezzotint.checkpoints.files import CheckpointError, nearest
 from mezzotint.checkpoints.gguf import MAGIC, Packed, load_gguf, read_gguf_header
+from mezzotint.checkpoints.limits import MAX_TENSORS, parse, shown
 from mezzotint.checkpoints.pickles import is_pickle, load_pickle
 
 _INDEX = re.compile(r"\.index(\.\w+)?\.json$")  # model.safetensors.index.json, ….index.fp16.json
 _MAX_JSON = 4 << 20  # bytes; the longest honest index has 1 MB
-_MAX_NAME = 64  # of a part of a folder
+_MAX_PART, _MAX_PARTS = 64, 64  # letters of a part's name in a folder, and number of parts
+_MAX_FILE = 255  # letters of a file's name, as file systems have it
 
 
 @dataclass(frozen=True)
@@ -112,13 +113,29 @@ def read_json(path: Path) -> dict[str, Any]:
     if path.stat().st_size > _MAX_JSON:
         raise CheckpointError(f"{path}: {path.stat().st_size} bytes are too many for a description")
     try:
-        document = json.loads(path.read_bytes(), object_pairs_hook=unique)
-    except (ValueError, RecursionError) as error:
+        return parse(path.read_bytes())
+    except ValueError as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"{path}: is not valid JSON: {reason}") from None
-    if not isinstance(document, dict):
-        raise CheckpointError(f"{path}: is not a JSON object")
-    return document
+
+
+def within(folder: Path, path: Path) -> Path:
+    """The path of a file of a folder, which must not lead out of it.
+
+    A folder is somebody's; a link in it could stand for any file of yours.  The cache of Hugging
+    Face keeps a snapshot's files as links into the ``blobs`` beside it, and they may lead there.
+
+    Raises:
+        CheckpointError: it is a link out of the folder.
+    """
+    try:
+        root, target = folder.resolve(), path.resolve()
+    except (OSError, RuntimeError):  # which of the two depends on Python
+        raise CheckpointError(f"{path}: is a link to itself") from None
+    homes = [root, *(p.parent / "blobs" for p in root.parents if p.name == "snapshots")]
+    if any(target.is_relative_to(home) for home in homes):
+        return path
+    raise CheckpointError(f"{path}: is a link out of its folder: put the file itself there")
 
 
 def _weight_map(path: Path) -> dict[str, str]:
@@ -126,16 +143,20 @@ def _weight_map(path: Path) -> dict[str, str]:
     found = read_json(path).get("weight_map")
     if not isinstance(found, dict) or not found:
         raise CheckpointError(f"{path}: has no weight_map: it is no index of shards")
+    if len(found) > MAX_TENSORS:
+        raise CheckpointError(f"{path}: {len(found)} tensors are more than {MAX_TENSORS}")
     for name, shard in found.items():
+        where = shown(shard)
         if not isinstance(shard, str) or not shard.isprintable() or shard != Path(shard).name:
-            raise CheckpointError(f"{path}: places {name!r} outside its folder, in {shard!r}")
-        if not shard or _INDEX.search(shard):
-            raise CheckpointError(f"{path}: places {name!r} in {shard!r}, no file of weights")
+            raise CheckpointError(f"{path}: places {shown(name)} outside its folder, in {where}")
+        if not shard or _INDEX.search(shard) or len(shard) > _MAX_FILE:
+            raise CheckpointError(f"{path}: places {shown(name)} in {where}, no file of weights")
     return found
 
 
 def _shards(path: Path, places: Mapping[str, str]) -> list[Path]:
-    return [path.parent / shard for shard in dict.fromkeys(places.values())]
+    shards = dict.fromkeys(places.values())
+    return [within(path.parent, path.parent / shard) for shard in shards]
 
 
 def _describe_shards(path: Path) -> Listing:
@@ -151,7 +172,8 @@ def _describe_shards(path: Path) -> Listing:
             tensors[name] = entry
     if lacking := [name for name in places if name not in tensors]:
         raise CheckpointError(
-            f"{path}: {len(lacking)} tensors are not in their shards, the first is {lacking[0]!r}"
+            f"{path}: {len(lacking)} tensors are not in their shards, "
+            f"the first is {shown(lacking[0])}"
         )
     return Listing(
         path,
@@ -201,7 +223,7 @@ class Folder:
         if part not in self.networks:
             near = nearest(part, self.networks)
             raise CheckpointError(f"{self.path}: has no network {part!r}{near}")
-        return weights_in(self.path / part)
+        return within(self.path, weights_in(self.path / part))
 
 
 def weights_in(folder: Path) -> Path:
@@ -240,23 +262,27 @@ def open_folder(path: str | os.PathLike[str]) -> Folder:
         raise CheckpointError(
             f"{path}: a folder without {MODEL_INDEX}: give a whole pipeline's folder, or a file"
         )
-    index = read_json(path / MODEL_INDEX)
+    index = read_json(within(path, path / MODEL_INDEX))
     kind = index.get("_class_name")
     if not isinstance(kind, str) or not kind.isidentifier():
         raise CheckpointError(f"{path / MODEL_INDEX}: does not say which pipeline it is")
     configs: dict[str, dict[str, Any]] = {}
     networks: list[str] = []
     lacking: list[str] = []
+    if len(index) > _MAX_PARTS:
+        raise CheckpointError(f"{path / MODEL_INDEX}: {len(index)} parts are too many")
     for part, made_by in index.items():
         if part.startswith("_") or not isinstance(made_by, list) or None in made_by:
             continue
-        if not part.isidentifier() or len(part) > _MAX_NAME:
-            raise CheckpointError(f"{path / MODEL_INDEX}: has a part with the odd name {part!r}")
+        if not part.isidentifier() or len(part) > _MAX_PART:
+            raise CheckpointError(
+                f"{path / MODEL_INDEX}: has a part with the odd name {shown(part)}"
+            )
         name = next((name for name in _DESCRIPTIONS if (path / part / name).is_file()), None)
         if name is None:
             lacking.append(part)
             continue
-        configs[part] = read_json(path / part / name)
+        configs[part] = read_json(within(path, path / part / name))
         if name == _DESCRIPTIONS[0]:
             networks.append(part)
     return Folder(path, kind, configs, tuple(networks), tuple(lacking))

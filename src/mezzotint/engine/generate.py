@@ -16,6 +16,7 @@ from torch import Tensor
 
 from mezzotint.adapters.lora import attached
 from mezzotint.adapters.seamless import seamless
+from mezzotint.adapters.strengths import by_blocks
 from mezzotint.diffusion import guidance, samplers, spacings
 from mezzotint.diffusion.level import Conditioning, Denoiser, Level, Tokens
 from mezzotint.diffusion.noise import batch, between, stream
@@ -454,7 +455,11 @@ def generate(model: Model, request: Request, listener: Listener | None = None) -
     """
     if model.weighted is not None:
         _check_adapters(request)
-    worn = [(adapter.fitted, adapter.strength) for adapter in request.adapters]
+    worn = [
+        group
+        for adapter in request.adapters
+        for group in by_blocks(adapter.fitted, adapter.strength, adapter.rules)
+    ]
     request, finish = narrowed(model, request)
     parts = tiling(model, request)
     with torch.inference_mode(), attached(model.parts, worn), seamless(parts, request.tiled):

@@ -11,6 +11,7 @@
 | ``{red|blue|green}`` | one of them, by the seed |
 | ``__animal__`` | a line of the file ``animal.txt``, by the seed |
 | ``<lora:name:0.8>`` | with this adapter at this strength |
+| ``<lora:name:0.8:te=0.5>`` | and at another on some blocks (:mod:`mezzotint.adapters.strengths`) |
 | ``\\(``, ``\\[``, ``\\{``, ``\\<``, ``\\\\`` | the character itself |
 
 The notation is that of the web interfaces that made it common; unlike there, a bracket that has
@@ -24,6 +25,8 @@ import random
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+
+from mezzotint.adapters.strengths import Rule, StrengthError, read_rule
 
 STRONGER = 1.1
 """What a round bracket multiplies a weight by, and a square one divides."""
@@ -80,6 +83,7 @@ class Adapter:
     kind: str
     name: str
     strength: float
+    rules: tuple[Rule, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -128,7 +132,8 @@ def _spans(nodes: Sequence[Node], weight: float, step: int, steps: int) -> Itera
 
 _TOKENS = re.compile(
     r"\\(?P<plain>[\\()\[\]{}<>|:])"
-    r"|<(?P<kind>\w+):(?P<name>[^:<>]+)(?::(?P<strength>[^:<>]+))?>"
+    r"|<(?P<kind>\w+):(?P<name>[^:<>]+)(?::(?P<strength>[^:<>=]+))?"
+    r"(?P<rules>(?::[^:<>=]*=[^:<>]*)*)>"
     r"|(?P<stop>\bBREAK\b)"
     r"|(?P<bracket>[()\[\]|:])"
     r"|(?P<text>[^\\()\[\]|:<]+?(?=\bBREAK\b)|[^\\()\[\]|:<]+|.)",
@@ -192,7 +197,11 @@ class _Reader:
         strength = token["strength"]
         if strength is not None and not _NUMBER.fullmatch(strength):
             raise self.fail(f"{strength!r} is no strength: write a number", token.start())
-        return Adapter(token["kind"], token["name"].strip(), float(strength or 1))
+        try:
+            rules = tuple(read_rule(text) for text in token["rules"].split(":")[1:])
+        except StrengthError as error:
+            raise self.fail(str(error), token.start()) from None
+        return Adapter(token["kind"], token["name"].strip(), float(strength or 1), rules)
 
     def _close(self, sign: str, start: int) -> None:
         if self.bracket() != sign:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from mezzotint.adapters.lora import Fitted
+from mezzotint.adapters.strengths import Rule
 from mezzotint.families.model import Model
 
 
@@ -75,11 +76,18 @@ class Guidance:
 
 
 class Attached(NamedTuple):
-    """An adapter for the time of a request: its name, its deltas, and how strongly they act."""
+    """An adapter for the time of a request: its name, its deltas, and how strongly they act.
+
+    rules: other strengths of some blocks (:mod:`mezzotint.adapters.strengths`).
+    """
 
     name: str
     fitted: tuple[Fitted, ...]
     strength: float
+    rules: tuple[Rule, ...] = ()
+
+    def __str__(self) -> str:
+        return ":".join([self.name, f"{self.strength:g}", *map(str, self.rules)])
 
 
 class Refiner(NamedTuple):

@@ -8,6 +8,7 @@ from torch import nn
 
 from mezzotint.adapters.lora import Style, Target, index
 from mezzotint.checkpoints.layout import Layout
+from mezzotint.checkpoints.packed import shapes
 from mezzotint.checkpoints.tables import clip
 from mezzotint.networks.clip import ClipText
 from mezzotint.networks.t5 import T5Encoder
@@ -35,7 +36,7 @@ def targets(parts: Mapping[str, nn.Module], file: Layout, folder: Layout) -> dic
     """Every place of the denoiser and of the text encoders, by every name it has in any style."""
     found = index(
         "network",
-        parts["network"].state_dict(),
+        shapes(parts["network"]),
         (folder.tables["network"], file.tables["network"]),
         _DENOISER,
     )
@@ -45,5 +46,5 @@ def targets(parts: Mapping[str, nn.Module], file: Layout, folder: Layout) -> dic
         if isinstance(module, ClipText):
             tables.append(clip.text(""))  # newer releases leave the prefix out
         styles = _styles(folder.places[name], module, alone=len(texts) == 1)
-        found |= index(name, module.state_dict(), tables, styles)
+        found |= index(name, shapes(module), tables, styles)
     return found

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import importlib
+import pkgutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,62 +17,32 @@ from mezzotint.checkpoints.files import CheckpointError
 from mezzotint.checkpoints.inspect import recognise
 from mezzotint.checkpoints.source import Listing, describe, open_folder
 from mezzotint.families import flow, ldm
-from mezzotint.families.depth import SD2_DEPTH
-from mezzotint.families.few_steps import (
-    SD1_LCM,
-    SD_TURBO,
-    SDXL_LCM,
-    SDXL_LIGHTNING,
-    SDXL_TURBO,
-)
-from mezzotint.families.flux1 import (
-    FLUX_CONTROL,
-    FLUX_DEV,
-    FLUX_FILL,
-    FLUX_KONTEXT,
-    FLUX_SCHNELL,
-)
-from mezzotint.families.inpainting import SD1_INPAINTING, SD2_INPAINTING, SDXL_INPAINTING
-from mezzotint.families.instructed import SD1_INSTRUCTED, SDXL_INSTRUCTED
 from mezzotint.families.model import Model
 from mezzotint.families.native import KEY, EmbeddingCodec, load_model
 from mezzotint.families.precision import AUTO, kind_of
-from mezzotint.families.sd1 import SD1
-from mezzotint.families.sd2 import SD2, SD2_BASE
-from mezzotint.families.sd3 import SD3, SD35_LARGE, SD35_MEDIUM
-from mezzotint.families.sdxl import SDXL, SDXL_REFINER
 
 DATA = Path(__file__).parent / "data"
 PACKAGED = {"icons": DATA / "icons.safetensors"}
 """Models that lie in the package, by name."""
 Family = ldm.Family | flow.Family
-FAMILIES: tuple[Family, ...] = (
-    SD1,
-    SD1_INPAINTING,
-    SD1_INSTRUCTED,
-    SD2,
-    SD2_BASE,
-    SD2_INPAINTING,
-    SD2_DEPTH,
-    SDXL,
-    SDXL_INPAINTING,
-    SDXL_INSTRUCTED,
-    SDXL_REFINER,
-    SD1_LCM,
-    SDXL_LCM,
-    SD_TURBO,
-    SDXL_TURBO,
-    SDXL_LIGHTNING,
-    SD3,
-    SD35_MEDIUM,
-    SD35_LARGE,
-    FLUX_DEV,
-    FLUX_SCHNELL,
-    FLUX_FILL,
-    FLUX_CONTROL,
-    FLUX_KONTEXT,
-)
-"""The families of others' checkpoints."""
+
+
+def _families() -> tuple[Family, ...]:
+    """Every family that a module of this package has under a public name."""
+    found: dict[str, Family] = {}
+    for entry in pkgutil.iter_modules([str(DATA.parent)]):
+        name = f"{__package__}.{entry.name}"
+        values = vars(importlib.import_module(name)) if name != __name__ else {}
+        for key, value in values.items():
+            if key.startswith("_") or not isinstance(value, ldm.Family | flow.Family):
+                continue
+            if found.setdefault(value.name, value) is not value:
+                raise ValueError(f"two families are called {value.name!r}: rename {name}.{key}")
+    return tuple(found[name] for name in sorted(found))
+
+
+FAMILIES = _families()
+"""The families of others' checkpoints; a new module in this package is in it by itself."""
 _DENOISERS = ("unet", "transformer")  # the folder's part that tells the family
 
 

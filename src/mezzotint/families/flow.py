@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from mezzotint.checkpoints.files import CheckpointError, build_unfilled
 from mezzotint.checkpoints.layout import Layout
+from mezzotint.checkpoints.limits import shown
 from mezzotint.checkpoints.source import describe, open_folder
 from mezzotint.diffusion.level import Conditioning, Level, Tokens
 from mezzotint.diffusion.prediction import ROWS, Parameterization, unit
@@ -286,30 +287,30 @@ def scheduled(family: Family, config: Mapping[str, Any], where: str) -> Family:
     """
     for key, only in _ONLY.items():
         if (said := config.get(key)) is not None and said != only:
-            raise CheckpointError(f"{where}: {key} is {said!r}; known is {only!r}")
+            raise CheckpointError(f"{where}: {key} is {shown(said)}; known is {only!r}")
 
     def number(key: str, default: float) -> float:
         value = default if config.get(key) is None else config[key]
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e6:
-            raise CheckpointError(f"{where}: {key} is {value!r}: no number above 0")
+            raise CheckpointError(f"{where}: {key} is {shown(value)}: no number above 0")
         return value
 
     own = family.shift
     dynamic = config.get("use_dynamic_shifting", isinstance(own, ByTokens))
     if not isinstance(dynamic, bool):
-        raise CheckpointError(f"{where}: use_dynamic_shifting is {dynamic!r}: true or false")
+        raise CheckpointError(f"{where}: use_dynamic_shifting is {shown(dynamic)}: true or false")
     if not dynamic:
         return replace(family, shift=number("shift", own if not isinstance(own, ByTokens) else 1.0))
     base = own if isinstance(own, ByTokens) else ByTokens()
-    tokens = number("base_image_seq_len", base.base_tokens)
-    most = number("max_image_seq_len", base.max_tokens)
+    tokens = int(number("base_image_seq_len", base.base_tokens))
+    most = int(number("max_image_seq_len", base.max_tokens))
     if most <= tokens:
         raise CheckpointError(f"{where}: max_image_seq_len is {most}: not above {tokens}")
     low, high = number("base_shift", base.base_shift), number("max_shift", base.max_shift)
     defaults = family.defaults
     if defaults.spacing == "linspace_sigma":  # a shift by the size is not applied twice
         defaults = replace(defaults, spacing="linspace")
-    shift = ByTokens(int(tokens), int(most), low, high)
+    shift = ByTokens(tokens, most, low, high)
     return replace(family, shift=shift, defaults=defaults)
 
 

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from mezzotint.checkpoints.files import CheckpointError, build_unfilled, load_into
 from mezzotint.checkpoints.layout import Layout, read_parts
+from mezzotint.checkpoints.limits import shown
+from mezzotint.checkpoints.packed import finite, keep_packed, not_finite
 from mezzotint.diffusion.guidance import cat_conditioning
 from mezzotint.diffusion.level import Conditioning, Tokens
 from mezzotint.diffusion.prediction import ROWS, Parameterization, unit
@@ -223,6 +225,20 @@ _BETAS: dict[str, Callable[[float, float, int], Table]] = {
 }
 
 
+def _betas(values: object) -> list[float]:
+    """Betas as a file gives them.
+
+    Raises:
+        ValueError: they are no list of numbers in (0, 1].
+    """
+    if not isinstance(values, list) or not 0 < len(values) <= _MOST_STEPS:
+        raise ValueError("betas are a list of numbers")
+    for value in values:
+        if type(value) not in (int, float) or not 0 < value <= 1:
+            raise ValueError(f"{shown(value)} is no beta, which lie in (0, 1]")
+    return values
+
+
 def scheduled(family: Family, config: Mapping[str, Any], where: str) -> Family:
     """The family as a ``scheduler_config.json`` of `diffusers` has it: what was predicted, on
     which noise schedule.  Keys that it lacks are the family's own.
@@ -237,7 +253,7 @@ def scheduled(family: Family, config: Mapping[str, Any], where: str) -> Family:
     def known(key: str, rows: Mapping[str, Any]) -> Any:
         if not isinstance(config[key], str) or config[key] not in rows:
             names = ", ".join(rows)
-            raise CheckpointError(f"{where}: {key} is {config[key]!r}; known are {names}")
+            raise CheckpointError(f"{where}: {key} is {shown(config[key])}; known are {names}")
         return rows[config[key]]
 
     prediction, schedule = family.prediction, family.schedule
@@ -245,18 +261,21 @@ def scheduled(family: Family, config: Mapping[str, Any], where: str) -> Family:
         prediction = known("prediction_type", _PREDICTIONS)
     make = known("beta_schedule", _BETAS) if "beta_schedule" in config else None
     steps = get("num_train_timesteps", 1000)
-    if not isinstance(steps, int) or not 0 < steps <= _MOST_STEPS:
-        raise CheckpointError(f"{where}: num_train_timesteps is {steps!r}: no number of steps")
+    if type(steps) is not int or not 0 < steps <= _MOST_STEPS:
+        raise CheckpointError(f"{where}: num_train_timesteps is {shown(steps)}: no number of steps")
     try:
         if get("trained_betas", None) is not None:
-            schedule = from_betas(config["trained_betas"])
+            schedule = from_betas(_betas(config["trained_betas"]))
         elif make is not None:
-            schedule = make(get("beta_start", 1e-4), get("beta_end", 0.02), steps)
+            ends = _betas([get("beta_start", 1e-4), get("beta_end", 0.02)])
+            schedule = make(*ends, steps)
+        if get("rescale_betas_zero_snr", False):
+            schedule = zero_terminal_snr(schedule)
+        if not bool(schedule.alphas_cumprod.isfinite().all()):
+            raise ValueError("it has no noise")
     except (TypeError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"{where}: its noise schedule is malformed: {reason}") from None
-    if get("rescale_betas_zero_snr", False):
-        schedule = zero_terminal_snr(schedule)
     return replace(family, prediction=prediction, schedule=schedule)
 
 
@@ -315,14 +334,21 @@ def fill(
 ) -> Model:
     """The model with the weights of a checkpoint, in a precision.
 
+    Quantized matrices stay packed (:mod:`mezzotint.checkpoints.packed`).
+
     Raises:
         CheckpointError: as :func:`load`.
     """
     wanted = {name: part.state_dict() for name, part in model.parts.items()}
     for name, state in read_parts(path, file, folder, wanted).items():
-        part = model.parts[name]
-        weights = {key: _regular(t.to(stored(part, key, kind))) for key, t in state.items()}
-        load_into(part, weights, f"{path}: {name}", assign=True)
+        part, where = model.parts[name], f"{path}: {name}"
+        plain = keep_packed(part, state, stored(part, "", kind), _regular, where)
+        weights: dict[str, Tensor] = {}
+        for key, tensor in plain.items():
+            if not finite(cast := tensor.to(stored(part, key, kind))):
+                raise CheckpointError(not_finite(where, key))
+            weights[key] = _regular(cast)
+        load_into(part, weights, where, assign=True)
         part.eval().requires_grad_(False)
     return model
 
@@ -331,6 +357,7 @@ def load(family: Family, path: str | os.PathLike[str], kind: torch.dtype = torch
     """A model from a checkpoint of its family, a file or a folder, in a precision.
 
     Raises:
-        CheckpointError: it is damaged, or a tensor is missing, unknown or of another shape.
+        CheckpointError: it is damaged, or a tensor is missing, unknown, of another shape or has
+            numbers that are not finite.
     """
     return fill(build_unfilled(lambda: build(family)), path, family.file, family.folder, kind)

@@ -186,7 +186,7 @@ class TransformerLayer(nn.Module):
     def _gated(self, x: Tensor) -> Tensor:
         """``value * gelu(gate)`` (Shazeer 2020, GEGLU): two products are as fast as one, and what
         follows is faster on whole tensors than on halves of one."""
-        values, gates = self.mlp_in.weight.chunk(2)
+        values, gates = self.mlp_in.weight.to(x.device).chunk(2)
         value_bias, gate_bias = self.mlp_in.bias.chunk(2)
         return F.linear(x, values, value_bias) * F.gelu(F.linear(x, gates, gate_bias))
 

@@ -1,0 +1,38 @@
+"""More than 20,000 files that a stranger changed: no crash, no hang, no memory, no code that runs.
+
+The files and what is watched are in `tests/hostile.py`.  Each part of the run is a process of its
+own, so that a crash of the interpreter is a find too, and its memory is its own.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import hostile
+
+pytestmark = pytest.mark.slow
+
+PARTS, EACH = 4, 6000
+"""A sixth of the files is of each kind: safetensors, GGUF, both pickles, shards, folders."""
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_hostile_files(part: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, hostile.__file__, str(EACH), str(10**6 + part * EACH), tmp_path / "x"],
+        capture_output=True,
+        text=True,
+        timeout=3600,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    seen = json.loads(done.stdout)
+    with capsys.disabled():
+        print("\n" + ", ".join(f"{name}: {seen[name]}" for name in seen if name != "failures"))
+    assert seen["failures"] == []
+    assert seen["files"] == EACH and set(seen["of each kind"].values()) == {EACH // 6}
+    assert seen["refused"] > EACH // 2
