@@ -1,7 +1,7 @@
 """More than 20,000 files that a stranger changed: no crash, no hang, no memory, no code that runs.
 
-The files and what is watched are in `tests/hostile.py`.  Each part of the run is a process of its
-own, so that a crash of the interpreter is a find too, and its memory is its own.
+What is watched is in `tests/hostile.py`, the files in `tests/hostile_files.py`.  Each part of the
+run is a process of its own, so that a crash of the interpreter is a find too.
 """
 
 from __future__ import annotations
