@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from mezzotint.adapters.deltas import KINDS, Delta
 from mezzotint.checkpoints.files import CheckpointError
 from mezzotint.checkpoints.keys import Part, Reader, Table, to_theirs
-from mezzotint.checkpoints.packed import PackedLinear
+from mezzotint.checkpoints.streamed import Streamed
 
 _HADA = {f".hada_{name}": ("loha", name) for name in ("w1_a", "w1_b", "w2_a", "w2_b", "t1", "t2")}
 _LOKR = {
@@ -201,7 +201,8 @@ def attached(
     """The networks with adapters, each at its strength; afterwards every weight is what it was.
 
     The weights themselves are set aside and put back, so they are the same bits whatever the
-    adapters did.  A packed weight is not touched: the deltas are added each time it is unpacked.
+    adapters did.  A weight that is read when it is used is not touched: the deltas
+    are added each time.
 
     Raises:
         DeltaError: a delta does not fit its weight; nothing is attached then.
@@ -216,7 +217,7 @@ def attached(
         for (network, name), rows in wanted.items():
             path, _, leaf = name.rpartition(".")
             module = networks[network].get_submodule(path)
-            if isinstance(module, PackedLinear):
+            if isinstance(module, Streamed):
                 change = partial(changed, wanted=rows)
                 change(module.own)  # does it fit?
                 made.append((module, "change", module.change, change))

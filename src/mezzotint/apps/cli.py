@@ -219,6 +219,7 @@ def _generate_parser(parser: argparse.ArgumentParser) -> None:
     show("--device", metavar="NAME", help="cpu, cuda, cuda:1, mps (default: a GPU if there)")
     precisions = ("auto", "float32", "bfloat16", "float16")
     show("--precision", choices=precisions, default="auto", help="of a checkpoint's numbers")
+    show("--memory", metavar="GB", help="take at most so much, such as 6GB (of a checkpoint)")
     show("--threads", type=_count, metavar="N", help="of the processor")
     show("--quiet", action="store_true", help="print the files' names only")
     show("--no-preview", dest="preview", action="store_false", help="no picture while drawing")

@@ -33,7 +33,8 @@ from mezzotint.engine.request import (
     Start,
     Vary,
 )
-from mezzotint.families.catalogue import load
+from mezzotint.families.catalogue import Limit, load
+from mezzotint.families.memory import parse
 from mezzotint.families.model import Model
 from mezzotint.families.precision import working
 from mezzotint.modalities import image as pictures
@@ -316,7 +317,8 @@ def run(args: argparse.Namespace) -> int:
     output = prepare(args.output, args.prompt, len(seeds))
     if args.threads is not None:
         torch.set_num_threads(args.threads)
-    model = load(args.model, args.device, args.family, args.precision)
+    limit = None if args.memory is None else Limit(parse(args.memory), args.size)
+    model = load(args.model, args.device, args.family, args.precision, limit)
     for note in model.notes:
         _note(args, f"{args.model}: {note}")
     request = _request(args, model)

@@ -12,7 +12,8 @@ from mezzotint.adapters.strengths import Rule
 from mezzotint.apps.named import Adapters, Given, decided
 from mezzotint.engine.generate import Listener, generate
 from mezzotint.engine.request import Guidance, Request
-from mezzotint.families.catalogue import load
+from mezzotint.families.catalogue import Limit, load
+from mezzotint.families.memory import parse
 from mezzotint.families.model import Model
 from mezzotint.modalities.image import to_image
 
@@ -30,9 +31,11 @@ class Maker:
         device: str | None = None,
         family: str | None = None,
         precision: str = "auto",
+        memory: str | None = None,
     ) -> Maker:
         """Raises CheckpointError when there is no such model or its file is damaged."""
-        return cls(load(name_or_path, device, family, precision))
+        limit = None if memory is None else Limit(parse(memory))
+        return cls(load(name_or_path, device, family, precision, limit))
 
     def generate(
         self,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import json
 import math
+import mmap
 import os
 import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,7 +19,6 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -271,25 +271,57 @@ def _check_ranges(path: Path, tensors: dict[str, Entry], present: int) -> None:
         )
 
 
-def load(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
+def map_file(path: Path) -> mmap.mmap:
+    """A file in memory, copied on write: a page is read when it is first touched, and changing
+    what was read never changes the file."""
+    with _open(path) as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+
+
+def forget(mapped: mmap.mmap) -> None:
+    """Give the memory of what was read back to the system: it is read again when it is touched.
+
+    Only for what nobody writes to: changes are lost.
+    """
+    if hasattr(mmap, "MADV_DONTNEED"):  # not on Windows, which takes it back by itself
+        mapped.madvise(mmap.MADV_DONTNEED)
+
+
+def _mapped(data: mmap.mmap, dtype: torch.dtype, shape: tuple[int, ...], start: int) -> Tensor:
+    count = math.prod(shape)
+    if not count:
+        return torch.empty(shape, dtype=dtype)
+    if start % dtype.itemsize:  # nothing may be read at such a place
+        raw = bytearray(data[start : start + count * dtype.itemsize])
+        return torch.frombuffer(raw, dtype=dtype).view(shape)
+    return torch.frombuffer(data, dtype=dtype, count=count, offset=start).view(shape)
+
+
+def load(
+    path: str | os.PathLike[str], mapped: mmap.mmap | None = None
+) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors of a safetensors file, mapped from the disk into memory, and its metadata.
 
-    A page is read when it is first touched; writing to a tensor never changes the file.
+    Args:
+        mapped: the file in memory (:func:`map_file`), if it is there.
 
     Raises:
         CheckpointError: as :func:`read_header`, or a tensor has a type that torch lacks.
     """
     header = read_header(path)
-    for name, entry in header.tensors.items():
-        if _DTYPES[entry.dtype][1] is None:
-            raise CheckpointError(
-                f"{path}: tensor {name!r} has the type {entry.dtype}: torch has none"
-            )
-    try:
-        with safe_open(os.fspath(path), framework="pt") as file:
-            return {name: file.get_tensor(name) for name in header.tensors}, header.metadata
-    except SafetensorError as error:
-        raise CheckpointError(f"{path}: {str(error).splitlines()[0]}") from None
+    types = {name: _DTYPES[entry.dtype][1] for name, entry in header.tensors.items()}
+    if lacking := next((name for name, dtype in types.items() if dtype is None), None):
+        kind = header.tensors[lacking].dtype
+        raise CheckpointError(f"{path}: tensor {lacking!r} has the type {kind}: torch has none")
+    if mapped is None:
+        mapped = map_file(Path(path))
+    first = header.size - max((entry.end for entry in header.tensors.values()), default=0)
+    found = {
+        name: _mapped(mapped, dtype, header.tensors[name].shape, first + header.tensors[name].start)
+        for name, dtype in types.items()
+        if dtype is not None
+    }
+    return found, header.metadata
 
 
 @dataclass(frozen=True)

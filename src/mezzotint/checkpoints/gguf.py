@@ -7,6 +7,7 @@ unpacked by the `gguf` package (``pip install 'mezzotint[gguf]'``).
 from __future__ import annotations
 
 import math
+import mmap
 import os
 import struct
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mezzotint.checkpoints.files import CheckpointError, possible, read_start
+from mezzotint.checkpoints.files import CheckpointError, map_file, possible, read_start
 from mezzotint.checkpoints.limits import MAX_TENSORS, name_error, shown
 
 MAGIC = b"GGUF"
@@ -283,14 +284,21 @@ def _entries(
     return found
 
 
-def load_gguf(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor | Packed], dict[str, Any]]:
+def load_gguf(
+    path: str | os.PathLike[str], mapped: mmap.mmap | None = None
+) -> tuple[dict[str, Tensor | Packed], dict[str, Any]]:
     """The tensors, mapped from the disk into memory, and the metadata; packed ones stay packed.
+
+    Args:
+        mapped: the file in memory, if it is there.
 
     Raises:
         CheckpointError: as :func:`read_gguf_header`.
     """
     header = read_gguf_header(path)
-    whole = torch.from_file(os.fspath(path), shared=False, size=header.size, dtype=torch.uint8)
+    if mapped is None:
+        mapped = map_file(Path(path))
+    whole = torch.frombuffer(mapped, dtype=torch.uint8)
     found: dict[str, Tensor | Packed] = {}
     for name, entry in header.tensors.items():
         data = whole[entry.start : entry.start + entry.size]

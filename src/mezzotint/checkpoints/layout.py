@@ -7,6 +7,7 @@ may be the one that matters.
 
 from __future__ import annotations
 
+import mmap
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,11 +16,11 @@ from pathlib import Path
 
 from torch import Tensor
 
-from mezzotint.checkpoints.files import CheckpointError
+from mezzotint.checkpoints.files import CheckpointError, forget
 from mezzotint.checkpoints.gguf import Packed
-from mezzotint.checkpoints.keys import Table, joined, origins
-from mezzotint.checkpoints.packed import Pieces
-from mezzotint.checkpoints.source import open_folder, read
+from mezzotint.checkpoints.keys import Table, origins
+from mezzotint.checkpoints.source import open_folder, read_mapped
+from mezzotint.checkpoints.streamed import Pieces
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,18 @@ class Opened:
     """A checkpoint taken apart, its tensors under the names of ``layout``; none is read yet.
 
     ignored: the names of tensors that are known and not needed.
+    maps: the files that the tensors are mapped from.
     """
 
     states: dict[str, dict[str, Tensor | Packed]]
     layout: Layout
     ignored: tuple[str, ...]
+    maps: tuple[mmap.mmap, ...]
+
+    def forget(self) -> None:
+        """Give the memory of what was read back to the system."""
+        for mapped in self.maps:
+            forget(mapped)
 
 
 def read_parts(
@@ -56,8 +64,8 @@ def read_parts(
     file: Layout,
     folder: Layout,
     wanted: Mapping[str, Mapping[str, Tensor]],
-) -> dict[str, dict[str, Tensor | Pieces]]:
-    """The state dicts of a family's parts, under our names; what is packed stays packed.
+) -> dict[str, dict[str, Pieces]]:
+    """The weights of a family's parts, under our names; none is read yet.
 
     Args:
         path: one file (or the index of its shards), or a folder of `diffusers`.
@@ -67,12 +75,19 @@ def read_parts(
         CheckpointError: the file is damaged; or a tensor is unknown, missing or of another network.
     """
     opened = open_parts(path, file, folder)
-    parts: dict[str, dict[str, Tensor | Pieces]] = {}
+    parts: dict[str, dict[str, Pieces]] = {}
     for part, state in opened.states.items():
         try:
-            parts[part] = _ours(state, opened.layout.tables[part], wanted[part])
+            placed = origins(state, opened.layout.tables[part], wanted[part])
         except CheckpointError as error:
             raise CheckpointError(f"{path}: {part}: {error}") from None
+        parts[part] = {
+            name: Pieces(
+                tuple((state[places[n][0]], places[n][1].view) for n in sorted(places)),
+                opened.forget,
+            )
+            for name, places in placed.items()
+        }
     return parts
 
 
@@ -85,25 +100,18 @@ def open_parts(path: str | os.PathLike[str], file: Layout, folder: Layout) -> Op
     path = Path(path)
     if path.is_dir():
         found = open_folder(path)
-        states = {part: read(found.weights(place)) for part, place in folder.places.items()}
-        return Opened(states, folder, ())
-    return _split(path, read(path), file)
+        read = {part: read_mapped(found.weights(place)) for part, place in folder.places.items()}
+        maps = tuple(mapped for _, own in read.values() for mapped in own)
+        return Opened({part: state for part, (state, _) in read.items()}, folder, (), maps)
+    state, maps = read_mapped(path)
+    parts, ignored = _split(path, state, file)
+    return Opened(parts, file, ignored, maps)
 
 
-def _ours(
-    state: Mapping[str, Tensor | Packed], table: Table, wanted: Mapping[str, Tensor]
-) -> dict[str, Tensor | Pieces]:
-    """A state dict of theirs under our names (:func:`~mezzotint.checkpoints.keys.to_ours`)."""
-    found: dict[str, Tensor | Pieces] = {}
-    for name, places in origins(state, table, wanted).items():
-        pieces = [(state[places[n][0]], places[n][1].view) for n in sorted(places)]
-        plain = [view.ours(t) for t, view in pieces if isinstance(t, Tensor)]
-        found[name] = joined(plain) if len(plain) == len(pieces) else Pieces(tuple(pieces))
-    return found
-
-
-def _split(path: Path, state: Mapping[str, Tensor | Packed], layout: Layout) -> Opened:
-    """Each part's tensors, without its prefix."""
+def _split(
+    path: Path, state: Mapping[str, Tensor | Packed], layout: Layout
+) -> tuple[dict[str, dict[str, Tensor | Packed]], tuple[str, ...]]:
+    """Each part's tensors, without its prefix; and the names of those that are not needed."""
     parts: dict[str, dict[str, Tensor | Packed]] = {part: {} for part in layout.places}
     ignored: list[str] = []
     for name, tensor in state.items():
@@ -114,7 +122,7 @@ def _split(path: Path, state: Mapping[str, Tensor | Packed], layout: Layout) -> 
             ignored.append(name)
         elif name not in layout.marks:
             raise CheckpointError(f"{path}: nothing of this family is called {name!r}")
-    return Opened(parts, layout, tuple(ignored))
+    return parts, tuple(ignored)
 
 
 def _any(name: str, patterns: Sequence[str]) -> bool:

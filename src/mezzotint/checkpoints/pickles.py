@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mezzotint.checkpoints.files import CheckpointError, looks_like, read_start
+from mezzotint.checkpoints.files import CheckpointError, looks_like, map_file, read_start
 from mezzotint.checkpoints.limits import MAX_TENSORS, name_error, shown
 from mezzotint.checkpoints.machine import Machine, Reads, Storage, View
 
@@ -110,12 +110,6 @@ def _build(view: View, raw: Mapping[str, memoryview]) -> Tensor:
 # --- the two file formats ---------------------------------------------------------------------
 
 
-def _map(path: Path) -> mmap.mmap:
-    """The file in memory, copied on write: changing a tensor never changes the file."""
-    with path.open("rb") as file:
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-
-
 class _Bounded(io.FileIO):
     """A file of which `zipfile` cannot read a directory longer than any honest one."""
 
@@ -149,7 +143,7 @@ def _stored(path: Path, entry: zipfile.ZipInfo, data: memoryview) -> memoryview:
     return found
 
 
-def _zip(path: Path) -> tuple[Any, dict[str, memoryview]]:
+def _zip(path: Path, mapped: mmap.mmap) -> tuple[Any, dict[str, memoryview]]:
     """The format since PyTorch 1.6: a zip archive with the pickle and a file a storage."""
     try:
         entries = sorted(_entries(path), key=lambda entry: entry.header_offset)
@@ -159,7 +153,7 @@ def _zip(path: Path) -> tuple[Any, dict[str, memoryview]]:
     programs = [e for e in entries if e.filename.split("/")[1:] == ["data.pkl"]]
     if len(programs) != 1:
         raise CheckpointError(f"{path}: a zip archive, but not one of PyTorch's")
-    program, data = programs[0], memoryview(_map(path))
+    program, data = programs[0], memoryview(mapped)
     if program.file_size > _MAX_PROGRAM:
         raise CheckpointError(f"{path}: its pickle of {program.file_size} bytes is too large")
     folder = program.filename[: -len("data.pkl")] + "data/"
@@ -180,9 +174,9 @@ def _zip(path: Path) -> tuple[Any, dict[str, memoryview]]:
     return _run(path, Machine(_steps(len(data))), io.BytesIO(code)), raw
 
 
-def _legacy(path: Path) -> tuple[Any, dict[str, memoryview]]:
+def _legacy(path: Path, data: mmap.mmap) -> tuple[Any, dict[str, memoryview]]:
     """The format before 1.6: pickles one after the other, then the storages."""
-    data = _map(path)
+    data.seek(0)
     steps = _steps(len(data))
     if _run(path, Machine(steps), data) != _LEGACY_MAGIC:
         raise CheckpointError(f"{path}: a pickle, but not one of PyTorch's")
@@ -219,15 +213,19 @@ def is_pickle(path: Path, start: bytes) -> bool:
         return True
 
 
-def load_pickle(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+def load_pickle(path: str | os.PathLike[str], mapped: mmap.mmap | None = None) -> dict[str, Tensor]:
     """The tensors of a PyTorch pickle, mapped from the disk; nothing in the file is executed.
+
+    Args:
+        mapped: the file in memory, if it is there.
 
     Raises:
         CheckpointError: it is damaged, cut short, or holds no tensors.
     """
     path = Path(path)
     start = read_start(path)  # says what is wrong with a path at which there is nothing to read
-    document, raw = _zip(path) if start.startswith(_ZIP) else _legacy(path)
+    data = map_file(path) if mapped is None else mapped
+    document, raw = (_zip if start.startswith(_ZIP) else _legacy)(path, data)
     try:
         views = _views(document)
     except CheckpointError as error:

@@ -7,6 +7,7 @@ reader that executes nothing) and the folders of `diffusers`.
 from __future__ import annotations
 
 import math
+import mmap
 import os
 import re
 from collections.abc import Mapping
@@ -87,17 +88,34 @@ def read(path: str | os.PathLike[str]) -> dict[str, Tensor | Packed]:
     Raises:
         CheckpointError: as :func:`describe`, or torch lacks the type of a tensor.
     """
+    return read_mapped(path)[0]
+
+
+def read_mapped(
+    path: str | os.PathLike[str],
+) -> tuple[dict[str, Tensor | Packed], tuple[mmap.mmap, ...]]:
+    """The tensors of a file, and the files that they are mapped from.
+
+    Raises:
+        CheckpointError: as :func:`describe`, or torch lacks the type of a tensor.
+    """
     path = Path(path)
     if _INDEX.search(path.name):
         _describe_shards(path)  # checks that index and shards agree
         found: dict[str, Tensor | Packed] = {}
+        maps: tuple[mmap.mmap, ...] = ()
         for shard in _shards(path, _weight_map(path)):
-            found |= read(shard)
-        return found
+            tensors, mapped = read_mapped(shard)
+            found |= tensors
+            maps += mapped
+        return found, maps
     start = files.read_start(path)
+    data = files.map_file(path)
     if start.startswith(MAGIC):
-        return load_gguf(path)[0]
-    return dict(load_pickle(path) if is_pickle(path, start) else files.load(path)[0])
+        return load_gguf(path, data)[0], (data,)
+    if is_pickle(path, start):
+        return dict(load_pickle(path, data)), (data,)
+    return dict(files.load(path, data)[0]), (data,)
 
 
 # --- shards -----------------------------------------------------------------------------------

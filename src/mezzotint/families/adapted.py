@@ -8,7 +8,7 @@ from torch import nn
 
 from mezzotint.adapters.lora import Style, Target, index
 from mezzotint.checkpoints.layout import Layout
-from mezzotint.checkpoints.packed import shapes
+from mezzotint.checkpoints.streamed import shapes
 from mezzotint.checkpoints.tables import clip
 from mezzotint.networks.clip import ClipText
 from mezzotint.networks.t5 import T5Encoder

@@ -6,8 +6,9 @@ import difflib
 import importlib
 import pkgutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -17,6 +18,7 @@ from mezzotint.checkpoints.files import CheckpointError
 from mezzotint.checkpoints.inspect import recognise
 from mezzotint.checkpoints.source import Listing, describe, open_folder
 from mezzotint.families import flow, ldm
+from mezzotint.families.memory import plan
 from mezzotint.families.model import Model
 from mezzotint.families.native import KEY, EmbeddingCodec, load_model
 from mezzotint.families.precision import AUTO, kind_of
@@ -163,14 +165,27 @@ def identify(path: Path, name: str | None = None) -> tuple[Family, Listing]:
     return family_of(path, listing, name), listing
 
 
-def parts(family: Family) -> dict[str, nn.Module]:
-    """The networks of a family, by the part's name, without weights: on the meta device."""
+def shadow(family: Family) -> Model:
+    """A model of a family without weights: on the meta device."""
     with torch.device("meta"):
-        made = flow.build(family) if isinstance(family, flow.Family) else ldm.build(family)
-    return made.parts
+        return flow.build(family) if isinstance(family, flow.Family) else ldm.build(family)
 
 
-def _load(path: Path, family: str | None, precision: str, place: torch.device) -> Model:
+def parts(family: Family) -> dict[str, nn.Module]:
+    """The networks of a family, by the part's name, without weights."""
+    return shadow(family).parts
+
+
+class Limit(NamedTuple):
+    """Bytes that the program may take, for media of a size (None: the family's default)."""
+
+    memory: int
+    size: tuple[int, ...] | None = None
+
+
+def _load(
+    path: Path, family: str | None, precision: str, place: torch.device, limit: Limit | None
+) -> Model:
     """A model from its file or folder, of whichever family it is."""
     listing = _listing(path)
     if KEY in listing.metadata:
@@ -181,6 +196,10 @@ def _load(path: Path, family: str | None, precision: str, place: torch.device) -
                 f"{path}: one of Mezzotint's own models, which compute in float32: leave the "
                 "precision out"
             )
+        if limit is not None:
+            raise CheckpointError(
+                f"{path}: one of Mezzotint's own models, which are small: leave the memory out"
+            )
         model = load_model(path)[0]
         if isinstance(model.codec, EmbeddingCodec):
             raise CheckpointError(
@@ -189,10 +208,17 @@ def _load(path: Path, family: str | None, precision: str, place: torch.device) -
             )
         return model
     found = family_of(path, listing, family)
-    kind = kind_of(precision, place)
-    if isinstance(found, flow.Family):
-        return flow.load(found, path, kind)
-    return ldm.load(found, path, kind)
+    kind, room, said = kind_of(precision, place), None, ()
+    if limit is not None:
+        if place.type != "cpu":
+            raise CheckpointError(
+                f"{path}: a limit of memory is for the processor's: leave it out, or --device cpu"
+            )
+        room, words = plan(shadow(found), limit.size or found.defaults.size, kind, limit.memory)
+        said = (words,)
+    load = flow.load if isinstance(found, flow.Family) else ldm.load
+    model = load(found, path, kind, room)  # type: ignore[arg-type]
+    return replace(model, notes=(*model.notes, *said))
 
 
 def load(
@@ -200,19 +226,21 @@ def load(
     place: str | None = None,
     family: str | None = None,
     precision: str = AUTO,
+    limit: Limit | None = None,
 ) -> Model:
     """Load a model that makes media, by name or path, onto a device (none: the GPU if any).
 
     Args:
         family: what a checkpoint is, where its file cannot say.
         precision: of a checkpoint's networks: see :mod:`mezzotint.families.precision`.
+        limit: what the program may take: see :mod:`mezzotint.families.memory`.
 
     Raises:
         CheckpointError: there is no such file, or it is damaged or no such model.
-        ValueError: there is no such device or precision.
+        ValueError: there is no such device or precision, or the memory is too little.
     """
     where, path = device(place), locate(name_or_path)
-    model = _load(path, family, precision, where)
+    model = _load(path, family, precision, where, limit)
     for module in model.parts.values():
         module.to(where)
     return model

@@ -426,8 +426,16 @@ def _unprojected(family: Family) -> Family:
     return replace(family, texts={**family.texts, **texts})
 
 
-def load(family: Family, path: str | os.PathLike[str], kind: torch.dtype = torch.float32) -> Model:
+def load(
+    family: Family,
+    path: str | os.PathLike[str],
+    kind: torch.dtype = torch.float32,
+    room: Mapping[str, int] | None = None,
+) -> Model:
     """A model from a checkpoint of its family, a file or a folder, in a precision.
+
+    Args:
+        room: see :func:`mezzotint.families.ldm.fill`.
 
     Raises:
         CheckpointError: it is damaged, or a part is missing, or a tensor is missing, unknown or of
@@ -437,4 +445,4 @@ def load(family: Family, path: str | os.PathLike[str], kind: torch.dtype = torch
     found, tokenizer = present(family, path)
     found = found if path.is_dir() else _unprojected(found)
     model = build_unfilled(lambda: build(found, tokenizer))
-    return fill(model, path, found.file, found.folder, kind)
+    return fill(model, path, found.file, found.folder, kind, room)

@@ -14,7 +14,7 @@ from torch import Tensor
 from mezzotint.checkpoints.files import CheckpointError, build_unfilled, load_into
 from mezzotint.checkpoints.layout import Layout, read_parts
 from mezzotint.checkpoints.limits import shown
-from mezzotint.checkpoints.packed import finite, keep_packed, not_finite
+from mezzotint.checkpoints.streamed import give
 from mezzotint.diffusion.guidance import cat_conditioning
 from mezzotint.diffusion.level import Conditioning, Tokens
 from mezzotint.diffusion.prediction import ROWS, Parameterization, unit
@@ -153,7 +153,7 @@ def clip_features(
     def read(encoder: ClipText, text: Text, pieces: Pieces) -> tuple[Encoded, Tensor]:
         ids, weights = chunks(pieces, pad=text.pad)
         place = encoder.words.weight.device
-        return encoder(ids.to(place), text.skip, not text.skip), weights.to(place)
+        return encoder(ids.to(place), text.skip, not text.skip), weights
 
     hidden: list[Tensor] = []
     pooled: list[Tensor] = []
@@ -162,7 +162,7 @@ def clip_features(
         values = found.hidden.float()
         if bool((weights != 1).any()):
             empty, _ = read(encoders[name], text, EMPTY)
-            values = emphasized(values, weights, empty.hidden.float())
+            values = emphasized(values, weights.to(values), empty.hidden.float())
         hidden.append(values.flatten(0, 1)[None])
         pooled += [found.pooled[:1].float()] if text.pooled else []
     return hidden, pooled
@@ -331,10 +331,15 @@ def fill(
     file: Layout,
     folder: Layout,
     kind: torch.dtype = torch.float32,
+    room: Mapping[str, int] | None = None,
 ) -> Model:
     """The model with the weights of a checkpoint, in a precision.
 
-    Quantized matrices stay packed (:mod:`mezzotint.checkpoints.packed`).
+    Quantized matrices stay packed (:mod:`mezzotint.checkpoints.streamed`).
+
+    Args:
+        room: bytes for the matrices of a part that stay in memory; the others are read each time
+            that they are used.  All of a part that it lacks stay.
 
     Raises:
         CheckpointError: as :func:`load`.
@@ -342,22 +347,27 @@ def fill(
     wanted = {name: part.state_dict() for name, part in model.parts.items()}
     for name, state in read_parts(path, file, folder, wanted).items():
         part, where = model.parts[name], f"{path}: {name}"
-        plain = keep_packed(part, state, stored(part, "", kind), _regular, where)
-        weights: dict[str, Tensor] = {}
-        for key, tensor in plain.items():
-            if not finite(cast := tensor.to(stored(part, key, kind))):
-                raise CheckpointError(not_finite(where, key))
-            weights[key] = _regular(cast)
+        kinds = partial(stored, part, kind=kind)
+        weights = give(part, state, kinds, _regular, where, (room or {}).get(name))
         load_into(part, weights, where, assign=True)
         part.eval().requires_grad_(False)
     return model
 
 
-def load(family: Family, path: str | os.PathLike[str], kind: torch.dtype = torch.float32) -> Model:
+def load(
+    family: Family,
+    path: str | os.PathLike[str],
+    kind: torch.dtype = torch.float32,
+    room: Mapping[str, int] | None = None,
+) -> Model:
     """A model from a checkpoint of its family, a file or a folder, in a precision.
+
+    Args:
+        room: see :func:`fill`.
 
     Raises:
         CheckpointError: it is damaged, or a tensor is missing, unknown, of another shape or has
             numbers that are not finite.
     """
-    return fill(build_unfilled(lambda: build(family)), path, family.file, family.folder, kind)
+    model = build_unfilled(lambda: build(family))
+    return fill(model, path, family.file, family.folder, kind, room)

@@ -13,7 +13,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
-from mezzotint.checkpoints.packed import PackedLinear
+from mezzotint.checkpoints.streamed import Streamed
 from mezzotint.diffusion.level import Conditioning, Tokens
 from mezzotint.networks.ldm_autoencoder import WIDE, LdmAutoencoder
 
@@ -66,7 +66,7 @@ def stored(module: nn.Module, name: str, kind: torch.dtype) -> torch.dtype:
 
 def working(network: nn.Module) -> torch.dtype:
     """What a network computes with: the type of its matrices."""
-    packed = (layer.kind for layer in network.modules() if isinstance(layer, PackedLinear))
+    packed = (layer.kind for layer in network.modules() if isinstance(layer, Streamed))
     if (kind := next(packed, None)) is not None:
         return kind
     return next(weight.dtype for weight in network.parameters() if weight.ndim > 1)

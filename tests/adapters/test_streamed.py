@@ -17,7 +17,7 @@ from mezzotint.adapters.lora import Style, attached, fit, index, read
 from mezzotint.checkpoints.files import CheckpointError, save
 from mezzotint.checkpoints.gguf import Packed, load_gguf
 from mezzotint.checkpoints.keys import MATRIX, SAME, SWAPPED, to_theirs
-from mezzotint.checkpoints.packed import PackedLinear, Pieces, finite, keep_packed, shapes
+from mezzotint.checkpoints.streamed import Pieces, Streamed, finite, give, shapes
 from mezzotint.engine.attach import open_adapter
 from mezzotint.engine.generate import generate
 from mezzotint.engine.request import Attached, Request
@@ -61,10 +61,11 @@ def test_a_layer_gives_the_bits_of_the_unpacked_one(kind: str, dtype: torch.dtyp
     bias = torch.randn(48).to(dtype)
     plain.weight = nn.Parameter(pieces.unpack().to(dtype))
     plain.bias = nn.Parameter(bias)
-    rest = keep_packed(net, {"0.weight": pieces, "0.bias": bias}, dtype, Tensor.clone, "x")
+    state = {"0.weight": pieces, "0.bias": Pieces(((bias, SAME),))}
+    rest = give(net, state, lambda _: dtype, Tensor.clone, "x")
     net.load_state_dict(rest, assign=True)
     layer = net[0]
-    assert isinstance(layer, PackedLinear) and rest.keys() == {"0.bias"}
+    assert isinstance(layer, Streamed) and rest.keys() == {"0.bias"}
     x = torch.randn(5, 256).to(dtype)
     assert torch.equal(net(x), plain(x)) and layer.weight.dtype == dtype == working(net)
     assert shapes(net)["0.weight"].shape == (48, 256) and "0.weight" not in net.state_dict()
@@ -74,7 +75,7 @@ def test_what_does_not_fit_says_so() -> None:
     net = nn.Sequential(nn.Linear(256, 48))
     wrong = Pieces(((packed("Q8_0", (32, 256)), SAME),))
     with pytest.raises(CheckpointError, match=r"0.weight is \[32, 256\] in the file, \[48, 256\]"):
-        keep_packed(net, {"0.weight": wrong}, torch.float32, Tensor.clone, "x")
+        give(net, {"0.weight": wrong}, lambda _: torch.float32, Tensor.clone, "x")
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "Q4_0", "Q4_1", "Q5_1", "Q2_K", "Q3_K", "Q5_K", "Q6_K"])
@@ -110,7 +111,7 @@ def test_deltas_act_on_use_and_leave_the_bytes_alone(kind: str) -> None:
     for layer in plain.values():
         layer.weight = nn.Parameter(weight.unpack(), requires_grad=False)
     state = {f"{name}.weight": Pieces(((weight, SAME),)) for name in ("q", "o")}
-    assert keep_packed(net, state, torch.float32, Tensor.clone, "x") == {}
+    assert give(net, state, lambda _: torch.float32, Tensor.clone, "x") == {}
     known = index("network", shapes(net), [_TABLE], [Style("", dotted=True)])
     adapters = []
     for strength in (0.7, -0.2):
@@ -134,7 +135,7 @@ def test_deltas_act_on_use_and_leave_the_bytes_alone(kind: str) -> None:
 def test_a_delta_that_does_not_fit_attaches_nothing() -> None:
     net = nn.ModuleDict({"q": nn.Linear(256, 32, bias=False), "o": nn.Linear(256, 32, bias=False)})
     state = {f"{n}.weight": Pieces(((packed("Q8_0", (32, 256)), SAME),)) for n in ("q", "o")}
-    keep_packed(net, state, torch.float32, Tensor.clone, "x")
+    give(net, state, lambda _: torch.float32, Tensor.clone, "x")
     known = index("network", shapes(net), [_TABLE], [Style("", dotted=True)])
     good = {"q.lora_A.weight": torch.ones(1, 256), "q.lora_B.weight": torch.ones(32, 1)}
     bad = {"o.lora_A.weight": torch.ones(1, 99), "o.lora_B.weight": torch.ones(32, 1)}
@@ -206,7 +207,7 @@ def bits(model: Model) -> list[Tensor]:
     return [
         t.data.clone()
         for layer in model.parts["network"].modules()
-        if isinstance(layer, PackedLinear)
+        if isinstance(layer, Streamed)
         for t, _ in layer.packed.pieces
         if isinstance(t, Packed)
     ]
@@ -241,7 +242,7 @@ def test_they_take_less_memory(tmp_path: Path) -> None:
     made = Made(tmp_path, "Q4_K")
     kept = load(made.family, made.gguf)
     own = sum(t.numel() for t in bits(kept))
-    layers = [m for m in kept.parts["network"].modules() if isinstance(m, PackedLinear)]
+    layers = [m for m in kept.parts["network"].modules() if isinstance(m, Streamed)]
     numbers = sum(layer.packed.shape.numel() for layer in layers)
     assert own == numbers * 144 // 256  # 4.5 bits a number
     gc.collect()
