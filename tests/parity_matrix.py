@@ -17,13 +17,15 @@ from pathlib import Path
 import pytest
 
 import measured
+from mezzotint.families import catalogue
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "parity.md"
-FAMILIES = ("sd1", "sd2", "sdxl", "sd3", "sd35-medium", "sd35-large", "flux-dev", "flux-schnell")
+BASES = ("sd1", "sd2", "sdxl", "sd3", "sd35-medium", "sd35-large", "flux-dev", "flux-schnell")
+FAMILIES = (*BASES, *(f.name for f in catalogue.FAMILIES if f.name not in BASES))
 LAYOUTS = ("diffusers folder", "single file", "GGUF")
 _ALIKE = {"flux": "flux-dev"}
-_PARAMETERS = ("name", "kin", "trained")
+_PARAMETERS = ("name", "kin", "trained", "family")
 Cell = tuple[str, str, str]
 """Family, task, layout."""
 
@@ -49,7 +51,11 @@ def cell_of(item: pytest.Item) -> Cell | None:
         return None
     task, layout = mark.args
     parameters = getattr(getattr(item, "callspec", None), "params", {})
-    named = [parameters[key] for key in _PARAMETERS if key in parameters]
+    named = [
+        getattr(parameters[key], "name", parameters[key])
+        for key in _PARAMETERS
+        if key in parameters
+    ]
     family = mark.kwargs.get("family") or named[0]
     family = _ALIKE.get(family, family)
     assert family in FAMILIES and layout in LAYOUTS, f"{item.nodeid}: {family}, {layout}"

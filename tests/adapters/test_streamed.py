@@ -59,10 +59,10 @@ def test_a_layer_gives_the_bits_of_the_unpacked_one(kind: str, dtype: torch.dtyp
     net = nn.Sequential(nn.Linear(256, 48))
     plain = nn.Linear(256, 48)
     bias = torch.randn(48).to(dtype)
-    plain.weight = nn.Parameter(pieces.unpack().to(dtype))
+    plain.weight = nn.Parameter(pieces.read(dtype))
     plain.bias = nn.Parameter(bias)
     state = {"0.weight": pieces, "0.bias": Pieces(((bias, SAME),))}
-    rest = give(net, state, lambda _: dtype, Tensor.clone, "x")
+    rest = give(net, state, lambda _: dtype, "x")
     net.load_state_dict(rest, assign=True)
     layer = net[0]
     assert isinstance(layer, Streamed) and rest.keys() == {"0.bias"}
@@ -75,7 +75,7 @@ def test_what_does_not_fit_says_so() -> None:
     net = nn.Sequential(nn.Linear(256, 48))
     wrong = Pieces(((packed("Q8_0", (32, 256)), SAME),))
     with pytest.raises(CheckpointError, match=r"0.weight is \[32, 256\] in the file, \[48, 256\]"):
-        give(net, {"0.weight": wrong}, lambda _: torch.float32, Tensor.clone, "x")
+        give(net, {"0.weight": wrong}, lambda _: torch.float32, "x")
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "Q4_0", "Q4_1", "Q5_1", "Q2_K", "Q3_K", "Q5_K", "Q6_K"])
@@ -111,7 +111,7 @@ def test_deltas_act_on_use_and_leave_the_bytes_alone(kind: str) -> None:
     for layer in plain.values():
         layer.weight = nn.Parameter(weight.unpack(), requires_grad=False)
     state = {f"{name}.weight": Pieces(((weight, SAME),)) for name in ("q", "o")}
-    assert give(net, state, lambda _: torch.float32, Tensor.clone, "x") == {}
+    assert give(net, state, lambda _: torch.float32, "x") == {}
     known = index("network", shapes(net), [_TABLE], [Style("", dotted=True)])
     adapters = []
     for strength in (0.7, -0.2):
@@ -135,7 +135,7 @@ def test_deltas_act_on_use_and_leave_the_bytes_alone(kind: str) -> None:
 def test_a_delta_that_does_not_fit_attaches_nothing() -> None:
     net = nn.ModuleDict({"q": nn.Linear(256, 32, bias=False), "o": nn.Linear(256, 32, bias=False)})
     state = {f"{n}.weight": Pieces(((packed("Q8_0", (32, 256)), SAME),)) for n in ("q", "o")}
-    give(net, state, lambda _: torch.float32, Tensor.clone, "x")
+    give(net, state, lambda _: torch.float32, "x")
     known = index("network", shapes(net), [_TABLE], [Style("", dotted=True)])
     good = {"q.lora_A.weight": torch.ones(1, 256), "q.lora_B.weight": torch.ones(32, 1)}
     bad = {"o.lora_A.weight": torch.ones(1, 99), "o.lora_B.weight": torch.ones(32, 1)}

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import measured
 from mezzotint.diffusion.noise import batch
 from mezzotint.engine.generate import generate
 from mezzotint.engine.request import Guidance, Known, Request, Start
@@ -108,6 +109,7 @@ def wish(name: str, steps: int, strength: float, scale: float, **more: Any) -> R
     return Request(FOX, (3,), negative, SIZE, steps, guidance=told, start=start, **usual, **more)
 
 
+@pytest.mark.parity("image to image", "diffusers folder")
 @pytest.mark.parametrize(("steps", "strength"), [(4, 0.5), (5, 0.8), (4, 0.25)])
 @pytest.mark.parametrize("scale", [1.0, 5.0])
 def test_image_to_image(
@@ -115,10 +117,11 @@ def test_image_to_image(
 ) -> None:
     expected = edit("img2img", steps, strength, scale)
     found = generate(ours, wish(name, steps, strength, scale))[0]
-    assert float((found - expected).abs().max()) < 2e-3  # of a range of 2
+    measured.close(found / 2 + 0.5, expected / 2 + 0.5, 1e-3)
     assert float(found.std()) > 0.01
 
 
+@pytest.mark.parity("inpainting", "diffusers folder")
 @pytest.mark.parametrize(("steps", "strength"), [(4, 0.5), (5, 0.8)])
 @pytest.mark.parametrize("scale", [1.0, 5.0])
 def test_inpainting(
@@ -130,5 +133,5 @@ def test_inpainting(
     expected = edit("inpaint", steps, strength, scale, mask_image=new[None])
     known = Known(picture(*SIZE), new)
     found = generate(ours, wish(name, steps, strength, scale, known=known))[0]
-    assert float(((found - expected) * new).abs().max()) < 2e-3  # of a range of 2
+    measured.close(found * new / 2, expected * new / 2, 1e-3)
     assert torch.equal(found * (1 - new), picture(*SIZE) * (1 - new))

@@ -22,6 +22,7 @@ from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteSchedule
 from diffusers.schedulers.scheduling_lcm import LCMScheduler
 from torch import Tensor
 
+import measured
 from mezzotint.checkpoints.files import load as load_file
 from mezzotint.checkpoints.files import save
 from mezzotint.checkpoints.inspect import Report
@@ -105,6 +106,7 @@ def folder(name: str, theirs: Any, tmp_path_factory: pytest.TempPathFactory) -> 
     return path
 
 
+@pytest.mark.parity("few steps, LCM", "diffusers folder")
 @pytest.mark.parametrize("steps", [1, 4])
 @pytest.mark.parametrize("scale", [1.0, 8.0])
 def test_lcm(
@@ -122,7 +124,7 @@ def test_lcm(
         output_type="pt",
     ).images[0]
     found = generate(ours, Request(FOX, (3,), steps=steps, guidance=Guidance(scale)))[0]
-    assert float((found - (expected * 2 - 1)).abs().max()) < 2e-3
+    measured.close(found / 2 + 0.5, expected, 1e-3)
     assert float(found.std()) > 0.01
     other = generate(ours, Request(FOX, (3,), steps=steps, guidance=Guidance(scale + 1)))[0]
     assert not torch.equal(found, other)
@@ -130,6 +132,7 @@ def test_lcm(
         generate(ours, Request(FOX, (3,), negative="blue"))
 
 
+@pytest.mark.parity("few steps, Turbo and Lightning", "diffusers folder")
 @pytest.mark.parametrize(
     ("family", "base", "scheduler"),
     [
@@ -157,7 +160,7 @@ def test_the_defaults_are_the_releases(
     ).images[0]
     ours = load(few(family, base), tmp_path)
     found = generate(ours, Request(FOX, (3,)))[0]
-    assert float((found - (expected * 2 - 1)).abs().max()) < 2e-3
+    measured.close(found / 2 + 0.5, expected, 1e-3)
     assert ours.notes and family.title in ours.notes[0]
 
 
@@ -176,6 +179,7 @@ def known(monkeypatch: pytest.MonkeyPatch) -> Callable[[Family], None]:
     return make
 
 
+@pytest.mark.parity("few steps, LCM", "single file")
 def test_both_layouts(
     name: str, theirs: Any, folder: Path, known: Callable[[Family], None], tmp_path: Path
 ) -> None:
@@ -189,7 +193,7 @@ def test_both_layouts(
     made = generate(load(family, folder), request)[0]
     for place in (file, back):
         model = catalogue.load(str(place), "cpu", precision="float32")
-        assert torch.equal(generate(model, request)[0], made)
+        measured.same(generate(model, request)[0], made)
     found = DiffusionPipeline.from_pretrained(back, local_files_only=True)
     assert type(found) is type(theirs)
     assert found.unet.config.time_cond_proj_dim == 256

@@ -12,6 +12,7 @@ from diffusers.models.transformers.transformer_flux import FluxTransformer2DMode
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from PIL import Image
 
+import measured
 from mezzotint.apps.cli import main
 from mezzotint.checkpoints.files import load as load_file
 from mezzotint.checkpoints.files import save
@@ -63,6 +64,7 @@ def wish(model: Model, **more: Any) -> Request:
     return Request(FOX, (3,), **{"size": SIZE, **shown, **more})
 
 
+@pytest.mark.parity("models that are told pictures", "diffusers folder")
 @pytest.mark.parametrize("steps", [1, 4])
 @pytest.mark.parametrize("scale", [2.5, 30.0])
 def test_from_pictures_to_picture(
@@ -87,7 +89,7 @@ def test_from_pictures_to_picture(
     ).images[0]
     found = generate(ours, wish(ours, steps=steps, guidance=Guidance(scale)))[0]
     new = ragged(*SIZE) if name == "flux-fill" else torch.ones(1, *SIZE)
-    assert float(((found - (expected * 2 - 1)) * new).abs().max()) < 2e-3  # of a range of 2
+    measured.close((found / 2 + 0.5) * new, expected * new, 1e-3)
     assert float(found.std()) > 0.01
     if name == "flux-fill":
         assert torch.equal(found * (1 - new), picture(*SIZE) * (1 - new))
@@ -146,6 +148,7 @@ def test_a_seed_never_knows_its_batch(ours: Model) -> None:
         assert torch.equal(generate(ours, replace(several, seeds=(seed,)))[0], made)
 
 
+@pytest.mark.parity("models that are told pictures", "single file")
 def test_both_layouts(
     name: str,
     ours: Model,
@@ -170,7 +173,7 @@ def test_both_layouts(
     for place in (folder, file, back):
         model = catalogue.load(str(place), "cpu", precision="float32")
         assert model.name == name
-        assert torch.equal(generate(model, request)[0], made)
+        measured.same(generate(model, request)[0], made)
     found = DiffusionPipeline.from_pretrained(back, local_files_only=True)
     assert type(found) is type(theirs)
 

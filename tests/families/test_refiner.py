@@ -14,6 +14,7 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.pipelines.stable_diffusion_xl import pipeline_stable_diffusion_xl_img2img as module
 from torch import Tensor
 
+import measured
 from mezzotint.apps.cli import main
 from mezzotint.checkpoints.files import load as load_file
 from mezzotint.checkpoints.inspect import Report
@@ -100,6 +101,7 @@ def noise() -> Tensor:
     return batch([3], "start", 0, (4, SIZE[0] // 8, SIZE[1] // 8))
 
 
+@pytest.mark.parity("image to image", "diffusers folder", family="sdxl-refiner")
 @pytest.mark.parametrize(("scale", "negative"), [(1.0, ""), (6.0, "blue"), (6.0, "")])
 def test_image_to_image(
     theirs: Any, ours: Model, scale: float, negative: str, monkeypatch: pytest.MonkeyPatch
@@ -117,10 +119,11 @@ def test_image_to_image(
     ).images[0]
     told = {"guidance": Guidance(scale), "negative": negative}
     found = generate(ours, wish(start=Start(picture(*SIZE), 0.5), **told))[0]
-    assert float((found - (expected * 2 - 1)).abs().max()) < 2e-3
+    measured.close(found / 2 + 0.5, expected, 1e-3)
     assert float(found.std()) > 0.01
 
 
+@pytest.mark.parity("after the base", "diffusers folder", family="sdxl-refiner")
 @pytest.mark.parametrize(("steps", "begin"), [(4, 0.5), (10, 0.8), (5, 0.33)])
 def test_after_the_base(
     bases: Any, theirs: Any, base: Model, ours: Model, steps: int, begin: float
@@ -143,7 +146,7 @@ def test_after_the_base(
     )
     seen: list[Progress] = []
     found = generate(base, request, seen.append)[0]
-    assert float((found - (expected * 2 - 1)).abs().max()) < 2e-3
+    measured.close(found / 2 + 0.5, expected, 1e-3)
     assert [told.step for told in seen] == list(range(1, steps + 1))
     assert all(told.steps == steps for told in seen)
     plain = generate(base, replace(request, refiner=None))[0]
@@ -189,6 +192,7 @@ def test_what_cannot_be_refined(base: Model, ours: Model) -> None:
         generate(base, wish(refiner=Refiner(other, 0.5)))
 
 
+@pytest.mark.parity("image to image", "single file", family="sdxl-refiner")
 def test_both_layouts(
     folders: tuple[Path, Path], ours: Model, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -209,7 +213,7 @@ def test_both_layouts(
     made = generate(ours, request)[0]
     for place in (folders[1], file, back):
         model = catalogue.load(str(place), "cpu", precision="float32")
-        assert torch.equal(generate(model, request)[0], made)
+        measured.same(generate(model, request)[0], made)
     found = DiffusionPipeline.from_pretrained(back, local_files_only=True)
     assert type(found) is module.StableDiffusionXLImg2ImgPipeline
     assert found.config.requires_aesthetics_score
