@@ -1,6 +1,6 @@
 """Measure speed and memory against their bars, in ratios taken in one run.
 
-    python benchmarks/speed.py                            # all rows, about 8 minutes on 2 cores
+    python benchmarks/speed.py                            # all rows, about 20 minutes on 2 cores
     python benchmarks/speed.py --rows overhead,startup    # some
     python benchmarks/speed.py --model random             # before there is an `icons` model
 
@@ -30,11 +30,12 @@ from peers import report, timing
 from peers.models import FULL, QUICK, Scale
 from peers.report import Section
 
-ROWS = ("overhead", "samplers", "training", "icons", "checkpoints", "startup")
+ROWS = ("overhead", "samplers", "training", "icons", "checkpoints", "fresh", "startup")
 NEEDS = {
     "samplers": ("diffusers==0.42.1",),
     "training": ("diffusers==0.42.1", "accelerate==1.15.0"),
     "checkpoints": ("diffusers==0.42.1",),
+    "fresh": ("diffusers==0.42.1",),
 }
 IDLE = 0.3
 """Load a core above which the machine counts as busy."""
@@ -91,6 +92,10 @@ def _measure(row: str, scale: Scale, options: argparse.Namespace) -> Section:
         from peers import checkpoints
 
         return checkpoints.measure(scale)
+    if row == "fresh":
+        from peers import fresh
+
+        return fresh.measure(scale)
     from peers import startup
 
     return startup.measure(scale)

@@ -309,22 +309,6 @@ def build(family: Family) -> Model:
     )
 
 
-_ALIGNMENT = 64  # bytes; of all memory that torch allocates
-
-
-def _regular(tensor: Tensor) -> Tensor:
-    """In one order and aligned: other weights are multiplied by other kernels, with other last
-    bits.  Kernels of convolutions have their channels last, as the networks' activations do.
-
-    What is mapped from a file lies wherever the file has it, so it may have to be copied.
-    """
-    last = tensor.ndim == 4
-    tensor = tensor.contiguous(
-        memory_format=torch.channels_last if last else torch.contiguous_format
-    )
-    return tensor.clone() if tensor.data_ptr() % _ALIGNMENT else tensor
-
-
 def fill(
     model: Model,
     path: str | os.PathLike[str],
@@ -348,7 +332,7 @@ def fill(
     for name, state in read_parts(path, file, folder, wanted).items():
         part, where = model.parts[name], f"{path}: {name}"
         kinds = partial(stored, part, kind=kind)
-        weights = give(part, state, kinds, _regular, where, (room or {}).get(name))
+        weights = give(part, state, kinds, where, (room or {}).get(name))
         load_into(part, weights, where, assign=True)
         part.eval().requires_grad_(False)
     return model
