@@ -92,7 +92,7 @@ def _run(code: str) -> tuple[float, float]:
 
 def measure(scale: Scale) -> Section:
     whole, rounds = scale is FULL, 3 if scale is FULL else 1
-    with tempfile.TemporaryDirectory(dir="/var/tmp") as place:
+    with tempfile.TemporaryDirectory() as place:
         path, folder = Path(place, "model.safetensors"), Path(place, "folder")
         _write(path)
         convert(path, folder, "folder")
