@@ -127,6 +127,28 @@ def _lora(text: str) -> tuple[Path, float, tuple[Rule, ...]]:
         return Path(text), 1.0, rules  # a colon of the file's name
 
 
+def _control(text: str) -> dict[str, str]:
+    """``FILE=PICTURE``, then any of ``,HINT`` ``,strength=S`` ``,from=A`` ``,to=B``."""
+    first, *rest = text.split(",")
+    file, equals, picture = first.rpartition("=")
+    if not (equals and file and picture):
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: give FILE=PICTURE, and perhaps ,canny ,strength=0.8 ,from=0 ,to=0.6"
+        )
+    found = {"file": file, "picture": picture}
+    for part in rest:
+        name, equals, value = part.partition("=")
+        key = name if equals else "hint"
+        if key in found or (equals and name not in ("strength", "from", "to")):
+            raise argparse.ArgumentTypeError(
+                f"{part!r} of {text!r}: give a hint, strength=, from= and to=, each once"
+            )
+        if equals:
+            _number(value)
+        found[key] = value if equals else name
+    return found
+
+
 VARIES = {"subtle": 0.1, "strong": 0.4}
 
 
@@ -191,6 +213,14 @@ def _generate_parser(parser: argparse.ArgumentParser) -> None:
     edit("--strength", type=_number, metavar="S", help="how far from it, 0 to 1 (default: 0.6)")
     edit("--mask", metavar="FILE", help="draw anew only where this is white")
     edit("--reference", metavar="FILE", help="of models that edit, or follow edges or depth")
+    edit(
+        "--control",
+        type=_control,
+        action="append",
+        default=[],
+        metavar="FILE=PICTURE,…",
+        help="a control network and what it follows (docs/adapters.md)",
+    )
     edit("--only-masked", type=_pixels, metavar="PX", help="work on the mask and so much around it")
     edit("--expand", type=_sides, metavar="N|left=N,…|W:H", help="draw around it: pixels, aspect")
     add("--vary", type=_vary, metavar="SEED:HOW", help="variations of it: subtle, strong, 0 to 1")

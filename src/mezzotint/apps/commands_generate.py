@@ -16,14 +16,16 @@ from rich.console import Console
 from torch import Tensor
 
 import mezzotint
-from mezzotint.apps.errors import UsageError
+from mezzotint.apps.errors import UsageError, suggestion
 from mezzotint.apps.named import Adapters, Given, decided
 from mezzotint.apps.output import Output, prepare
 from mezzotint.apps.preview import Watch
 from mezzotint.diffusion import samplers, spacings
 from mezzotint.engine.edit import expand, near_aspect, sides_to
 from mezzotint.engine.generate import generate
+from mezzotint.engine.hints import HINTS
 from mezzotint.engine.request import (
+    Control,
     Enlarge,
     Guidance,
     Known,
@@ -33,6 +35,7 @@ from mezzotint.engine.request import (
     Start,
     Vary,
 )
+from mezzotint.families import controls
 from mezzotint.families.catalogue import Limit, load
 from mezzotint.families.memory import parse
 from mezzotint.families.model import Model
@@ -88,6 +91,12 @@ def _check_options(args: argparse.Namespace) -> None:
         raise UsageError("--enlarge-strength and --enlarge-latent need --enlarge: say how far")
     if args.refiner_from is not None and args.refiner is None:
         raise UsageError("--refiner-from needs --refiner: name the model that goes on from there")
+    for given in args.control:
+        if (hint := given.get("hint")) is not None and hint not in HINTS:
+            raise UsageError(
+                f"no hint {hint!r}{suggestion(hint, HINTS)}: choose from {', '.join(HINTS)}, or "
+                "leave it out where the picture is one already"
+            )
     if args.lora_blocks and not args.lora:
         raise UsageError("--lora-blocks needs --lora: name the adapter that it is for")
     if args.sampler is not None:
@@ -181,6 +190,24 @@ def _reference(args: argparse.Namespace, model: Model, edit: _Edit) -> tuple[_Ed
     return replace(edit, size=size), fitted
 
 
+def _controls(args: argparse.Namespace, model: Model, edit: _Edit) -> tuple[Control, ...]:
+    """What --control asks for; its pictures are fitted to the size of what is made."""
+    whole = None if edit.known is None else tuple(edit.known.media.shape[1:])
+    height, width = whole or edit.size or model.defaults.size
+    found: list[Control] = []
+    for given in args.control:
+        picture = pictures.fit(pictures.open_image(given["picture"]), "rgb", (height, width))
+        if (hint := given.get("hint")) is not None:
+            picture = HINTS[hint](picture)
+        strength, begin, end = (
+            float(given.get(name, usual))
+            for name, usual in (("strength", 1), ("from", 0), ("to", 1))
+        )
+        network = controls.load(model, given["file"])
+        found.append(Control(network, picture, strength, begin, end))
+    return tuple(found)
+
+
 def _enlarge(args: argparse.Namespace) -> Enlarge | None:
     if args.enlarge is None:
         return None
@@ -227,6 +254,7 @@ def _request(args: argparse.Namespace, model: Model) -> Request:
         vary=None if args.vary is None else Vary(*args.vary),
         tiled=_TILED[args.tile],
         enlarge=_enlarge(args),
+        controls=_controls(args, model, edit),
     )
 
 
@@ -276,6 +304,11 @@ def parameters(args: argparse.Namespace, model: Model, request: Request, picture
         "expand": args.expand,
         "reference": None if args.reference is None else Path(args.reference).name,
         "image_guidance": args.image_guidance,
+        "controls": [
+            {**given, "file": Path(given["file"]).name, "picture": Path(given["picture"]).name}
+            for given in args.control
+        ]
+        or None,
         "refiner": None if request.refiner is None else request.refiner.model.name,
         "refiner_from": None if request.refiner is None else request.refiner.begin,
     }

@@ -25,6 +25,7 @@ from mezzotint.diffusion.two_guidances import text_and_image
 from mezzotint.engine import prompts
 from mezzotint.engine.passes import counted, enlarged, from_picture, narrowed, tiling
 from mezzotint.engine.request import (
+    Control,
     Guidance,
     Known,
     Progress,
@@ -34,6 +35,7 @@ from mezzotint.engine.request import (
     check_coded,
 )
 from mezzotint.engine.shown import check_shown, shown, with_shown, without_shown
+from mezzotint.families.controls import Acting, controlled
 from mezzotint.families.model import Model, Weaker
 
 Listener = Callable[[Progress], None]
@@ -62,6 +64,7 @@ class _Plan(NamedTuple):
     prompt: _Prompt
     negative: _Prompt
     walked: slice  # the levels of the path that this model walks
+    controls: tuple[Control, ...] = ()
     after: tuple[Model, _Plan] | None = None  # and by whom the rest is walked
 
 
@@ -242,6 +245,7 @@ def plan(model: Model, request: Request) -> _Plan:
         _prompt(model, request.prompt, framed, scale, steps, pictures),
         _prompt(model, request.negative, negative, scale, steps, pictures),
         slice(None),
+        request.controls,
     )
 
 
@@ -257,6 +261,7 @@ def _refined(model: Model, request: Request, planned: _Plan) -> _Plan:
         request,
         refiner=None,
         adapters=(),
+        controls=(),
         reference=None,
         guidance=replace(request.guidance, image=None),
         size=planned.size,
@@ -334,11 +339,27 @@ def _turned(model: Model, wish: Guidance, planned: _Plan, told: _Told, negative:
     def at(turns: _Told, step: int) -> Conditioning:
         return turns[max(first for first in turns if first <= step)]
 
+    hinted = [(control, control.network.hint(control.picture)) for control in planned.controls]
+
+    def acting(step: int) -> list[Acting]:
+        return [
+            Acting(control.network.network, hint, control.strength)
+            for control, hint in hinted
+            if control.acts(step, _steps(planned))
+        ]
+
     def turn(step: int) -> Denoiser:
-        guided = _guided(model, wish, planned, at(negative, step), rule)
+        steered = controlled(model, acting(step))
+        guided = _guided(steered, wish, planned, at(negative, step), rule)
         return guidance.with_conditioning(guided, at(told, step))
 
-    turns = {step: turn(step) for step in sorted({*told, *negative})}
+    changes = {
+        step
+        for step in range(1, _steps(planned))
+        for control in planned.controls
+        if control.acts(step, _steps(planned)) != control.acts(step - 1, _steps(planned))
+    }
+    turns = {step: turn(step) for step in sorted({*told, *negative, *changes})}
     return turns[0] if len(turns) == 1 else guidance.in_turn(planned.path, turns)
 
 

@@ -109,7 +109,8 @@ def narrowed(model: Model, request: Request) -> tuple[Request, Callable[[Tensor]
     if start is not None:
         start = replace(start, media=cut(start.media))
     part = Known(cut(known.media), cut(known.mask).clamp(0, 1))
-    narrow = replace(request, known=part, start=start, size=size)
+    controls = tuple(control._replace(picture=cut(control.picture)) for control in request.controls)
+    narrow = replace(request, known=part, start=start, size=size, controls=controls)
     return narrow, lambda made: put_back(known, made, area)
 
 
@@ -137,6 +138,10 @@ def enlarged(model: Model, request: Request) -> Request | None:
         start=Start(torch.zeros(shape), wish.strength, wish.coded),
         known=known,
         reference=reference,
+        controls=tuple(
+            control._replace(picture=resized(control.picture, larger))
+            for control in request.controls
+        ),
         refiner=None,
         enlarge=None,
     )

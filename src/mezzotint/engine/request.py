@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mezzotint.adapters.lora import Fitted
 from mezzotint.adapters.strengths import Rule
+from mezzotint.families.controls import ControlNet
 from mezzotint.families.model import Model
 
 
@@ -90,6 +91,26 @@ class Attached(NamedTuple):
         return ":".join([self.name, f"{self.strength:g}", *map(str, self.rules)])
 
 
+class Control(NamedTuple):
+    """A control network for the time of a request, and the picture ``(3, *spatial)`` it is told.
+
+    begin, end: the share of the steps in which it acts.
+    """
+
+    network: ControlNet
+    picture: Tensor
+    strength: float = 1.0
+    begin: float = 0.0
+    end: float = 1.0
+
+    def __str__(self) -> str:
+        return f"{self.network.name}:{self.strength:g}:{self.begin:g}-{self.end:g}"
+
+    def acts(self, step: int, steps: int) -> bool:
+        """Whether it acts in a step, counted from 0."""
+        return self.begin <= step / steps and (step + 1) / steps <= self.end
+
+
 class Refiner(NamedTuple):
     """A model that goes on where another has come to: it walks the rest of the same path.
 
@@ -130,6 +151,7 @@ class Request:
     model's defaults.  adapters: all that the prompt asks for (``<lora:name:0.8>``), or more.
     reference: a picture ``(C, *spatial)`` for a model that is told of one: what it is to edit, or
         edges or depth that it follows.  adapters and reference are not the refiner's.
+    controls: several add up.  They are not the refiner's.
         tiled: spatial axes (0 is the height) whose two ends fit together.
         enlarge: a second pass; a refiner has no part in it.
     """
@@ -150,6 +172,7 @@ class Request:
     vary: Vary | None = None
     tiled: frozenset[int] = frozenset()
     enlarge: Enlarge | None = None
+    controls: tuple[Control, ...] = ()
 
 
 class Progress(NamedTuple):
@@ -205,6 +228,15 @@ def check(request: Request, channels: int, multiple: int, size: tuple[int, ...])
         raise RequestError(f"a variation goes from 0 to 1, not {request.vary.amount}")
     if not request.tiled <= set(range(len(size))):
         raise RequestError(f"no such axes to tile: {sorted(request.tiled)} of {len(size)}")
+    for control in request.controls:
+        if not 0 <= control.begin < control.end <= 1:
+            raise RequestError(
+                f"a control network acts from a share of the steps to a later one, "
+                f"0 <= from < to <= 1, not {control.begin} to {control.end}"
+            )
+        if not math.isfinite(control.strength):
+            raise RequestError(f"a control's strength must be a number, not {control.strength}")
+        _check_media("the control's picture", control.picture, 3, size)
     wish = request.guidance
     if wish.image is not None and not (math.isfinite(wish.image) and wish.image >= 0):
         raise RequestError(f"the guidance by a picture must be 0 or more, not {wish.image}")

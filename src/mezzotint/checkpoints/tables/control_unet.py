@@ -1,0 +1,48 @@
+"""The control network of a U-Net: the original layout and that of `diffusers`, to ``ControlUNet``.
+
+What is copied from the U-Net has the U-Net's names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mezzotint.checkpoints.keys import Part, Table
+from mezzotint.checkpoints.tables import ldm_unet
+
+ORIGINAL_PREFIX = "control_model."
+_LACKING = ("up.", "norm.", "head.")
+_HINT = 8  # convolutions of the hint, each followed by an activation but the last
+
+
+def _copied(table: Table) -> dict[str, str | Part | None]:
+    """The rows of a U-Net's way down and middle."""
+
+    def name(target: str | Part | None) -> str:
+        return target.name if isinstance(target, Part) else target or ""
+
+    return {theirs: ours for theirs, ours in table.items() if not name(ours).startswith(_LACKING)}
+
+
+def original(depths: Sequence[int], blocks: int, convolutions: bool) -> Table:
+    """The original layout, without its prefix; the arguments are those of the U-Net's table."""
+    return {
+        **_copied(ldm_unet.original(depths, blocks, convolutions)),
+        "input_hint_block.{n}.{p}": "hint.{n}.{p}",
+        "zero_convs.{n}.0.{p}": "ports.{n}.{p}",
+        "middle_block_out.0.{p}": "middle_port.{p}",
+    }
+
+
+def diffusers(convolutions: bool) -> Table:
+    """The layout of `diffusers`."""
+    hint = ["conv_in", *(f"blocks.{n}" for n in range(_HINT - 2)), "conv_out"]
+    return {
+        **_copied(ldm_unet.diffusers(convolutions)),
+        **{
+            f"controlnet_cond_embedding.{theirs}.{{p}}": f"hint.{2 * n}.{{p}}"
+            for n, theirs in enumerate(hint)
+        },
+        "controlnet_down_blocks.{n}.{p}": "ports.{n}.{p}",
+        "controlnet_mid_block.{p}": "middle_port.{p}",
+    }
