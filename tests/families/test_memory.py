@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -128,6 +130,44 @@ def test_from_the_command_line(
     assert "leave the memory out" in capsys.readouterr().err
     pictures = [Image.open(tmp_path / f"{name}.png").tobytes() for name in ("b", "c")]
     assert pictures[0] == pictures[1]
+
+
+_UNLOADS = """
+import sys
+import mezzotint
+from mezzotint.families import catalogue, memory
+from pipelines import small
+catalogue.FAMILIES = (small("sd1", 768),)
+for _ in range(3):
+    print(memory.resident(), flush=True)
+    maker = mezzotint.load(sys.argv[1], device="cpu", precision="float32")
+    maker.generate("a fox", size=(64, 64), steps=1)
+    print(memory.resident(), flush=True)
+    maker.unload()
+print(memory.resident(), flush=True)
+try:
+    maker.generate("a fox")
+except ValueError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(not memory.resident(), reason="the system does not say what a process takes")
+def test_what_is_freed_is_freed(tmp_path: Path) -> None:
+    """The first picture brings kernels and a tokenizer, which stay; a model leaves nothing."""
+    stable_diffusion("sd1", 768).save_pretrained(tmp_path)
+    found = subprocess.run(
+        [sys.executable, "-c", _UNLOADS, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[1],
+    ).stdout.splitlines()
+    *sizes, said = found
+    _, _, before, loaded, between, again, after = map(int, sizes)
+    assert loaded > before + 100_000_000 and again > between + 100_000_000
+    assert abs(between / before - 1) < 0.05 and abs(after / before - 1) < 0.05
+    assert said == "this model was unloaded: load it again"
 
 
 def test_adapters_act_on_what_is_read(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from PIL.Image import Image
@@ -11,18 +10,34 @@ from PIL.Image import Image
 from mezzotint.adapters.strengths import Rule
 from mezzotint.apps.named import Adapters, Given, decided
 from mezzotint.engine.generate import Listener, generate
-from mezzotint.engine.request import Guidance, Request
+from mezzotint.engine.request import Guidance, Request, RequestError
 from mezzotint.families.catalogue import Limit, load
-from mezzotint.families.memory import parse
+from mezzotint.families.memory import parse, release
 from mezzotint.families.model import Model
 from mezzotint.modalities.image import to_image
 
 
-@dataclass(frozen=True)
 class Maker:
-    """A loaded model.  ``model`` is what the functions of the engine take."""
+    """A loaded model."""
 
-    model: Model
+    def __init__(self, model: Model) -> None:
+        self._model: Model | None = model
+
+    @property
+    def model(self) -> Model:
+        """What the functions of the engine take.
+
+        Raises:
+            RequestError: it was unloaded.
+        """
+        if self._model is None:
+            raise RequestError("this model was unloaded: load it again")
+        return self._model
+
+    def unload(self) -> None:
+        """Forget the model, and give its memory back to the system."""
+        self._model = None
+        release()
 
     @classmethod
     def load(
