@@ -23,6 +23,7 @@ from mezzotint.diffusion.noise import batch, between, stream
 from mezzotint.diffusion.schedules import Schedule
 from mezzotint.diffusion.two_guidances import text_and_image
 from mezzotint.engine import prompts
+from mezzotint.engine.attach import with_words
 from mezzotint.engine.passes import counted, enlarged, from_picture, narrowed, tiling
 from mezzotint.engine.request import (
     Guidance,
@@ -264,7 +265,7 @@ def _refined(model: Model, request: Request, planned: _Plan) -> _Plan:
         sampler=request.sampler or defaults.sampler,
         spacing=request.spacing or defaults.spacing,
     )
-    after, path, schedule = plan(second, rest), planned.path, planned.schedule
+    after, path, schedule = plan(with_words(second, rest), rest), planned.path, planned.schedule
     if not all(torch.equal(*pair) for pair in zip(path, after.path, strict=True)):
         raise RequestError(
             f"{second.name} has other noise levels than {model.name}: it cannot go on from there"
@@ -460,6 +461,7 @@ def generate(model: Model, request: Request, listener: Listener | None = None) -
         for adapter in request.adapters
         for group in by_blocks(adapter.fitted, adapter.strength, adapter.rules)
     ]
+    model = with_words(model, request)
     request, finish = narrowed(model, request)
     parts = tiling(model, request)
     with torch.inference_mode(), attached(model.parts, worn), seamless(parts, request.tiled):

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from mezzotint.adapters.inversion import Embedding
 from mezzotint.adapters.lora import Fitted
 from mezzotint.adapters.strengths import Rule
 from mezzotint.families.model import Model
@@ -132,6 +133,7 @@ class Request:
         edges or depth that it follows.  adapters and reference are not the refiner's.
         tiled: spatial axes (0 is the height) whose two ends fit together.
         enlarge: a second pass; a refiner has no part in it.
+        embeddings: words of the prompts that have vectors of their own (textual inversion).
     """
 
     prompt: str
@@ -150,6 +152,7 @@ class Request:
     vary: Vary | None = None
     tiled: frozenset[int] = frozenset()
     enlarge: Enlarge | None = None
+    embeddings: tuple[Embedding, ...] = ()
 
 
 class Progress(NamedTuple):

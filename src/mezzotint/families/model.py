@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor, nn
 
+from mezzotint.adapters.inversion import Embedding
 from mezzotint.adapters.lora import Target
 from mezzotint.diffusion.level import Conditioning, Denoiser
 from mezzotint.diffusion.prediction import Parameterization, denoiser
@@ -100,6 +101,17 @@ class Joined:
     guidance: float | None = None
 
 
+class Words(NamedTuple):
+    """How a model takes words that have vectors of their own (textual inversion).
+
+    widths: of the vectors of its text encoders, by the names that files of embeddings give these.
+    told: what it is told of a prompt with weights, where these embeddings are known.
+    """
+
+    widths: Mapping[str, int]
+    told: Callable[[Sequence[Embedding]], Callable[[Pieces], Conditioning]]
+
+
 class NetworkCall(Protocol):
     """The network behind one signature."""
 
@@ -126,6 +138,7 @@ class Model:
     targets: the places of its weights by the names that adapters give them.
     notes: what a person should know of this checkpoint, a sentence each.
     joined: the pictures that it is told of; None: it is told of none.
+    words: how it takes embeddings of words; None: it takes none.
     """
 
     name: str
@@ -147,6 +160,7 @@ class Model:
     notes: tuple[str, ...] = ()
     joined: Joined | None = None
     framing_negative: Callable[[Sequence[int]], Tensor] | None = None
+    words: Words | None = None
 
     def schedule_of(self, size: Sequence[int]) -> Schedule:
         """The schedule of media of a spatial size."""
