@@ -11,11 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mezzotint.adapters.image_prompt import Attended, Ports, attend
 from mezzotint.adapters.inversion import Embedding
 from mezzotint.checkpoints.files import CheckpointError, build_unfilled, load_into
 from mezzotint.checkpoints.layout import Layout, read_parts
 from mezzotint.checkpoints.limits import shown
 from mezzotint.checkpoints.streamed import give
+from mezzotint.checkpoints.tables import image_prompt
 from mezzotint.diffusion.guidance import cat_conditioning
 from mezzotint.diffusion.level import Conditioning, Tokens
 from mezzotint.diffusion.prediction import ROWS, Parameterization, unit
@@ -30,6 +32,7 @@ from mezzotint.families.adapted import targets
 from mezzotint.families.clip_tokens import END, chunks, emphasized
 from mezzotint.families.model import (
     WHOLE,
+    Banked,
     Conditioner,
     Defaults,
     Joined,
@@ -220,8 +223,11 @@ def _weighted(
     return tell
 
 
-def _call(network: LdmUNet) -> NetworkCall:
-    """The U-Net behind the engine's one signature."""
+def _call(network: LdmUNet, prompts: Sequence[Attended] = ()) -> NetworkCall:
+    """The U-Net behind the engine's one signature.
+
+    prompts: pictures whose tokens stand first of the context.
+    """
 
     def call(x: Tensor, time: Tensor, conditioning: Conditioning, weaker: Weaker = WHOLE) -> Tensor:
         guidance = None
@@ -233,12 +239,21 @@ def _call(network: LdmUNet) -> NetworkCall:
         assert told.context is not None
         if told.concat is not None:
             given = torch.cat([given, told.concat], dim=1)
-        context, residuals = told.context.values, told.residuals
+        (context, banks), residuals = attend(prompts, told.context.values), told.residuals
         perturb, skip = weaker
-        output = network(given, time, context, told.vector, residuals, (), perturb, skip, guidance)
+        output = network(
+            given, time, context, told.vector, residuals, banks, perturb, skip, guidance
+        )
         return output.to(x.dtype)
 
     return call
+
+
+def _ports(config: LdmUNetConfig) -> Ports:
+    """Where image prompts act on a U-Net."""
+    places = config.attended()
+    table = image_prompt.banks(*map(len, places))
+    return Ports(sum(places, ()), config.context_width, table)
 
 
 _MOST_STEPS = 100_000  # of a noise schedule; honest ones have 1,000
@@ -328,6 +343,7 @@ def build(family: Family) -> Model:
         framing_negative=None if bad is None else partial(framing, score=bad),
         weighted=weighted(),
         words=Words(widths, weighted),
+        banked=Banked(_ports(family.unet), partial(_call, network)),
         targets=partial(targets, parts, family.file, family.folder),
         joined=None if family.joining is None else family.joining(codec),
         distilled=family.unet.guided,

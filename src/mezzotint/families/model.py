@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor, nn
 
+from mezzotint.adapters.image_prompt import Attended, Ports
 from mezzotint.adapters.inversion import Embedding
 from mezzotint.adapters.lora import Target
 from mezzotint.diffusion.level import Conditioning, Denoiser
@@ -120,6 +121,16 @@ class NetworkCall(Protocol):
     ) -> Tensor: ...
 
 
+class Banked(NamedTuple):
+    """How a model takes image prompts (IP-Adapter).
+
+    ports: its cross-attentions; call: its network where these prompts are attended to.
+    """
+
+    ports: Ports
+    call: Callable[[Sequence[Attended]], NetworkCall]
+
+
 @dataclass(frozen=True)
 class Model:
     """A family's network, loaded, with its prediction row, schedule, codec and text side.
@@ -139,6 +150,7 @@ class Model:
     notes: what a person should know of this checkpoint, a sentence each.
     joined: the pictures that it is told of; None: it is told of none.
     words: how it takes embeddings of words; None: it takes none.
+    banked: how it takes image prompts; None: it takes none.
     """
 
     name: str
@@ -161,6 +173,7 @@ class Model:
     joined: Joined | None = None
     framing_negative: Callable[[Sequence[int]], Tensor] | None = None
     words: Words | None = None
+    banked: Banked | None = None
 
     def schedule_of(self, size: Sequence[int]) -> Schedule:
         """The schedule of media of a spatial size."""
