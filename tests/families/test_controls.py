@@ -24,6 +24,7 @@ from mezzotint.checkpoints.inspect import Report, inspect
 from mezzotint.checkpoints.keys import to_theirs
 from mezzotint.checkpoints.source import Listing
 from mezzotint.checkpoints.tables import control_unet
+from mezzotint.diffusion.level import Conditioning, Tokens
 from mezzotint.diffusion.noise import batch
 from mezzotint.engine.generate import generate
 from mezzotint.engine.hints import HINTS
@@ -311,3 +312,28 @@ def test_from_the_command_line(
     ):
         assert main([*told, "--control", wrong]) == 2
         assert message in capsys.readouterr().err
+
+
+def test_image_prompts_are_not_for_control_networks(folders: list[Path], ours: Model) -> None:
+    """Their tokens stand before the text's, which alone a control network is told."""
+    control = controls.load(ours, folders[1])
+    seen: list[Tensor] = []
+
+    def keep(x: Tensor, time: Tensor, conditioning: Conditioning, weaker: object = None) -> Tensor:
+        seen.extend(conditioning.residuals or ())
+        return x
+
+    model = replace(ours, call=keep)  # type: ignore[arg-type]
+    acting = controls.Acting(control.network, control.hint(picture(*SIZE)), 1.0)
+    x, time = batch([3], "start", 0, (4, 8, 12)), torch.tensor([500.0])
+    told = ours.conditioner([FOX])
+    assert told.context is not None
+    if ours.framing is not None:
+        assert told.vector is not None
+        told = told._replace(vector=torch.cat([told.vector, ours.framing(SIZE)], 1))
+    more = torch.cat([torch.randn(1, 4, told.context.values.shape[2]), told.context.values], 1)
+    with torch.inference_mode():
+        controls.controlled(model, [acting]).call(x, time, told)
+        controls.controlled(model, [acting], 4).call(x, time, told._replace(context=Tokens(more)))
+    half = len(seen) // 2
+    assert half > 3 and all(map(torch.equal, seen[:half], seen[half:]))

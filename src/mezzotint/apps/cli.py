@@ -149,6 +149,16 @@ def _control(text: str) -> dict[str, str]:
     return found
 
 
+def _embedding(text: str) -> tuple[Path, str | None]:
+    """``FILE`` or ``FILE=NAME``."""
+    path, sign, name = text.rpartition("=")
+    if Path(text).exists() or not sign:
+        return Path(text), None
+    if not name.strip():
+        raise argparse.ArgumentTypeError(f"{text!r}: give FILE or FILE=NAME")
+    return Path(path), name.strip()
+
+
 VARIES = {"subtle": 0.1, "strong": 0.4}
 
 
@@ -205,6 +215,21 @@ def _generate_parser(parser: argparse.ArgumentParser) -> None:
     add("--lora-dir", type=Path, default=Path("loras"), metavar="DIR", help="of <lora:name:0.8>")
     add("--allow-partial", action="store_true", help="leave out what of an adapter has no place")
     add("--wildcards", type=Path, default=Path("wildcards"), metavar="DIR", help="of __name__")
+    add(
+        "--embedding",
+        type=_embedding,
+        action="append",
+        default=[],
+        metavar="FILE[=NAME]",
+        help="a word",
+    )
+    add(
+        "--embedding-dir",
+        type=Path,
+        default=Path("embeddings"),
+        metavar="DIR",
+        help="of embedding:name",
+    )
     add("--steps", type=_count, metavar="N", help="more is finer and slower")
     add("--sampler", metavar="NAME", help="see `mezzotint samplers`")
     add("--spacing", metavar="NAME", help="see `mezzotint samplers`")

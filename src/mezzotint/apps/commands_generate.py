@@ -17,7 +17,7 @@ from torch import Tensor
 
 import mezzotint
 from mezzotint.apps.errors import UsageError, suggestion
-from mezzotint.apps.named import Adapters, Given, decided
+from mezzotint.apps.named import Adapters, Embeddings, Given, decided
 from mezzotint.apps.output import Output, prepare
 from mezzotint.apps.preview import Watch
 from mezzotint.diffusion import samplers, spacings
@@ -258,13 +258,24 @@ def _request(args: argparse.Namespace, model: Model) -> Request:
     )
 
 
-def _decided(args: argparse.Namespace, request: Request, seed: int, adapters: Adapters) -> Request:
+def _decided(
+    args: argparse.Namespace,
+    request: Request,
+    seed: int,
+    adapters: Adapters,
+    embeddings: Embeddings,
+) -> Request:
     """The request of a seed, with the choices of its prompts made and its adapters there."""
     chooses = seed if request.vary is None else request.vary.seed
     prompt = decided(args.prompt, chooses, args.wildcards)
     negative = decided(args.negative, chooses, args.wildcards)
     return replace(
-        request, seeds=(seed,), prompt=prompt, negative=negative, adapters=adapters.of(prompt)
+        request,
+        seeds=(seed,),
+        prompt=prompt,
+        negative=negative,
+        adapters=adapters.of(prompt),
+        embeddings=embeddings.of(prompt, negative),
     )
 
 
@@ -278,6 +289,7 @@ def parameters(args: argparse.Namespace, model: Model, request: Request, picture
         "template": args.prompt if args.prompt != request.prompt else None,
         "negative": request.negative or None,
         "adapters": [str(worn) for worn in request.adapters] or None,
+        "embeddings": [embedding.name for embedding in request.embeddings] or None,
         "precision": str(working(model.network)).removeprefix("torch."),
         "partial": args.allow_partial or None,
         "seed": request.seeds[0],
@@ -357,12 +369,14 @@ def run(args: argparse.Namespace) -> int:
     request = _request(args, model)
     given = [Given(path, strength, rules + args.lora_blocks) for path, strength, rules in args.lora]
     adapters = Adapters(model, given, args.lora_dir, args.allow_partial)
+    embeddings = Embeddings(model, args.embedding, args.embedding_dir)
+    embeddings.check_said(f"{args.prompt}\n{args.negative}")
     told: tuple[str, ...] = ()
     began = time.monotonic()
     made: list[Image.Image] = []
     for number, seed in enumerate(seeds):
         # One seed a call: each picture is on the disk before the next is begun.
-        single = _decided(args, request, seed, adapters)
+        single = _decided(args, request, seed, adapters, embeddings)
         for note in adapters.left_out()[len(told) :]:
             _note(args, note)
         told = adapters.left_out()

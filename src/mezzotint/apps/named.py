@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from mezzotint.adapters.inversion import Embedding
 from mezzotint.adapters.strengths import Rule
 from mezzotint.apps.errors import UsageError
 from mezzotint.engine import prompts
-from mezzotint.engine.attach import Adapter, open_adapter
+from mezzotint.engine.attach import Adapter, learnt, open_adapter, open_embedding
 from mezzotint.engine.request import Attached
 from mezzotint.families.model import Model
 
@@ -81,11 +83,64 @@ class Adapters:
 
     def _find(self, name: str) -> Path:
         """The file of a name: one that was given, else in the folder."""
-        given = [path for path, *_ in self._given if path.stem == name]
-        for path in (*given, *(self._folder / f"{name}{suffix}" for suffix in _SUFFIXES)):
-            if path.is_file():
-                return path
-        there = [path.stem for path in self._folder.glob("*") if path.suffix in _SUFFIXES]
-        near = difflib.get_close_matches(name, there, n=1)
-        hint = f" (nearest: {near[0]})" if near else ""
-        raise UsageError(f"no adapter {name!r} in {self._folder}{hint}: --lora-dir names a folder")
+        if given := [path for path, *_ in self._given if path.stem == name and path.is_file()]:
+            return given[0]
+        return _find(name, self._folder, "adapter", "--lora-dir")
+
+
+def _find(name: str, folder: Path, kind: str, option: str) -> Path:
+    """The file of weights with a name in a folder.
+
+    Raises:
+        UsageError: there is none.
+    """
+    for path in (folder / f"{name}{suffix}" for suffix in _SUFFIXES):
+        if path.is_file():
+            return path
+    there = [path.stem for path in folder.glob("*") if path.suffix in _SUFFIXES]
+    near = difflib.get_close_matches(name, there, n=1)
+    hint = f" (nearest: {near[0]})" if near else ""
+    raise UsageError(f"no {kind} {name!r} in {folder}{hint}: {option} names a folder")
+
+
+class Embeddings:
+    """The embeddings of a run: files, each perhaps with a name, and a folder of more."""
+
+    def __init__(
+        self, model: Model, given: Sequence[tuple[Path, str | None]], folder: Path
+    ) -> None:
+        self._model, self._folder = model, folder
+        self._given = tuple(open_embedding(model, path, name) for path, name in given)
+        self._read: dict[str, Embedding] = {}
+
+    def of(self, prompt: str, negative: str) -> tuple[Embedding, ...]:
+        """The given ones that a prompt says, and those that it asks for by ``embedding:name``.
+
+        Raises:
+            UsageError: there is no such file; CheckpointError: it does not fit the model.
+        """
+        said = f"{prompt}\n{negative}"
+        if self._model.words is None:
+            return ()
+        found = [given for given in self._given if re.search(given.pattern(), said, re.IGNORECASE)]
+        there = {given.name.lower() for given in self._given}
+        for name in learnt(said):
+            if name.lower() in there:
+                continue
+            there.add(name.lower())
+            if name not in self._read:
+                path = _find(name, self._folder, "embedding", "--embedding-dir")
+                self._read[name] = open_embedding(self._model, path, name, bare=False)
+            found.append(self._read[name])
+        return tuple(found)
+
+    def check_said(self, template: str) -> None:
+        """Raise UsageError for a given embedding that a prompt without choices never says."""
+        if "{" in template or "__" in template:
+            return
+        for given in self._given:
+            if not re.search(given.pattern(), template, re.IGNORECASE):
+                raise UsageError(
+                    f"no prompt says {given.name!r}, so its embedding does nothing: write the "
+                    "word, or name it with --embedding FILE=NAME"
+                )

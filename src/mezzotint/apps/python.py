@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from PIL.Image import Image
 
 from mezzotint.adapters.strengths import Rule
-from mezzotint.apps.named import Adapters, Given, decided
+from mezzotint.apps.named import Adapters, Embeddings, Given, decided
 from mezzotint.engine.generate import Listener, generate
 from mezzotint.engine.request import Guidance, Request, RequestError
 from mezzotint.families.catalogue import Limit, load
@@ -60,6 +61,7 @@ class Maker:
         negative: str = "",
         loras: Mapping[str, float] | None = None,
         lora_blocks: Mapping[str, float] | None = None,
+        embeddings: Mapping[str, str | os.PathLike[str]] | None = None,
         size: tuple[int, int] | None = None,
         steps: int | None = None,
         guidance: float | None = None,
@@ -72,6 +74,7 @@ class Maker:
         Args:
             loras: adapters' files with their strengths.
             lora_blocks: other strengths of some blocks (:mod:`mezzotint.adapters.strengths`).
+            embeddings: files of textual inversion by the word that means each.
             size: ``(height, width)``; None values take the model's defaults.
         Raises:
             RequestError: the request is impossible for this model.
@@ -80,11 +83,15 @@ class Maker:
         rules = tuple(Rule(*row) for row in (lora_blocks or {}).items())
         given = [Given(Path(name), strength, rules) for name, strength in (loras or {}).items()]
         prompt = decided(prompt, seed, Path("wildcards"))
+        negative = decided(negative, seed, Path("wildcards"))
+        learnt = [(Path(path), word) for word, path in (embeddings or {}).items()]
+        words = Embeddings(self.model, learnt, Path("embeddings"))
         request = Request(
             prompt=prompt,
             seeds=(seed,),
-            negative=decided(negative, seed, Path("wildcards")),
+            negative=negative,
             adapters=Adapters(self.model, given, Path("loras"), partial=False).of(prompt),
+            embeddings=words.of(prompt, negative),
             size=size,
             steps=steps,
             guidance=Guidance(scale=guidance),

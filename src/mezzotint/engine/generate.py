@@ -6,7 +6,7 @@ that it was asked for in, nor on the order: the arithmetic is the same to the la
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -23,6 +23,8 @@ from mezzotint.diffusion.noise import batch, between, stream
 from mezzotint.diffusion.schedules import Schedule
 from mezzotint.diffusion.two_guidances import text_and_image
 from mezzotint.engine import prompts
+from mezzotint.engine.attach import with_words
+from mezzotint.engine.image_prompts import behind, with_pictures
 from mezzotint.engine.passes import counted, enlarged, from_picture, narrowed, tiling
 from mezzotint.engine.request import (
     Control,
@@ -65,6 +67,7 @@ class _Plan(NamedTuple):
     negative: _Prompt
     walked: slice  # the levels of the path that this model walks
     controls: tuple[Control, ...] = ()
+    before: int = 0  # tokens of image prompts before those of the text
     after: tuple[Model, _Plan] | None = None  # and by whom the rest is walked
 
 
@@ -138,6 +141,7 @@ def _prompt(
     scale: float,
     steps: int,
     pictures: Conditioning,
+    before: Sequence[Tensor],
 ) -> _Prompt:
     imagining = None
     if model.prior is not None and prompt != "":
@@ -146,7 +150,8 @@ def _prompt(
     told = {step: _placed(model, what, framed) for step, what in said.items()}
     if model.distilled:
         told = {step: _scaled(what, scale) for step, what in told.items()}
-    return _Prompt({step: with_shown(what, pictures) for step, what in told.items()}, imagining)
+    told = {step: behind(before, with_shown(what, pictures)) for step, what in told.items()}
+    return _Prompt(told, imagining)
 
 
 def _check_distilled(model: Model, request: Request) -> None:
@@ -235,6 +240,8 @@ def plan(model: Model, request: Request) -> _Plan:
     pictures = shown(model, request, size, device(model))
     framed = None if model.framing is None else model.framing(size)
     negative = framed if model.framing_negative is None else model.framing_negative(size)
+    yes = [shown.tokens for shown in request.image_prompts]
+    no = [shown.negative for shown in request.image_prompts]
     return _Plan(
         size,
         schedule,
@@ -242,10 +249,11 @@ def plan(model: Model, request: Request) -> _Plan:
         samplers.find(request.sampler or defaults.sampler),
         1.0 if model.distilled else scale,
         _image_scale(model, wish),
-        _prompt(model, request.prompt, framed, scale, steps, pictures),
-        _prompt(model, request.negative, negative, scale, steps, pictures),
+        _prompt(model, request.prompt, framed, scale, steps, pictures, yes),
+        _prompt(model, request.negative, negative, scale, steps, pictures, no),
         slice(None),
         request.controls,
+        sum(tokens.shape[1] for tokens in yes),
     )
 
 
@@ -262,6 +270,7 @@ def _refined(model: Model, request: Request, planned: _Plan) -> _Plan:
         refiner=None,
         adapters=(),
         controls=(),
+        image_prompts=(),
         reference=None,
         guidance=replace(request.guidance, image=None),
         size=planned.size,
@@ -269,7 +278,7 @@ def _refined(model: Model, request: Request, planned: _Plan) -> _Plan:
         sampler=request.sampler or defaults.sampler,
         spacing=request.spacing or defaults.spacing,
     )
-    after, path, schedule = plan(second, rest), planned.path, planned.schedule
+    after, path, schedule = plan(with_words(second, rest), rest), planned.path, planned.schedule
     if not all(torch.equal(*pair) for pair in zip(path, after.path, strict=True)):
         raise RequestError(
             f"{second.name} has other noise levels than {model.name}: it cannot go on from there"
@@ -349,7 +358,7 @@ def _turned(model: Model, wish: Guidance, planned: _Plan, told: _Told, negative:
         ]
 
     def turn(step: int) -> Denoiser:
-        steered = controlled(model, acting(step))
+        steered = controlled(model, acting(step), planned.before)
         guided = _guided(steered, wish, planned, at(negative, step), rule)
         return guidance.with_conditioning(guided, at(told, step))
 
@@ -481,6 +490,7 @@ def generate(model: Model, request: Request, listener: Listener | None = None) -
         for adapter in request.adapters
         for group in by_blocks(adapter.fitted, adapter.strength, adapter.rules)
     ]
+    model = with_pictures(with_words(model, request), request)
     request, finish = narrowed(model, request)
     parts = tiling(model, request)
     with torch.inference_mode(), attached(model.parts, worn), seamless(parts, request.tiled):

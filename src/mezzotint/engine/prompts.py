@@ -10,6 +10,7 @@
 | ``BREAK`` | what follows is encoded on its own |
 | ``{red|blue|green}`` | one of them, by the seed |
 | ``__animal__`` | a line of the file ``animal.txt``, by the seed |
+| ``embedding:name`` | the word that a file has learnt (textual inversion) |
 | ``<lora:name:0.8>`` | with this adapter at this strength |
 | ``<lora:name:0.8:te=0.5>`` | and at another on some blocks (:mod:`mezzotint.adapters.strengths`) |
 | ``\\(``, ``\\[``, ``\\{``, ``\\<``, ``\\\\`` | the character itself |
@@ -136,7 +137,8 @@ _TOKENS = re.compile(
     r"(?P<rules>(?::[^:<>=]*=[^:<>]*)*)>"
     r"|(?P<stop>\bBREAK\b)"
     r"|(?P<bracket>[()\[\]|:])"
-    r"|(?P<text>[^\\()\[\]|:<]+?(?=\bBREAK\b)|[^\\()\[\]|:<]+|.)",
+    r"|(?P<learnt>\bembedding:[\w.+-]*\w)"
+    r"|(?P<text>[^\\()\[\]|:<]+?(?=\bBREAK\b|\bembedding:)|[^\\()\[\]|:<]+|.)",
     re.DOTALL,
 )
 _NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)\s*")
@@ -190,7 +192,7 @@ class _Reader:
             elif token["stop"] is not None:
                 found.append(Break())
             else:
-                say(token["plain"] or sign or token["text"])
+                say(token["plain"] or sign or token["learnt"] or token["text"])
         return tuple(found)
 
     def _adapter(self, token: re.Match[str]) -> Adapter:

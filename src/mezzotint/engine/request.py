@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from mezzotint.adapters.image_prompt import ImageAdapter
+from mezzotint.adapters.inversion import Embedding
 from mezzotint.adapters.lora import Fitted
 from mezzotint.adapters.strengths import Rule
 from mezzotint.families.controls import ControlNet
@@ -143,6 +145,21 @@ class Vary(NamedTuple):
     amount: float
 
 
+class ImagePrompt(NamedTuple):
+    """A picture as a prompt, for the time of a request: its name, the tokens that an adapter made
+    of it and those of no picture, each ``(1, N, C)``, and how strongly it acts.
+    """
+
+    name: str
+    adapter: ImageAdapter
+    tokens: Tensor
+    negative: Tensor
+    strength: float = 1.0
+
+    def __str__(self) -> str:
+        return f"{self.name}:{self.strength:g}"
+
+
 @dataclass(frozen=True)
 class Request:
     """One prompt, one or more seeds: a sample a seed, whatever else is in the request.
@@ -154,6 +171,8 @@ class Request:
     controls: several add up.  They are not the refiner's.
         tiled: spatial axes (0 is the height) whose two ends fit together.
         enlarge: a second pass; a refiner has no part in it.
+        embeddings: words of the prompts that have vectors of their own (textual inversion).
+        image_prompts: pictures beside the prompt; not the refiner's.
     """
 
     prompt: str
@@ -173,6 +192,8 @@ class Request:
     tiled: frozenset[int] = frozenset()
     enlarge: Enlarge | None = None
     controls: tuple[Control, ...] = ()
+    embeddings: tuple[Embedding, ...] = ()
+    image_prompts: tuple[ImagePrompt, ...] = ()
 
 
 class Progress(NamedTuple):

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import json
 import lzma
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from torch import Tensor
+
+from mezzotint.adapters.inversion import Embedding, split
 
 MERGES = Path(__file__).parent / "data" / "clip-merges.txt.xz"
 START, END = 49_406, 49_407
@@ -61,7 +63,23 @@ def ids(text: str) -> list[int]:
     return tokenizer().encode(text).ids
 
 
-def chunks(spans: Sequence[Sequence[tuple[str, float]]], pad: int = END) -> tuple[Tensor, Tensor]:
+def _groups(text: str, embeddings: Sequence[Embedding]) -> Iterator[list[int]]:
+    """The tokens of a text, those of an embedding together: they stand in one chunk."""
+    first = {
+        id(e): END + 1 + sum(b.count for b in embeddings[:n]) for n, e in enumerate(embeddings)
+    }
+    for part in split(text, embeddings):
+        if isinstance(part, Embedding):
+            yield list(range(first[id(part)], first[id(part)] + part.count))
+        else:
+            yield from ([token] for token in ids(part))
+
+
+def chunks(
+    spans: Sequence[Sequence[tuple[str, float]]],
+    pad: int = END,
+    embeddings: Sequence[Embedding] = (),
+) -> tuple[Tensor, Tensor]:
     """Weighted texts as chunks that an encoder reads.
 
     A text that does not fit into what is left of a chunk goes on in the next.
@@ -69,6 +87,8 @@ def chunks(spans: Sequence[Sequence[tuple[str, float]]], pad: int = END) -> tupl
     Args:
         spans: for each part of the prompt that is to begin a new chunk, its texts with weights.
         pad: fills up a chunk; OpenAI's encoder has the end token there, OpenCLIP's 0.
+        embeddings: words with vectors of their own; these are numbered from ``END + 1`` on, one
+            embedding after the other.
 
     Returns:
         ids ``(chunks, 77)`` int64 and weights ``(chunks, 77)`` float32.
@@ -77,11 +97,11 @@ def chunks(spans: Sequence[Sequence[tuple[str, float]]], pad: int = END) -> tupl
     for part in spans:
         row: list[tuple[int, float]] = []
         for text, weight in part:
-            for token in ids(text):
-                if len(row) == CHUNK:
+            for group in _groups(text, embeddings):
+                if len(row) + len(group) > CHUNK:
                     rows.append(row)
                     row = []
-                row.append((token, weight))
+                row += [(token, weight) for token in group]
         rows.append(row)
     width = CHUNK + 2
     tokens = torch.full((len(rows), width), pad, dtype=torch.int64)

@@ -99,8 +99,12 @@ def load(model: Model, path: str | os.PathLike[str]) -> ControlNet:
     return ControlNet(given.stem, network.eval().requires_grad_(False).to(place))
 
 
-def controlled(model: Model, acting: Sequence[Acting]) -> Model:
-    """The model with control networks acting on it."""
+def controlled(model: Model, acting: Sequence[Acting], before: int = 0) -> Model:
+    """The model with control networks acting on it.
+
+    Args:
+        before: tokens of image prompts before those of the text, which these are not told.
+    """
     if not acting:
         return model
     config = _config(model)
@@ -117,7 +121,8 @@ def controlled(model: Model, acting: Sequence[Acting]) -> Model:
         for network, hint, strength in acting:
             given, same = rounded(network, x, Conditioning(vector, told.context))
             assert same.context is not None
-            made = network(given, time, same.context.values, hint, same.vector)
+            context = same.context.values[:, before:]
+            made = network(given, time, context, hint, same.vector)
             found.append(tuple(residual * strength for residual in made))
         return tuple(reduce(add, at) for at in zip(*found, strict=True))
 

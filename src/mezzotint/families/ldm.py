@@ -11,10 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mezzotint.adapters.image_prompt import Attended, Ports, attend
+from mezzotint.adapters.inversion import Embedding
 from mezzotint.checkpoints.files import CheckpointError, build_unfilled, load_into
 from mezzotint.checkpoints.layout import Layout, read_parts
 from mezzotint.checkpoints.limits import shown
 from mezzotint.checkpoints.streamed import give
+from mezzotint.checkpoints.tables import image_prompt
 from mezzotint.diffusion.guidance import cat_conditioning
 from mezzotint.diffusion.level import Conditioning, Tokens
 from mezzotint.diffusion.prediction import ROWS, Parameterization, unit
@@ -29,6 +32,7 @@ from mezzotint.families.adapted import targets
 from mezzotint.families.clip_tokens import END, chunks, emphasized
 from mezzotint.families.model import (
     WHOLE,
+    Banked,
     Conditioner,
     Defaults,
     Joined,
@@ -36,6 +40,7 @@ from mezzotint.families.model import (
     NetworkCall,
     Pieces,
     Weaker,
+    Words,
 )
 from mezzotint.families.precision import rounded, stored
 from mezzotint.networks.clip import ClipText, ClipTextConfig, Encoded
@@ -50,12 +55,14 @@ class Text:
     pad: the token that fills up a prompt: OpenAI's encoder learnt with its end, OpenCLIP's with 0.
     skip: layers at its end whose features are not used; without its last norm, if so.
     pooled: whether the features of the whole are told too, in the vector.
+    called: what files of embeddings for several encoders call it.
     """
 
     encoder: ClipTextConfig
     pad: int = END
     skip: int = 0
     pooled: bool = False
+    called: str = "clip_l"
 
 
 @dataclass(frozen=True)
@@ -144,16 +151,33 @@ EMPTY: Pieces = [[("", 1.0)]]
 """The empty prompt."""
 
 
+def _looked_up(
+    encoder: ClipText, ids: Tensor, embeddings: Sequence[Embedding], called: str
+) -> Tensor | None:
+    """The vectors of tokens where some have vectors of their own; None where none has."""
+    own = ids > END
+    if not bool(own.any()):
+        return None
+    rows = torch.cat([embedding.vectors[called] for embedding in embeddings])
+    words = encoder.words(ids.clamp_max(END))
+    words[own] = rows.to(words)[ids[own] - END - 1]
+    return words
+
+
 def clip_features(
-    texts: Mapping[str, Text], encoders: Mapping[str, ClipText], pieces: Pieces
+    texts: Mapping[str, Text],
+    encoders: Mapping[str, ClipText],
+    pieces: Pieces,
+    embeddings: Sequence[Embedding] = (),
 ) -> tuple[list[Tensor], list[Tensor]]:
     """``(1, 77 n, C)`` of each encoder, of all tokens with their weights; and ``(1, K)`` of each
     that tells of the whole, of the first chunk and without weights."""
 
     def read(encoder: ClipText, text: Text, pieces: Pieces) -> tuple[Encoded, Tensor]:
-        ids, weights = chunks(pieces, pad=text.pad)
-        place = encoder.words.weight.device
-        return encoder(ids.to(place), text.skip, not text.skip), weights
+        ids, weights = chunks(pieces, text.pad, embeddings)
+        ids = ids.to(encoder.words.weight.device)
+        words = _looked_up(encoder, ids, embeddings, text.called)
+        return encoder(ids, text.skip, not text.skip, words), weights
 
     hidden: list[Tensor] = []
     pooled: list[Tensor] = []
@@ -178,7 +202,10 @@ def one_by_one(weighted: Callable[[Pieces], Conditioning]) -> Conditioner:
 
 
 def _weighted(
-    texts: Mapping[str, Text], encoders: Mapping[str, ClipText], zeros: bool
+    texts: Mapping[str, Text],
+    encoders: Mapping[str, ClipText],
+    zeros: bool,
+    embeddings: Sequence[Embedding] = (),
 ) -> Callable[[Pieces], Conditioning]:
     """The features of all tokens of a prompt; one that is too long for a chunk has several.
 
@@ -186,7 +213,7 @@ def _weighted(
     """
 
     def tell(pieces: Pieces) -> Conditioning:
-        hidden, pooled = clip_features(texts, encoders, pieces)
+        hidden, pooled = clip_features(texts, encoders, pieces, embeddings)
         values = torch.cat(hidden, dim=2)
         vector = torch.cat(pooled, dim=1) if pooled else None
         if zeros and all(text == "" for part in pieces for text, _ in part):
@@ -196,8 +223,11 @@ def _weighted(
     return tell
 
 
-def _call(network: LdmUNet) -> NetworkCall:
-    """The U-Net behind the engine's one signature."""
+def _call(network: LdmUNet, prompts: Sequence[Attended] = ()) -> NetworkCall:
+    """The U-Net behind the engine's one signature.
+
+    prompts: pictures whose tokens stand first of the context.
+    """
 
     def call(x: Tensor, time: Tensor, conditioning: Conditioning, weaker: Weaker = WHOLE) -> Tensor:
         guidance = None
@@ -209,12 +239,21 @@ def _call(network: LdmUNet) -> NetworkCall:
         assert told.context is not None
         if told.concat is not None:
             given = torch.cat([given, told.concat], dim=1)
-        context, residuals = told.context.values, told.residuals
+        (context, banks), residuals = attend(prompts, told.context.values), told.residuals
         perturb, skip = weaker
-        output = network(given, time, context, told.vector, residuals, (), perturb, skip, guidance)
+        output = network(
+            given, time, context, told.vector, residuals, banks, perturb, skip, guidance
+        )
         return output.to(x.dtype)
 
     return call
+
+
+def _ports(config: LdmUNetConfig) -> Ports:
+    """Where image prompts act on a U-Net."""
+    places = config.attended()
+    table = image_prompt.banks(*map(len, places))
+    return Ports(sum(places, ()), config.context_width, table)
 
 
 _MOST_STEPS = 100_000  # of a noise schedule; honest ones have 1,000
@@ -284,7 +323,8 @@ def build(family: Family) -> Model:
     network = LdmUNet(family.unet)
     encoders = {name: ClipText(text.encoder) for name, text in family.texts.items()}
     autoencoder = LdmAutoencoder(family.autoencoder)
-    weighted = _weighted(family.texts, encoders, family.framed)
+    weighted = partial(_weighted, family.texts, encoders, family.framed)
+    widths = {text.called: text.encoder.width for text in family.texts.values()}
     codec = ScaledCodec(autoencoder, family.scale)
     parts = {"network": network, **encoders, "autoencoder": autoencoder}
     good, bad = family.scores or (None, None)
@@ -296,12 +336,14 @@ def build(family: Family) -> Model:
         parameterization=Parameterization(ROWS[family.prediction], unit, family.schedule.index),
         schedule=family.schedule,
         codec=codec,
-        conditioner=one_by_one(weighted),
+        conditioner=one_by_one(weighted()),
         defaults=family.defaults,
         parts=parts,
         framing=partial(framing, score=good) if framed else None,
         framing_negative=None if bad is None else partial(framing, score=bad),
-        weighted=weighted,
+        weighted=weighted(),
+        words=Words(widths, weighted),
+        banked=Banked(_ports(family.unet), partial(_call, network)),
         targets=partial(targets, parts, family.file, family.folder),
         joined=None if family.joining is None else family.joining(codec),
         distilled=family.unet.guided,

@@ -8,6 +8,8 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor, nn
 
+from mezzotint.adapters.image_prompt import Attended, Ports
+from mezzotint.adapters.inversion import Embedding
 from mezzotint.adapters.lora import Target
 from mezzotint.diffusion.level import Conditioning, Denoiser
 from mezzotint.diffusion.prediction import Parameterization, denoiser
@@ -100,12 +102,33 @@ class Joined:
     guidance: float | None = None
 
 
+class Words(NamedTuple):
+    """How a model takes words that have vectors of their own (textual inversion).
+
+    widths: of the vectors of its text encoders, by the names that files of embeddings give these.
+    told: what it is told of a prompt with weights, where these embeddings are known.
+    """
+
+    widths: Mapping[str, int]
+    told: Callable[[Sequence[Embedding]], Callable[[Pieces], Conditioning]]
+
+
 class NetworkCall(Protocol):
     """The network behind one signature."""
 
     def __call__(
         self, x: Tensor, time: Tensor, conditioning: Conditioning, weaker: Weaker = ...
     ) -> Tensor: ...
+
+
+class Banked(NamedTuple):
+    """How a model takes image prompts (IP-Adapter).
+
+    ports: its cross-attentions; call: its network where these prompts are attended to.
+    """
+
+    ports: Ports
+    call: Callable[[Sequence[Attended]], NetworkCall]
 
 
 @dataclass(frozen=True)
@@ -126,6 +149,8 @@ class Model:
     targets: the places of its weights by the names that adapters give them.
     notes: what a person should know of this checkpoint, a sentence each.
     joined: the pictures that it is told of; None: it is told of none.
+    words: how it takes embeddings of words; None: it takes none.
+    banked: how it takes image prompts; None: it takes none.
     """
 
     name: str
@@ -147,6 +172,8 @@ class Model:
     notes: tuple[str, ...] = ()
     joined: Joined | None = None
     framing_negative: Callable[[Sequence[int]], Tensor] | None = None
+    words: Words | None = None
+    banked: Banked | None = None
 
     def schedule_of(self, size: Sequence[int]) -> Schedule:
         """The schedule of media of a spatial size."""

@@ -38,6 +38,7 @@ SDXL = replace(
             pad=0,
             skip=1,
             pooled=True,
+            called="clip_g",
         ),
     },
     scale=0.13025,

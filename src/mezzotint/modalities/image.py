@@ -135,6 +135,28 @@ def fit(image: Image.Image, channels: Channels, size: tuple[int, int]) -> Tensor
     return torch.from_numpy(pixels.astype(np.float32)).permute(2, 0, 1).contiguous() / 127.5 - 1
 
 
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_DEVIATION = (0.26862954, 0.26130258, 0.27577711)
+"""Of the pictures that CLIP was trained on, in [0, 1] (Radford et al. 2021)."""
+
+
+def for_clip(image: Image.Image, size: int) -> Tensor:
+    """The middle of a picture as CLIP's encoders take it: ``(3, size, size)``, normalized.
+
+    The shorter side is resized to ``size`` (bicubic), the rest cut off; what was transparent lies
+    on white.
+    """
+    image = _as_mode(image, "rgb")
+    short = min(image.size)
+    width, height = (size if edge == short else int(size * edge / short) for edge in image.size)
+    image = image.resize((width, height), Image.Resampling.BICUBIC)
+    left, top = (width - size) // 2, (height - size) // 2
+    pixels = np.asarray(image.crop((left, top, left + size, top + size)))
+    values = torch.from_numpy(pixels.astype(np.float32)).permute(2, 0, 1) / 255
+    mean, deviation = torch.tensor(CLIP_MEAN), torch.tensor(CLIP_DEVIATION)
+    return ((values - mean[:, None, None]) / deviation[:, None, None]).contiguous()
+
+
 def open_image(path: str | os.PathLike[str]) -> Image.Image:
     """The picture in a file, upright and decoded.
 

@@ -76,6 +76,17 @@ class LdmUNetConfig:
         """Attention heads at a level of so many channels."""
         return self.heads or width // self.head_width
 
+    def attended(self) -> tuple[tuple[int, ...], ...]:
+        """Widths of the cross-attentions on the way down, in the middle and on the way up."""
+
+        def level(number: int, blocks: int) -> tuple[int, ...]:
+            return (self.width * self.multipliers[number],) * (self.depths[number] * blocks)
+
+        levels = range(len(self.depths))
+        down = sum((level(n, self.blocks) for n in levels), ())
+        middle = (self.width * self.multipliers[-1],) * self.middle_depth
+        return down, middle, sum((level(n, self.blocks + 1) for n in reversed(levels)), ())
+
 
 def embed_time(time: Tensor, width: int) -> Tensor:
     """``(B,) -> (B, width)``: cosines, then sines, at frequencies from 1 down to 1e-4.

@@ -56,6 +56,8 @@ def text_open_without(layer: int) -> Table:
 
 
 VISION: Table = {
+    **dict.fromkeys(text()),  # of a file with both encoders
+    "logit_scale": None,
     "vision_model.embeddings.position_ids": None,
     "vision_model.embeddings.class_embedding": "whole",
     "vision_model.embeddings.patch_embedding.weight": "stem.weight",
@@ -66,3 +68,15 @@ VISION: Table = {
     "visual_projection.weight": "projection.weight",
 }
 """The picture encoder as `transformers` stores it."""
+
+_VISION_OPEN: Table = {
+    "class_embedding": "whole",
+    "conv1.weight": "stem.weight",
+    "positional_embedding": "positions.weight",
+    "ln_pre.{p}": "norm_in.{p}",
+    **prefixed(_LAYER_OPEN, "transformer.resblocks.{n}."),
+    "ln_post.{p}": "norm.{p}",
+    "proj": Part("projection.weight", view=TRANSPOSED),
+}
+VISION_OPEN: Table = {**dict.fromkeys(TEXT_OPEN), **prefixed(_VISION_OPEN, "visual.")}
+"""The picture encoder as OpenCLIP stores it, beside its text encoder."""
