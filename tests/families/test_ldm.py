@@ -186,6 +186,17 @@ def test_a_folder_says_what_it_predicts(noise: dict[str, object], tmp_path: Path
     assert_same_picture(theirs, load(scheduled(small("sd1"), said, ""), tmp_path), 4, 3.0)
 
 
+def test_a_long_prompt_beside_a_short_one(
+    name: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one batch with it, nothing that fills up the short one is told to the U-Net."""
+    model = load(small(name), folder)
+    request = Request("a fox " * 60, (3,), "blue", (64, 64), 2, Guidance(5.0))
+    found = generate(model, request)[0]
+    monkeypatch.setattr("mezzotint.diffusion.guidance.fits", lambda *_: False)
+    assert torch.allclose(found, generate(model, request)[0], atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("config", "message"),
     [

@@ -24,6 +24,7 @@ from mezzotint.diffusion.prediction import ROWS, Parameterization, unit
 from mezzotint.diffusion.schedules import RectifiedFlow, resolution_shift
 from mezzotint.families import t5_tokens
 from mezzotint.families.adapted import targets
+from mezzotint.families.apart import apart
 from mezzotint.families.clip_tokens import emphasized
 from mezzotint.families.ldm import (
     EMPTY,
@@ -153,37 +154,16 @@ def _weighted(
 
 
 def _unmasked(call: NetworkCall) -> NetworkCall:
-    """A network without masks, called for each sample alone where sequences differ in length."""
+    """A network without masks and without attention to perturb."""
 
-    def only(told: Conditioning, number: int) -> Conditioning:
-        one = slice(number, number + 1)
-
-        def one_of(tensor: Tensor | None) -> Tensor | None:
-            return None if tensor is None else tensor[one]
-
-        assert told.context is not None and told.context.mask is not None
-        values, more = told.context.values[one, told.context.mask[number]], told.tokens
-        if more is not None:
-            more = Tokens(more.values[one], one_of(more.mask), one_of(more.ids))
-        return told._replace(
-            vector=one_of(told.vector),
-            context=Tokens(values),
-            tokens=more,
-            concat=one_of(told.concat),
-            residuals=None if told.residuals is None else tuple(r[one] for r in told.residuals),
-        )
-
-    def apart(
+    def whole(
         x: Tensor, time: Tensor, conditioning: Conditioning, weaker: Weaker = WHOLE
     ) -> Tensor:
         if weaker.perturb:
             raise ValueError("this network has no attention to perturb: leave blocks out (skip)")
-        if conditioning.context is None or conditioning.context.mask is None:
-            return call(x, time, conditioning, weaker)
-        samples = [(slice(n, n + 1), only(conditioning, n)) for n in range(len(x))]
-        return torch.cat([call(x[one], time[one], told, weaker) for one, told in samples])
+        return call(x, time, conditioning, weaker)
 
-    return apart
+    return apart(whole)
 
 
 def _told(x: Tensor, conditioning: Conditioning) -> tuple[Tensor, Tensor, Tensor]:

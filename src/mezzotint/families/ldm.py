@@ -29,6 +29,7 @@ from mezzotint.diffusion.schedules import (
     zero_terminal_snr,
 )
 from mezzotint.families.adapted import targets
+from mezzotint.families.apart import apart
 from mezzotint.families.clip_tokens import END, chunks, emphasized
 from mezzotint.families.model import (
     WHOLE,
@@ -246,7 +247,7 @@ def _call(network: LdmUNet, prompts: Sequence[Attended] = ()) -> NetworkCall:
         )
         return output.to(x.dtype)
 
-    return call
+    return apart(call)
 
 
 def _ports(config: LdmUNetConfig) -> Ports:
