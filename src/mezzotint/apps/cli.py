@@ -149,6 +149,17 @@ def _control(text: str) -> dict[str, str]:
     return found
 
 
+def _image_prompt(text: str) -> tuple[Path, float]:
+    """``FILE`` or ``FILE:STRENGTH``."""
+    name, colon, strength = text.rpartition(":")
+    if Path(text).exists() or not colon:
+        return Path(text), 1.0
+    try:
+        return Path(name), _number(strength)
+    except argparse.ArgumentTypeError:
+        return Path(text), 1.0  # a colon of the file's name
+
+
 def _embedding(text: str) -> tuple[Path, str | None]:
     """``FILE`` or ``FILE=NAME``."""
     path, sign, name = text.rpartition("=")
@@ -246,6 +257,16 @@ def _generate_parser(parser: argparse.ArgumentParser) -> None:
         metavar="FILE=PICTURE,…",
         help="a control network and what it follows (docs/adapters.md)",
     )
+    edit(
+        "--image-prompt",
+        type=_image_prompt,
+        action="append",
+        default=[],
+        metavar="FILE[:S]",
+        help="a picture as a prompt, and how strongly it acts",
+    )
+    edit("--ip-adapter", type=Path, metavar="FILE", help="what makes prompts of pictures")
+    edit("--image-encoder", type=Path, metavar="PATH", help="with which it was trained")
     edit("--only-masked", type=_pixels, metavar="PX", help="work on the mask and so much around it")
     edit("--expand", type=_sides, metavar="N|left=N,…|W:H", help="draw around it: pixels, aspect")
     add("--vary", type=_vary, metavar="SEED:HOW", help="variations of it: subtle, strong, 0 to 1")

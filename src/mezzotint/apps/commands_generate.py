@@ -17,6 +17,7 @@ from torch import Tensor
 
 import mezzotint
 from mezzotint.apps.errors import UsageError, suggestion
+from mezzotint.apps.image_prompts import image_prompts
 from mezzotint.apps.named import Adapters, Embeddings, Given, decided
 from mezzotint.apps.output import Output, prepare
 from mezzotint.apps.preview import Watch
@@ -99,6 +100,15 @@ def _check_options(args: argparse.Namespace) -> None:
             )
     if args.lora_blocks and not args.lora:
         raise UsageError("--lora-blocks needs --lora: name the adapter that it is for")
+    if args.image_prompt and args.ip_adapter is None:
+        raise UsageError(
+            "--image-prompt needs --ip-adapter: name the file that makes prompts of it"
+        )
+    if (args.ip_adapter or args.image_encoder) is not None and not args.image_prompt:
+        raise UsageError(
+            "--ip-adapter and --image-encoder need --image-prompt: name the picture that they are "
+            "for"
+        )
     if args.sampler is not None:
         samplers.find(args.sampler)
     if args.spacing is not None:
@@ -255,6 +265,9 @@ def _request(args: argparse.Namespace, model: Model) -> Request:
         tiled=_TILED[args.tile],
         enlarge=_enlarge(args),
         controls=_controls(args, model, edit),
+        image_prompts=image_prompts(model, args.ip_adapter, args.image_encoder, args.image_prompt)
+        if args.image_prompt
+        else (),
     )
 
 
@@ -321,6 +334,9 @@ def parameters(args: argparse.Namespace, model: Model, request: Request, picture
             for given in args.control
         ]
         or None,
+        "image_prompts": [str(prompt) for prompt in request.image_prompts] or None,
+        "ip_adapter": None if args.ip_adapter is None else args.ip_adapter.name,
+        "image_encoder": None if args.image_encoder is None else args.image_encoder.name,
         "refiner": None if request.refiner is None else request.refiner.model.name,
         "refiner_from": None if request.refiner is None else request.refiner.begin,
     }

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from PIL.Image import Image
 
 from mezzotint.adapters.strengths import Rule
+from mezzotint.apps.image_prompts import image_prompts as from_pictures
 from mezzotint.apps.named import Adapters, Embeddings, Given, decided
 from mezzotint.engine.generate import Listener, generate
-from mezzotint.engine.request import Guidance, Request, RequestError
+from mezzotint.engine.request import Guidance, ImagePrompt, Request, RequestError
 from mezzotint.families.catalogue import Limit, load
 from mezzotint.families.memory import parse, release
 from mezzotint.families.model import Model
@@ -62,6 +63,9 @@ class Maker:
         loras: Mapping[str, float] | None = None,
         lora_blocks: Mapping[str, float] | None = None,
         embeddings: Mapping[str, str | os.PathLike[str]] | None = None,
+        image_prompts: Sequence[tuple[str | os.PathLike[str] | Image, float]] = (),
+        ip_adapter: str | os.PathLike[str] | None = None,
+        image_encoder: str | os.PathLike[str] | None = None,
         size: tuple[int, int] | None = None,
         steps: int | None = None,
         guidance: float | None = None,
@@ -75,6 +79,9 @@ class Maker:
             loras: adapters' files with their strengths.
             lora_blocks: other strengths of some blocks (:mod:`mezzotint.adapters.strengths`).
             embeddings: files of textual inversion by the word that means each.
+            image_prompts: pictures with their strengths, which ``ip_adapter`` makes prompts of.
+            image_encoder: the file or folder of the encoder that it was trained with; None: the
+                folder ``image_encoder`` beside it.
             size: ``(height, width)``; None values take the model's defaults.
         Raises:
             RequestError: the request is impossible for this model.
@@ -86,12 +93,21 @@ class Maker:
         negative = decided(negative, seed, Path("wildcards"))
         learnt = [(Path(path), word) for word, path in (embeddings or {}).items()]
         words = Embeddings(self.model, learnt, Path("embeddings"))
+        shown: tuple[ImagePrompt, ...] = ()
+        if image_prompts:
+            if ip_adapter is None:
+                raise RequestError("image prompts need the file that makes prompts: ip_adapter=")
+            encoder = None if image_encoder is None else Path(image_encoder)
+            shown = from_pictures(self.model, Path(ip_adapter), encoder, image_prompts)
+        elif (ip_adapter or image_encoder) is not None:
+            raise RequestError("ip_adapter and image_encoder are for pictures: image_prompts=")
         request = Request(
             prompt=prompt,
             seeds=(seed,),
             negative=negative,
             adapters=Adapters(self.model, given, Path("loras"), partial=False).of(prompt),
             embeddings=words.of(prompt, negative),
+            image_prompts=shown,
             size=size,
             steps=steps,
             guidance=Guidance(scale=guidance),

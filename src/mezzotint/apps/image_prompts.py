@@ -1,0 +1,67 @@
+"""Pictures as prompts, from the files that a person names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from mezzotint.apps.errors import UsageError
+from mezzotint.engine.image_prompts import check_encoder, open_image_adapter, prepared
+from mezzotint.engine.request import ImagePrompt
+from mezzotint.families.image_encoder import load_encoder
+from mezzotint.families.model import Model
+from mezzotint.families.precision import working
+from mezzotint.modalities.image import for_clip, open_image
+
+BESIDE = "image_encoder"
+"""The folder beside an adapter in which its authors keep the encoder."""
+
+
+def encoder_of(adapter: Path, given: Path | None) -> Path:
+    """Where the image encoder is: as given, else in the folder beside the adapter.
+
+    Raises:
+        UsageError: it is not given, and there is no such folder.
+    """
+    if given is not None:
+        return given
+    beside = adapter.parent / BESIDE
+    if not beside.is_dir():
+        raise UsageError(
+            f"{adapter} needs the image encoder that it was trained with, and there is no {beside}:"
+            " name a file or a folder with --image-encoder"
+        )
+    return beside
+
+
+def image_prompts(
+    model: Model,
+    adapter: Path,
+    encoder: Path | None,
+    given: Sequence[tuple[str | os.PathLike[str] | Image.Image, float]],
+) -> tuple[ImagePrompt, ...]:
+    """Pictures, each with its strength, as prompts for a model.
+
+    The encoder is in memory only for as long as this takes.
+
+    Raises:
+        CheckpointError: a file is damaged, or not for this model.
+        RequestError: the encoder is not the adapter's.
+        UsageError, ImageError: a file is not there, or no picture.
+    """
+    opened = open_image_adapter(model, adapter)
+    place = next(model.network.parameters()).device
+    sees = load_encoder(encoder_of(adapter, encoder), working(model.network), place)
+    check_encoder(opened, sees)
+    size = sees.network.config.size
+    found: list[ImagePrompt] = []
+    for number, (source, strength) in enumerate(given, start=1):
+        if isinstance(source, Image.Image):
+            image, name = source, f"picture {number}"
+        else:
+            image, name = open_image(source), Path(source).name
+        found.append(prepared(opened, sees, for_clip(image, size), name, strength))
+    return tuple(found)
