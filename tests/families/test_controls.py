@@ -337,3 +337,14 @@ def test_image_prompts_are_not_for_control_networks(folders: list[Path], ours: M
         controls.controlled(model, [acting], 4).call(x, time, told._replace(context=Tokens(more)))
     half = len(seen) // 2
     assert half > 3 and all(map(torch.equal, seen[:half], seen[half:]))
+
+
+def test_a_long_prompt_beside_a_short_one(
+    folders: list[Path], ours: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one batch with it, nothing that fills up the short one is told to the network."""
+    control = Control(controls.load(ours, folders[1]), picture(*SIZE), 0.8)
+    request = replace(wish(2, 5.0, control), prompt="a fox " * 60)
+    found = generate(ours, request)[0]
+    monkeypatch.setattr("mezzotint.diffusion.guidance.fits", lambda *_: False)
+    assert torch.allclose(found, generate(ours, request)[0], atol=1e-5)

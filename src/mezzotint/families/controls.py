@@ -23,6 +23,7 @@ from mezzotint.checkpoints.source import Listing, describe, weights_in
 from mezzotint.checkpoints.streamed import give
 from mezzotint.checkpoints.tables import control_unet
 from mezzotint.diffusion.level import Conditioning
+from mezzotint.families.apart import apart
 from mezzotint.families.model import WHOLE, Model, Weaker
 from mezzotint.families.precision import rounded, stored, working
 from mezzotint.networks.control_unet import ControlUNet
@@ -126,4 +127,4 @@ def controlled(model: Model, acting: Sequence[Acting], before: int = 0) -> Model
             found.append(tuple(residual * strength for residual in made))
         return tuple(reduce(add, at) for at in zip(*found, strict=True))
 
-    return replace(model, call=call)
+    return replace(model, call=apart(call))
