@@ -135,7 +135,8 @@ def test_the_worst_of_each_kind(name: str, tmp_path: Path) -> None:
             action(path)
         except CheckpointError as error:
             assert "\n" not in str(error) and len(str(error)) < 1000
-        assert time.process_time() - began < hostile.SECONDS, action
+        taken = time.process_time() - began
+        assert taken < hostile.SECONDS or taken < hostile.seconds(), action
     tracemalloc.start()
     with contextlib.suppress(CheckpointError):
         inspect(path)

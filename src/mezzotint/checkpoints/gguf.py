@@ -22,6 +22,7 @@ from mezzotint.checkpoints.limits import MAX_TENSORS, name_error, shown
 
 MAGIC = b"GGUF"
 _MAX_DIMS, _MAX_TEXT, _MAX_ARRAY = 4, 1 << 20, 1 << 20
+_LENGTH = struct.Struct("<Q")
 _MAX_FIELDS, _MAX_TEXTS = 65_536, 16 << 20  # number of them; bytes of all their texts
 _KEPT = 64  # values of an array that is kept
 _SHAPE = "comfy.gguf.orig_shape."  # where a tensor's own shape stands if it was folded to be packed
@@ -166,6 +167,15 @@ class _Cursor:
         """Pass over bytes; beyond the end, the next number is missing."""
         self.file.seek(min(count, self.size), os.SEEK_CUR)
 
+    def skip_texts(self, count: int) -> None:
+        """Pass over texts, hundreds of thousands in a tokenizer: nothing else is done for each."""
+        read, seek, size, unpack = self.file.read, self.file.seek, self.size, _LENGTH.unpack
+        try:
+            for _ in range(count):
+                seek(min(unpack(read(8))[0], size), os.SEEK_CUR)
+        except struct.error:  # fewer than 8 bytes: the end of the file
+            self.take(8)
+
     def left(self) -> int:
         return self.size - self.file.tell()
 
@@ -189,8 +199,7 @@ def _value(cursor: _Cursor, kind: int) -> Any:
     if inner in _SCALARS:
         cursor.skip(count * least)
     else:
-        for _ in range(count):
-            cursor.skip(cursor.number("Q"))
+        cursor.skip_texts(count)
     return f"{count} values"
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 
-MAX_TENSORS = 32_768  # of a file; a release of 12 B parameters has 780, one of LoKr's for it 3,000
+MAX_TENSORS = 16_384  # of a file; a release of 12 B parameters has 780, one of LoKr's for it 3,000
 MAX_NAME = 512  # characters of a tensor's name; honest ones have 150
 _MAX_VALUES = 600_000  # of a JSON document: a tensor's entry has 13
 _MAX_NESTED = 64  # tables within tables of a JSON document
