@@ -158,13 +158,13 @@ def shown(ready: Ready, model: Model, path: Path, strength: float, seed: int = 0
     return prepared(open_image_adapter(model, path), encoder, image, "picture", strength)
 
 
-def asked(*prompts: ImagePrompt, scale: float = 5.0, **more: object) -> Request:
+def asked(*prompts: ImagePrompt, steps: int = 3, scale: float = 5.0, **more: object) -> Request:
     return Request(
         "a red fox",
         (3,),
         "blue",
         (64, 64),
-        3,
+        steps,
         Guidance(scale),
         "ddim",
         "trailing",
@@ -174,7 +174,11 @@ def asked(*prompts: ImagePrompt, scale: float = 5.0, **more: object) -> Request:
 
 
 def _expected(
-    theirs: Pipeline, found: list[Halves], strengths: list[float], scale: float
+    theirs: Pipeline,
+    found: list[Halves],
+    strengths: list[float],
+    steps: int = 3,
+    scale: float = 5.0,
 ) -> Tensor:
     count = len(found)
     theirs.load_ip_adapter(
@@ -187,7 +191,7 @@ def _expected(
         ip_adapter_image=[picture(seed) for seed in range(count)],
         height=64,
         width=64,
-        num_inference_steps=3,
+        num_inference_steps=steps,
         guidance_scale=scale,
         latents=batch([3], "start", 0, (4, 8, 8)),
         output_type="pt",
@@ -213,39 +217,49 @@ def _weights(model: Model) -> dict[str, Tensor]:
 
 
 CELLS = [
-    pytest.param(kind, scale, id=f"{kind}-{scale:g}")
-    for kind, scale in (("plain", 5.0), ("plain", 1.0), ("plus", 5.0), ("plus", 1.0), ("full", 5.0))
+    pytest.param(kind, steps, scale, id=f"{kind}-{steps}-{scale:g}")
+    for kind, steps, scale in (
+        ("plain", 20, 5.0),
+        ("plain", 1, 1.0),
+        ("plus", 4, 5.0),
+        ("plus", 4, 1.0),
+        ("full", 3, 5.0),
+    )
 ]
 
 
 @pytest.mark.parity("image prompt (IP-Adapter)", "diffusers folder", family="sd1")
-@pytest.mark.parametrize(("kind", "scale"), CELLS)
+@pytest.mark.parametrize(("kind", "steps", "scale"), CELLS)
 @pytest.mark.parametrize("ready", ["sd1"], indirect=True)
-def test_sd1_equals_diffusers(ready: Ready, kind: str, scale: float, tmp_path: Path) -> None:
-    _assert_equals(ready, kind, scale, tmp_path)
+def test_sd1_equals_diffusers(
+    ready: Ready, kind: str, steps: int, scale: float, tmp_path: Path
+) -> None:
+    _assert_equals(ready, kind, steps, scale, tmp_path)
 
 
 @pytest.mark.parity("image prompt (IP-Adapter)", "diffusers folder", family="sdxl")
-@pytest.mark.parametrize(("kind", "scale"), CELLS)
+@pytest.mark.parametrize(("kind", "steps", "scale"), CELLS)
 @pytest.mark.parametrize("ready", ["sdxl"], indirect=True)
-def test_sdxl_equals_diffusers(ready: Ready, kind: str, scale: float, tmp_path: Path) -> None:
-    _assert_equals(ready, kind, scale, tmp_path)
+def test_sdxl_equals_diffusers(
+    ready: Ready, kind: str, steps: int, scale: float, tmp_path: Path
+) -> None:
+    _assert_equals(ready, kind, steps, scale, tmp_path)
 
 
-def _assert_equals(ready: Ready, kind: str, scale: float, tmp_path: Path) -> None:
+def _assert_equals(ready: Ready, kind: str, steps: int, scale: float, tmp_path: Path) -> None:
     theirs, model = _theirs(ready), ready.model()
     found = halves(kind, theirs.unet)
     save(tmp_path / "adapter.safetensors", flat(found), {})
     before = _weights(model)
-    plain = generate(model, asked(scale=scale))[0]
+    plain = generate(model, asked(steps=steps, scale=scale))[0]
     prompt = shown(ready, model, tmp_path / "adapter.safetensors", 0.7)
-    ours = generate(model, asked(prompt, scale=scale))[0]
+    ours = generate(model, asked(prompt, steps=steps, scale=scale))[0]
     assert (ours - plain).abs().max() > 1e-3  # the picture does something
-    assert torch.equal(generate(model, asked(scale=scale))[0], plain)
+    assert torch.equal(generate(model, asked(steps=steps, scale=scale))[0], plain)
     after = _weights(model)
     assert after.keys() == before.keys()
     assert all(torch.equal(after[name], before[name]) for name in before)
-    expected = _expected(theirs, [found], [0.7], scale)
+    expected = _expected(theirs, [found], [0.7], steps, scale)
     measured.close(ours / 2 + 0.5, expected, 1e-3)
 
 
@@ -260,7 +274,7 @@ def test_two_adapters_at_once(ready: Ready, tmp_path: Path) -> None:
         path = tmp_path / f"{number}.safetensors"
         prompts.append(shown(ready, model, path, strength, seed=number))
     ours = generate(model, asked(*prompts))[0]
-    measured.close(ours / 2 + 0.5, _expected(theirs, found, [0.7, 0.4], 5.0), 1e-3)
+    measured.close(ours / 2 + 0.5, _expected(theirs, found, [0.7, 0.4]), 1e-3)
 
 
 @pytest.mark.parametrize("kind", KINDS)

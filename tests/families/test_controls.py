@@ -142,7 +142,7 @@ def wish(steps: int, scale: float, *used: Control, **more: Any) -> Request:
 
 
 @pytest.mark.parity("ControlNet", "diffusers folder")
-@pytest.mark.parametrize(("steps", "scale"), [(1, 1.0), (4, 1.0), (4, 6.0)])
+@pytest.mark.parametrize(("steps", "scale"), [(1, 1.0), (4, 1.0), (4, 6.0), (20, 6.0)])
 def test_from_prompt_and_picture_to_picture(
     base: Any,
     networks: list[ControlNetModel],

@@ -110,7 +110,7 @@ def wish(name: str, steps: int, strength: float, scale: float, **more: Any) -> R
 
 
 @pytest.mark.parity("image to image", "diffusers folder")
-@pytest.mark.parametrize(("steps", "strength"), [(4, 0.5), (5, 0.8), (4, 0.25)])
+@pytest.mark.parametrize(("steps", "strength"), [(4, 0.5), (5, 0.8), (4, 0.25), (20, 0.5)])
 @pytest.mark.parametrize("scale", [1.0, 5.0])
 def test_image_to_image(
     name: str, ours: Model, edit: Edit, steps: int, strength: float, scale: float
@@ -122,7 +122,7 @@ def test_image_to_image(
 
 
 @pytest.mark.parity("inpainting", "diffusers folder")
-@pytest.mark.parametrize(("steps", "strength"), [(4, 0.5), (5, 0.8)])
+@pytest.mark.parametrize(("steps", "strength"), [(4, 0.5), (5, 0.8), (20, 0.8)])
 @pytest.mark.parametrize("scale", [1.0, 5.0])
 def test_inpainting(
     name: str, ours: Model, edit: Edit, steps: int, strength: float, scale: float

@@ -161,7 +161,7 @@ def test_true_sizes(family: Family, unet: dict[str, Any], text: dict[str, Any]) 
 
 
 @pytest.mark.parity("text to image", "diffusers folder")
-@pytest.mark.parametrize("steps", [1, 4])
+@pytest.mark.parametrize("steps", [1, 4, 20])
 @pytest.mark.parametrize(("scale", "negative"), [(1.0, ""), (7.5, "blue"), (7.5, "")])
 def test_from_prompt_to_picture(
     name: str, theirs: Pipeline, folder: Path, steps: int, scale: float, negative: str

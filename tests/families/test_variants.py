@@ -117,7 +117,7 @@ def depth_expected(theirs: Any, steps: int, scale: float) -> Tensor:
 
 
 @pytest.mark.parity("models that are told pictures", "diffusers folder")
-@pytest.mark.parametrize("steps", [1, 4])
+@pytest.mark.parametrize("steps", [1, 4, 20])
 @pytest.mark.parametrize("scale", [1.0, 6.0])
 def test_from_pictures_to_picture(theirs: Any, ours: Model, steps: int, scale: float) -> None:
     """Within 1e-3 where something is made; outside, ours has the known colours exactly."""
