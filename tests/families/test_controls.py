@@ -33,6 +33,7 @@ from mezzotint.families import catalogue, controls
 from mezzotint.families.ldm import load
 from mezzotint.families.model import Model
 from mezzotint.modalities.image import to_image
+from mezzotint.networks.control_unet import ControlUNet
 from pipelines import small, small_flow, stable_diffusion
 from variants import picture
 
@@ -186,6 +187,7 @@ def test_every_layout_is_the_same_network(
 ) -> None:
     """The original file, with and without its prefix, and the folder's file by itself."""
     control = controls.load(ours, folders[1])
+    assert isinstance(control.network, ControlUNet)
     config = control.network.config
     table = control_unet.original(config.depths, config.blocks, convolutions=name == "sd1")
     state = to_theirs(control.network.state_dict(), table)
@@ -228,9 +230,9 @@ def test_what_does_not_fit_says_so(folders: list[Path], ours: Model, tmp_path: P
             generate(ours, wish(2, 3.0, wrong))
 
 
-def test_a_transformer_takes_none() -> None:
-    model = catalogue.shadow(small_flow("sd3"))
-    with pytest.raises(CheckpointError, match="takes no control network"):
+def test_a_family_without_controls_takes_none() -> None:
+    model = replace(catalogue.shadow(small_flow("sd3")), controls=())
+    with pytest.raises(CheckpointError, match="sd3 takes no control network"):
         controls.load(model, "x.safetensors")
 
 
@@ -256,7 +258,7 @@ def test_true_sizes(name: str) -> None:
         }
     with torch.device("meta"):
         theirs = ControlNetModel(**told).state_dict()
-        own = controls.ControlUNet(config)
+        own = ControlUNet(config)
     for table in (
         control_unet.diffusers(name == "sd1"),
         control_unet.original(config.depths, config.blocks, name == "sd1"),
@@ -320,11 +322,11 @@ def test_image_prompts_are_not_for_control_networks(folders: list[Path], ours: M
     seen: list[Tensor] = []
 
     def keep(x: Tensor, time: Tensor, conditioning: Conditioning, weaker: object = None) -> Tensor:
-        seen.extend(conditioning.residuals or ())
+        seen.extend(r for r in conditioning.residuals or () if r is not None)
         return x
 
     model = replace(ours, call=keep)  # type: ignore[arg-type]
-    acting = controls.Acting(control.network, control.hint(picture(*SIZE)), 1.0)
+    acting = controls.Acting(control, control.hint(picture(*SIZE)), 1.0)
     x, time = batch([3], "start", 0, (4, 8, 12)), torch.tensor([500.0])
     told = ours.conditioner([FOX])
     assert told.context is not None

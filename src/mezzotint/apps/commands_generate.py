@@ -213,7 +213,7 @@ def _controls(args: argparse.Namespace, model: Model, edit: _Edit) -> tuple[Cont
             float(given.get(name, usual))
             for name, usual in (("strength", 1), ("from", 0), ("to", 1))
         )
-        network = controls.load(model, given["file"])
+        network = controls.load(model, given["file"], given.get("mode"), given.get("hint"))
         found.append(Control(network, picture, strength, begin, end))
     return tuple(found)
 
