@@ -38,6 +38,8 @@ from mezzotint.families.flow import load, pack
 from pipelines import flux, small_flow, stable_diffusion_3
 from variants import certain, picture
 
+# `diffusers`' network builds its own embedding by a name that it calls deprecated.
+pytestmark = pytest.mark.filterwarnings("ignore:`FluxPosEmbed` is deprecated:FutureWarning")
 SIZE = (32, 64)
 FOX = "a red fox, flat style"
 FLUX: dict[str, dict[str, Any]] = {
@@ -137,7 +139,9 @@ class Made:
         network.save_pretrained(self.place / name)
         return self.place / name
 
-    def expected(self, used: Any, steps: int, scale: float, **told: Any) -> Tensor:
+    def expected(
+        self, used: Any, steps: int, scale: float, image: Tensor | None = None, **told: Any
+    ) -> Tensor:
         parts = {
             key: part
             for key, part in self.base.components.items()
@@ -148,7 +152,7 @@ class Made:
         made = kind(**parts, controlnet=used)
         made.set_progress_bar_config(disable=True)
         latents = batch([3], "start", 0, (16, SIZE[0] // 8, SIZE[1] // 8))
-        image = picture(*SIZE)[None]
+        image = picture(*SIZE)[None] if image is None else image
         several = isinstance(used, FluxMultiControlNetModel | SD3MultiControlNetModel)
         if of_flux:
             guided = self.base.transformer.config.guidance_embeds
@@ -194,7 +198,7 @@ def assert_same(made: Made, used: Any, request: Request, **told: Any) -> None:
 
 @pytest.mark.parity("ControlNet", "diffusers folder", family="flux-dev")
 @pytest.mark.parametrize("name", FLUX)
-@pytest.mark.parametrize(("steps", "scale"), [(1, 1.0), (4, 5.0)])
+@pytest.mark.parametrize(("steps", "scale"), [(1, 1.0), (4, 5.0), (20, 5.0)])
 def test_flux(bases: dict[str, Made], name: str, steps: int, scale: float) -> None:
     made, theirs = bases["flux-dev"], flux_control(name)
     mode = {"mode": "depth"} if "num_mode" in FLUX[name] else {}
@@ -287,7 +291,7 @@ def sd3_mode(name: str) -> str | None:
 
 @pytest.mark.parity("ControlNet", "diffusers folder", family="sd3")
 @pytest.mark.parametrize("name", SD3)
-@pytest.mark.parametrize(("steps", "scale"), [(1, 1.0), (4, 1.0), (4, 5.0)])
+@pytest.mark.parametrize(("steps", "scale"), [(1, 1.0), (4, 5.0), (20, 5.0)])
 def test_sd3(bases: dict[str, Made], name: str, steps: int, scale: float) -> None:
     made, theirs = bases[SD3[name][0]], sd3_control(name)
     network = controls.load(made.model, made.stored(theirs, name), sd3_mode(name))
@@ -321,9 +325,8 @@ def test_edges_of_large_are_told_as_it_was_trained(bases: dict[str, Made]) -> No
     network = controls.load(made.model, made.stored(theirs, "canny"), hint="canny")
     image = (picture(*SIZE) / 2 + 0.5) * 255 * 0.5 + 0.5
     found = generate(made.model, wish(2, 1.0, Control(network, picture(*SIZE))))[0]
+    measured.close(found / 2 + 0.5, made.expected(theirs, 2, 1.0, image=image[None]), 1e-3)
     plain = controls.load(made.model, made.place / "canny", mode="depth")
-    same = generate(made.model, wish(2, 1.0, Control(plain, image)))[0]
-    measured.close(found, same, 1e-5)
     assert not torch.equal(
         found, generate(made.model, wish(2, 1.0, Control(plain, picture(*SIZE))))[0]
     )
@@ -376,7 +379,7 @@ def test_stabilitys_layout_is_the_same_network(bases: dict[str, Made]) -> None:
 
 
 def test_what_a_file_says_by_itself(bases: dict[str, Made], tmp_path: Path) -> None:
-    """A file without its folder's configuration is taken as `diffusers` takes one that is silent."""
+    """Without a folder's configuration it is taken as `diffusers` takes one that is silent."""
     made = bases["sd3"]
     folder = made.stored(sd3_control("InstantX"), "alone")
     bare = tmp_path / "bare.safetensors"

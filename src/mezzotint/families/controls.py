@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial, reduce
+from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -95,8 +96,8 @@ def filled(
         state = read_parts(file.path, layout, layout, {_PART: wanted})[_PART]
         kinds = partial(stored, network, kind=working(model.network))
         weights = give(network, state, kinds, str(file.path))
-        own = model.network.state_dict()
-        weights |= {name: own[name] for name in shared}
+        # By attribute: a weight that is read when it is used is in no state dict.
+        weights |= {name: attrgetter(name)(model.network).detach() for name in shared}
         load_into(network, weights, str(file.path), assign=True)
     except CheckpointError as error:
         raise CheckpointError(f"{file.kind} does not fit {model.name}: {error}") from None

@@ -173,7 +173,7 @@ def _mmdit(model: Model, file: ControlFile) -> ControlNet:
     own, codec, listing = model.network, model.codec, file.listing
     assert isinstance(own, MMDiT) and isinstance(codec, ScaledCodec)  # as these families have it
     config, number = _mmdit_config(own, listing), _stability(file)
-    if config.hinted != config.blocks.in_channels:
+    if config.hinted > config.blocks.in_channels:
         raise CheckpointError(
             f"{file.path}: is told {config.hinted} channels of a picture, not "
             f"{config.blocks.in_channels}: one for inpainting, which is not supported"

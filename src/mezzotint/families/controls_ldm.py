@@ -103,7 +103,7 @@ def _adapter_config(file: ControlFile) -> tuple[T2IAdapterConfig, str, Table]:
     first = shape("body.0.in_conv" if light else "conv_in")
     if first[1] not in _FOLDED:
         raise CheckpointError(
-            f"{file.path}: its first convolution has {first[1]} channels; known are "
+            f"{file.path}: its first layer has {first[1]} channels; known are "
             f"{', '.join(map(str, _FOLDED))}"
         )
     channels, fold = _FOLDED[first[1]]
