@@ -26,6 +26,7 @@ from mezzotint.checkpoints.source import Listing
 from mezzotint.checkpoints.tables import control_unet
 from mezzotint.diffusion.level import Conditioning, Tokens
 from mezzotint.diffusion.noise import batch
+from mezzotint.engine import hints
 from mezzotint.engine.generate import generate
 from mezzotint.engine.hints import HINTS
 from mezzotint.engine.request import Control, Enlarge, Guidance, Request, RequestError
@@ -284,6 +285,16 @@ def test_hints() -> None:
     torch.testing.assert_close(made["luminance"], disc)
     assert int((made["scribble"][0] > 0).sum()) > 3 * int(line.sum())
     assert float((made["tile"] - disc).abs().mean()) < 0.25
+    assert float((made["blur"] - disc).abs().mean()) > float((made["tile"] - disc).abs().mean())
+    torch.testing.assert_close(made["depth"], disc)
+    torch.testing.assert_close(hints.find("depth")(disc * 0.2 + 0.3), disc)
+    assert torch.equal(made["pose"], disc)
+    assert torch.equal(hints.find("canny-inverted")(disc), -made["canny"])
+    with pytest.raises(ValueError, match="the same everywhere: give one with near and far"):
+        hints.find("depth-inverted")(torch.zeros(3, 8, 8))
+    for name, near in (("softedge", "edges"), ("hed", "edges"), ("lineart", "canny")):
+        with pytest.raises(ValueError, match=f"takes a trained detector .nearest: {near}.: choose"):
+            hints.find(name)
 
 
 def test_from_the_command_line(
@@ -310,7 +321,9 @@ def test_from_the_command_line(
     for wrong, message in (
         ("x", "give FILE=PICTURE"),
         ("x=y,cany", "no hint 'cany'"),
-        ("x=y,weight=3", "give a hint, strength=, from= and to="),
+        ("x=y,weight=3", "give a hint, strength=, from=, to= and mode="),
+        ("x=y,hed", "no hint 'hed', which takes a trained detector (nearest: edges)"),
+        (f"{tmp_path / 'control'}={tmp_path / 'edges.png'},mode=tile", "leave mode= out"),
     ):
         assert main([*told, "--control", wrong]) == 2
         assert message in capsys.readouterr().err
