@@ -63,7 +63,8 @@ def spread(made: Sequence[Tensor], depth: int, repeated: bool) -> tuple[Tensor |
     return tuple(made[n % len(made) if repeated else n // each] for n in range(depth))
 
 
-def _flux_config(network: Flux, listing: Listing) -> ControlFluxConfig:
+def flux_sizes(network: Flux, listing: Listing) -> ControlFluxConfig:
+    """What a control network beside a network of FLUX.1 is made of, by the names in its file."""
     told = ("time_text_embed.guidance_embedder.linear_1.weight", "guidance_in.in_layer.weight")
     blocks = replace(
         network.config,
@@ -80,7 +81,7 @@ def _flux_config(network: Flux, listing: Listing) -> ControlFluxConfig:
 def _flux(model: Model, file: ControlFile) -> ControlNet:
     own = model.network
     assert isinstance(own, Flux)  # the families of this row have one
-    config = _flux_config(own, file.listing)
+    config = flux_sizes(own, file.listing)
     theirs = "double_blocks.0.img_attn.qkv.weight" in file.listing.tensors
     table = control_flux.ORIGINAL if theirs else control_flux.DIFFUSERS
     number: int | None = None
@@ -130,7 +131,8 @@ def _flux(model: Model, file: ControlFile) -> ControlNet:
 # --- Stable Diffusion 3 -----------------------------------------------------------------------
 
 
-def _mmdit_config(network: MMDiT, listing: Listing) -> ControlMMDiTConfig:
+def mmdit_sizes(network: MMDiT, listing: Listing) -> ControlMMDiTConfig:
+    """What a control network beside one of SD3 is made of, by the names in its file."""
     sizes = network.config
     reads = "context_embedder.weight" in listing.tensors
     second = re.compile(r"transformer_blocks\.\d+\.attn2\.to_q\.weight")
@@ -172,7 +174,7 @@ def _stability(file: ControlFile) -> int | None:
 def _mmdit(model: Model, file: ControlFile) -> ControlNet:
     own, codec, listing = model.network, model.codec, file.listing
     assert isinstance(own, MMDiT) and isinstance(codec, ScaledCodec)  # as these families have it
-    config, number = _mmdit_config(own, listing), _stability(file)
+    config, number = mmdit_sizes(own, listing), _stability(file)
     if config.hinted > config.blocks.in_channels:
         raise CheckpointError(
             f"{file.path}: is told {config.hinted} channels of a picture, not "

@@ -85,7 +85,7 @@ def _numbers(listing: Listing, pattern: str) -> int:
     return len({found[1] for name in listing.tensors if (found := compiled.fullmatch(name))})
 
 
-def _adapter_config(file: ControlFile) -> tuple[T2IAdapterConfig, str, Table]:
+def adapter_sizes(file: ControlFile) -> tuple[T2IAdapterConfig, str, Table]:
     """What an adapter is made of, and how its file names its tensors.
 
     Raises:
@@ -145,7 +145,7 @@ def _check_ends(model: Model, file: ControlFile, config: T2IAdapterConfig) -> No
 
 def _adapter(model: Model, file: ControlFile) -> ControlNet:
     without_mode(file)
-    config, prefix, table = _adapter_config(file)
+    config, prefix, table = adapter_sizes(file)
     _check_ends(model, file, config)
     network = filled(model, file, lambda: T2IAdapter(config), table, prefix)
     ports, ends = len(_unet(model).ports), len(_unet(model).ends)
