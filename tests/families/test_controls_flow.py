@@ -217,7 +217,9 @@ def test_beside_a_model_that_is_told_no_scale(bases: dict[str, Made], name: str)
     measured.close(found / 2 + 0.5, made.expected(theirs, 4, 3.5), 1e-3)
 
 
-@pytest.mark.parity("two ControlNets, each for a part of the way", "diffusers folder", "flux-dev")
+@pytest.mark.parity(
+    "two ControlNets, each for a part of the way", "diffusers folder", family="flux-dev"
+)
 def test_two_of_flux(bases: dict[str, Made]) -> None:
     made = bases["flux-dev"]
     theirs = [flux_control("Union-Pro", seed) for seed in (1, 2)]
@@ -289,8 +291,13 @@ def sd3_mode(name: str) -> str | None:
     return "depth" if name == "3.5 large" else None
 
 
-@pytest.mark.parity("ControlNet", "diffusers folder", family="sd3")
-@pytest.mark.parametrize("name", SD3)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(n, marks=pytest.mark.parity("ControlNet", "diffusers folder", family=f))
+        for n, (f, _) in SD3.items()
+    ],
+)
 @pytest.mark.parametrize(("steps", "scale"), [(1, 1.0), (4, 5.0), (20, 5.0)])
 def test_sd3(bases: dict[str, Made], name: str, steps: int, scale: float) -> None:
     made, theirs = bases[SD3[name][0]], sd3_control(name)
@@ -300,7 +307,7 @@ def test_sd3(bases: dict[str, Made], name: str, steps: int, scale: float) -> Non
     assert_same(made, theirs, request, controlnet_conditioning_scale=0.7)
 
 
-@pytest.mark.parity("two ControlNets, each for a part of the way", "diffusers folder", "sd3")
+@pytest.mark.parity("two ControlNets, each for a part of the way", "diffusers folder", family="sd3")
 def test_two_of_sd3(bases: dict[str, Made]) -> None:
     made = bases["sd3"]
     theirs = [sd3_control("pooled", seed) for seed in (1, 2)]
@@ -372,8 +379,12 @@ def test_stabilitys_layout_is_the_same_network(bases: dict[str, Made]) -> None:
     loaded = controls.load(made.model, folder, "depth"), controls.load(made.model, path)
     found = [generate(made.model, wish(2, 3.5, Control(c, picture(*SIZE))))[0] for c in loaded]
     measured.same(*found)
-    with pytest.raises(CheckpointError, match="follows depth, not canny: leave mode= out"):
-        controls.load(made.model, path, "canny")
+    for told in ({"mode": "canny"}, {"hint": "canny"}):
+        with pytest.raises(CheckpointError, match="follows depth, not canny: give it that"):
+            controls.load(made.model, path, **told)
+    path = lone(made, folder, "depth", control_mmdit.ORIGINAL, control_type=torch.tensor([9.0]))
+    with pytest.raises(CheckpointError, match="its control_type is none of 0, 1 and 2"):
+        controls.load(made.model, path)
     with pytest.raises(CheckpointError, match="its mode is not said: give mode=, one of 0 .blur."):
         controls.load(made.model, folder)
 
@@ -390,6 +401,11 @@ def test_what_a_file_says_by_itself(bases: dict[str, Made], tmp_path: Path) -> N
         for p in (folder, bare)
     ]
     assert torch.equal(*found)  # the configuration beside is of the files that folders have
+    config = json.loads((folder / "config.json").read_text())
+    config["force_zeros_for_pooled_projection"] = "no"
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="_pooled_projection is 'no': true or false"):
+        controls.load(made.model, folder)
 
 
 def test_what_does_not_fit_says_so(bases: dict[str, Made], tmp_path: Path) -> None:
@@ -411,6 +427,10 @@ def test_what_does_not_fit_says_so(bases: dict[str, Made], tmp_path: Path) -> No
     )
     with pytest.raises(CheckpointError, match="17 channels of a picture, not 16: one for inpaint"):
         controls.load(sd3.model, sd3.stored(wide, "wide"))
+    adapter = {"body.0.block1.weight": torch.zeros(1), "body.0.block2.weight": torch.zeros(1)}
+    save(tmp_path / "c.safetensors", adapter, {})
+    with pytest.raises(CheckpointError, match="is T2I-Adapter, not a control network .ControlNet"):
+        controls.load(sd3.model, tmp_path / "c.safetensors")
     save(tmp_path / "b.safetensors", {"x": torch.zeros(1)}, {})
     with pytest.raises(CheckpointError, match="is nothing that is known, not a control network"):
         controls.load(sd3.model, tmp_path / "b.safetensors")

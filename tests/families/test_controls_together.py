@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ from mezzotint.engine.request import Attached, Control, Guidance, Known, Request
 from mezzotint.families import controls, flow, ldm
 from mezzotint.families.model import Model
 from pipelines import small_flow
-from variants import picture
+from variants import picture, small_flow_variant
 
 pytestmark = pytest.mark.filterwarnings("ignore:`FluxPosEmbed` is deprecated:FutureWarning")
 NAMES = ("flux-dev", "sd35-large", "sd1")
@@ -38,18 +40,19 @@ class Made:
     def __init__(self, name: str, place: Path) -> None:
         self.name, self.mode = name, None
         room = dict.fromkeys(("network", "text", "text2", "t5", "autoencoder"), 0)
+        self.load: Callable[..., Model]
         if name == "sd1":
             made: Any = of_unet.Made(name, place)
             self.control = made.stored(of_unet.adapter("full"), "control")
-            self.read: Model = ldm.load(of_unet.base_of(name)[1], place, room=room)
+            self.load = partial(ldm.load, of_unet.base_of(name)[1], place)
         else:
             made = of_flow.Made(name, place)
             network: Any = of_flow.flux_control("InstantX")
             if name != "flux-dev":
                 self.mode, network = "blur", of_flow.sd3_control("3.5 large")
             self.control = made.stored(network, "control")
-            self.read = flow.load(small_flow(name), place, room=room)
-        self.kept: Model = made.model
+            self.load = partial(flow.load, small_flow(name), place)
+        self.read, self.kept = self.load(room=room), self.load()
         self.base = made.base
 
     def told(self, model: Model, strength: float = 0.8) -> tuple[Control, ...]:
@@ -130,6 +133,37 @@ def test_a_lora_changes_the_model_and_not_its_control(
         state = {k: v.clone() for k, v in made.kept.network.state_dict().items()}
     made.kept.network.load_state_dict(state)
     measured.close(generate(made.kept, request)[0], found, 1e-5)
+
+
+def test_in_bfloat16_it_is_nearly_the_same(made: Made) -> None:
+    model = made.load(kind=torch.bfloat16)
+    wanted, plain = (
+        generate(made.kept, wish(controls=used))[0] for used in (made.told(made.kept), ())
+    )
+    found = generate(model, wish(controls=made.told(model)))[0]
+    assert float((found - wanted).abs().mean()) < 0.5 * float((plain - wanted).abs().mean())
+
+
+@pytest.mark.parametrize("name", ["flux-kontext", "flux-fill"])
+def test_beside_further_pictures(name: str, tmp_path: Path) -> None:
+    """A control network is told what is made alone: no reference, and no channels joined to it."""
+    model = flow.build(small_flow_variant(name))
+    of_flow.flux_control("InstantX").save_pretrained(tmp_path)
+    network = controls.load(model, tmp_path)
+    mask = torch.zeros(1, 64, 96)
+    mask[:, 16:48, 24:] = 1
+    more: dict[str, Any] = {"known": Known(picture(64, 96, 1), mask)}
+    if name == "flux-kontext":
+        more = {"reference": picture(32, 64, 1)}
+    plain, none, found = (
+        generate(model, wish(controls=used, **more))[0]
+        for used in (
+            (),
+            (Control(network, picture(64, 96), 0.0),),
+            (Control(network, picture(64, 96)),),
+        )
+    )
+    assert torch.equal(plain, none) and not torch.equal(plain, found)
 
 
 @pytest.mark.parity("ControlNet, image to image", "diffusers folder", family="flux-dev")

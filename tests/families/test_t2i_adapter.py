@@ -52,6 +52,14 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+def kinds(layout: str) -> list[Any]:
+    """Of each kind a test of its family's cell."""
+    return [
+        pytest.param(name, marks=pytest.mark.parity("T2I-Adapter", layout, family=family))
+        for name, (family, _) in KINDS.items()
+    ]
+
+
 def base_of(name: str) -> tuple[Any, Family]:
     """A pipeline with three levels, as many as an adapter needs, and its family."""
     attends = (True, True, False) if name == "sd1" else (False, True, True)
@@ -142,8 +150,7 @@ def wish(steps: int, scale: float, *used: Control) -> Request:
     )
 
 
-@pytest.mark.parity("T2I-Adapter", "diffusers folder", family="sd1, sdxl")
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", kinds("diffusers folder"))
 @pytest.mark.parametrize(("steps", "scale"), [(1, 1.0), (4, 6.0), (20, 6.0)])
 def test_from_prompt_and_picture_to_picture(
     bases: dict[str, Made], name: str, steps: int, scale: float
@@ -177,8 +184,7 @@ def test_two_for_a_part_of_the_way(bases: dict[str, Made]) -> None:
     measured.close(found / 2 + 0.5, wanted, 1e-3)
 
 
-@pytest.mark.parity("T2I-Adapter", "single file", family="sd1, sdxl")
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", kinds("single file"))
 def test_both_layouts_are_the_same_network(
     bases: dict[str, Made], name: str, tmp_path: Path
 ) -> None:

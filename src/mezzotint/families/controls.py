@@ -64,8 +64,7 @@ def load(
     row = next((row for row in model.controls if kind.startswith(row.said)), None)
     if row is None:
         known = " or ".join(row.said for row in model.controls)
-        what = "not a control network" if "Control" not in kind and "T2I" not in kind else ""
-        raise CheckpointError(f"{given}: is {kind}, {what or f'{model.name} takes {known}'}")
+        raise CheckpointError(f"{given}: is {kind}, not a control network ({known})")
     beside = file.parent / _CONFIG
     told = beside.exists() and (given.is_dir() or file.name.startswith(_OF_A_FOLDER))
     config = read_json(beside) if told else {}

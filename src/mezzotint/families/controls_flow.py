@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mezzotint.checkpoints.files import CheckpointError
+from mezzotint.checkpoints.limits import shown
 from mezzotint.checkpoints.source import Listing, read
 from mezzotint.checkpoints.tables import control_flux, control_mmdit
 from mezzotint.diffusion.level import Conditioning
@@ -36,6 +37,7 @@ UNION = (
 STABILITY = (("blur",), ("canny",), ("depth",))
 """What Stability's networks of 3.5 large follow, by the number in their files."""
 _CANNY = 1
+_ZEROS = "force_zeros_for_pooled_projection"
 USUAL_GUIDANCE = 3.5
 """What a control network that is told a scale is told beside a model that is told none: dev's."""
 
@@ -157,17 +159,33 @@ def _stability(file: ControlFile) -> int | None:
     if "context_embedder.weight" in file.listing.tensors:
         without_mode(file)
         return None
-    said: int | None = None
-    if control_mmdit.KIND in file.listing.tensors:
-        value = read(file.path)[control_mmdit.KIND]
-        assert isinstance(value, Tensor)
-        said = int(value.item())
-    if said is None or said not in range(len(STABILITY)):
+    if control_mmdit.KIND not in file.listing.tensors:
         return numbered(file, STABILITY)
-    if file.mode is not None and numbered(file, STABILITY) != said:
+    value = read(file.path)[control_mmdit.KIND]
+    numbers = range(len(STABILITY))
+    if not isinstance(value, Tensor) or value.numel() != 1 or float(value) not in numbers:
+        raise CheckpointError(f"{file.path}: its {control_mmdit.KIND} is none of 0, 1 and 2")
+    said = int(value)
+    asked = file.mode is not None or any(file.hint in names for names in STABILITY)
+    if asked and numbered(file, STABILITY) != said:
         raise CheckpointError(
-            f"{file.path}: follows {STABILITY[said][0]}, not {file.mode}: leave mode= out"
+            f"{file.path}: follows {STABILITY[said][0]}, not {file.mode or file.hint}: give it that"
         )
+    return said
+
+
+def _blank(file: ControlFile, reads: bool) -> bool:
+    """Whether it is told a code without offset, and zeros for the whole of the text.
+
+    InstantX' were trained so, which only a folder's configuration tells; where nothing is said
+    `diffusers` takes those that read the text so.
+
+    Raises:
+        CheckpointError: the configuration says neither yes nor no.
+    """
+    said = file.config.get(_ZEROS, reads)
+    if not isinstance(said, bool):
+        raise CheckpointError(f"{file.path}: {_ZEROS} is {shown(said)}: true or false")
     return said
 
 
@@ -180,10 +198,7 @@ def _mmdit(model: Model, file: ControlFile) -> ControlNet:
             f"{file.path}: is told {config.hinted} channels of a picture, not "
             f"{config.blocks.in_channels}: one for inpainting, which is not supported"
         )
-    # InstantX' were trained on a code without offset and zeros for the whole of the text, which
-    # only a folder's configuration tells; so `diffusers` takes all that read the text and do not
-    # say otherwise.
-    blank = bool(file.config.get("force_zeros_for_pooled_projection", config.reads))
+    blank = _blank(file, config.reads)
     if blank:
         codec = replace(codec, offset=0.0)
     original = "transformer_blocks.0.attn.qkv.weight" in listing.tensors

@@ -98,7 +98,7 @@ def adapter_sizes(file: ControlFile) -> tuple[T2IAdapterConfig, str, Table]:
 
     def shape(name: str) -> tuple[int, ...]:
         entry = listing.tensors.get(f"{prefix}{name}.weight")
-        return (0, 0) if entry is None else tuple(entry.shape)
+        return (0, 0) if entry is None or len(entry.shape) != 4 else tuple(entry.shape)
 
     first = shape("body.0.in_conv" if light else "conv_in")
     if first[1] not in _FOLDED:

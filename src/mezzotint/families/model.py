@@ -141,7 +141,7 @@ Hint = tuple[Tensor, ...]
 class ControlNet:
     """A control network that fits a model.
 
-    hint: of a picture ``(3, H, W)`` in [−1, 1].
+    network: its module; hint: of a picture ``(3, H, W)`` in [−1, 1].
     residuals: ``(x, time, told, hint)`` → one a residual port of the model's network, None where
         it adds nothing.
     """
