@@ -21,9 +21,11 @@ from diffusers.pipelines.controlnet_sd3.pipeline_stable_diffusion_3_controlnet i
     StableDiffusion3ControlNetPipeline,
 )
 from diffusers.pipelines.flux.pipeline_flux_controlnet import FluxControlNetPipeline
+from PIL import Image
 from torch import Tensor, nn
 
 import measured
+from mezzotint.apps.cli import main
 from mezzotint.checkpoints.files import CheckpointError, save
 from mezzotint.checkpoints.files import load as load_file
 from mezzotint.checkpoints.inspect import inspect
@@ -32,9 +34,10 @@ from mezzotint.checkpoints.tables import control_flux, control_mmdit
 from mezzotint.diffusion.noise import batch
 from mezzotint.engine.generate import generate
 from mezzotint.engine.request import Control, Guidance, Request
-from mezzotint.families import controls
+from mezzotint.families import catalogue, controls
 from mezzotint.families.controls_flow import spread
 from mezzotint.families.flow import load, pack
+from mezzotint.modalities.image import to_image
 from pipelines import flux, small_flow, stable_diffusion_3
 from variants import certain, picture
 
@@ -434,3 +437,31 @@ def test_what_does_not_fit_says_so(bases: dict[str, Made], tmp_path: Path) -> No
     save(tmp_path / "b.safetensors", {"x": torch.zeros(1)}, {})
     with pytest.raises(CheckpointError, match="is nothing that is known, not a control network"):
         controls.load(sd3.model, tmp_path / "b.safetensors")
+
+
+def test_from_the_command_line(
+    bases: dict[str, Made],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The name of a hint says the mode of a network that knows several."""
+    made = bases["flux-dev"]
+    union = made.stored(flux_control("Union-Pro"), "union")
+    monkeypatch.setattr(catalogue, "FAMILIES", (small_flow("flux-dev"),))
+    to_image(picture(*SIZE)).save(tmp_path / "map.png")
+    told = ["generate", FOX, "--model", str(made.place), "--size", f"{SIZE[1]}x{SIZE[0]}"]
+    told += ["--steps", "1", "--seed", "1", "--no-preview", "--precision", "float32"]
+    given = f"{union}={tmp_path / 'map.png'}"
+    found: list[bytes] = []
+    for number, more in enumerate((",mode=2", ",mode=depth", ",mode=pose", ",pose")):
+        place = str(tmp_path / f"{number}.png")
+        assert main([*told, "-o", place, "--control", given + more]) == 0
+        with Image.open(place) as image:
+            found.append(image.tobytes())
+            assert more.rpartition("=")[2].strip(",") in image.info["parameters"]
+    assert found[0] == found[1] != found[2] == found[3]
+    capsys.readouterr()
+    for wrong, message in (("", "its mode is not said"), (",mode=dept", "no mode 'dept'")):
+        assert main([*told, "--control", given + wrong]) == 2
+        assert message in capsys.readouterr().err
