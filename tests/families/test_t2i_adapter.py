@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers.models.adapter import MultiAdapter, T2IAdapter
+from diffusers.models.controlnets.controlnet import ControlNetModel
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.pipelines.t2i_adapter.pipeline_stable_diffusion_adapter import (
     StableDiffusionAdapterPipeline,
@@ -229,3 +230,23 @@ def test_what_does_not_fit_says_so(bases: dict[str, Made], tmp_path: Path) -> No
     request = replace(wish(1, 1.0, Control(network, picture(*size))), size=size)
     with pytest.raises(ValueError, match="a size in multiples of 16, not 96x72"):
         generate(sdxl.model, request)
+
+
+def test_beside_a_control_network(bases: dict[str, Made], tmp_path: Path) -> None:
+    """They act at other places of the same U-Net, in either order."""
+    made = bases["sd1"]
+    theirs = ControlNetModel.from_unet(made.base.unet)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for weight in theirs.parameters():
+            weight.normal_(0, 0.05)
+    theirs.save_pretrained(tmp_path)
+    two = [
+        Control(controls.load(made.model, path), picture(*SIZE), 0.7)
+        for path in (tmp_path, made.stored(adapter("full"), "beside"))
+    ]
+    both, turned, *each = (
+        generate(made.model, wish(2, 3.0, *used))[0] for used in (two, two[::-1], two[:1], two[1:])
+    )
+    assert torch.equal(both, turned)
+    assert all(not torch.equal(both, one) for one in each)

@@ -121,7 +121,8 @@ def adapter_sizes(file: ControlFile) -> tuple[T2IAdapterConfig, str, Table]:
         blocks = T2IAdapterConfig.blocks  # of all releases; nothing in the row's names tells
         widths = tuple(shape(f"body.{n}.block1")[0] for n in range(0, rows, blocks))
         table = t2i_adapter.full(len(widths), blocks)
-    halved = {2} if fold == 16 else range(1, len(widths))  # SDXL's halves once
+    once = fold == 16 and not light  # SDXL's
+    halved = {2} if once else range(1, len(widths))
     return T2IAdapterConfig(channels, fold, widths, frozenset(halved), blocks, light), prefix, table
 
 
