@@ -18,12 +18,16 @@ from mezzotint.checkpoints.files import CheckpointError, save
 from mezzotint.checkpoints.gguf import Packed, load_gguf
 from mezzotint.checkpoints.keys import MATRIX, SAME, SWAPPED, to_theirs
 from mezzotint.checkpoints.streamed import Pieces, Streamed, finite, give, shapes
+from mezzotint.checkpoints.tables import control_flux
 from mezzotint.engine.attach import open_adapter
 from mezzotint.engine.generate import generate
-from mezzotint.engine.request import Attached, Request
+from mezzotint.engine.request import Attached, Control, Request
+from mezzotint.families import controls
 from mezzotint.families.flow import Family, build, load
 from mezzotint.families.model import Model
 from mezzotint.families.precision import working
+from mezzotint.networks.control_flux import ControlFlux, ControlFluxConfig
+from mezzotint.networks.flux import FluxConfig
 from pipelines import small_flow
 
 gguf = pytest.importorskip("gguf")
@@ -235,6 +239,42 @@ def test_pictures_are_those_of_the_unpacked_weights(
     assert not torch.equal(changed[0], first)
     assert torch.equal(generate(kept, request)[0], first)
     assert all(torch.equal(a, b) for a, b in zip(before, bits(kept), strict=True))
+
+
+@pytest.mark.parity("ControlNet", "GGUF", family="flux-dev")
+def test_a_control_network_beside_packed_weights(tmp_path: Path) -> None:
+    """Of which one copy is packed too: the same picture as of the unpacked numbers."""
+    made = Made(tmp_path, "Q8_0")
+    assert isinstance(made.family.network, FluxConfig)
+    blocks = replace(made.family.network, guided=False)
+    torch.manual_seed(2)
+    named = to_theirs(ControlFlux(ControlFluxConfig(blocks)).state_dict(), control_flux.DIFFUSERS)
+    writer = gguf.GGUFWriter(tmp_path / "control.gguf", "flux")
+    for seed, (name, weight) in enumerate(named.items()):
+        if weight.ndim == 2 and not weight.shape[1] % 256:
+            block = packed("Q8_0", tuple(weight.shape), seed)
+            rows = block.data.numpy().reshape(len(weight), -1)
+            writer.add_tensor(name, rows, raw_dtype=gguf.GGMLQuantizationType.Q8_0)
+            named[name] = block.unpack()
+        else:
+            writer.add_tensor(name, np.atleast_1d(weight.detach().numpy()))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    save(tmp_path / "control.safetensors", named, {})
+    image = torch.rand(3, 32, 32) * 2 - 1
+    found = []
+    for path in (made.gguf, made.plain):
+        model = load(made.family, path)
+        for control in (tmp_path / "control.gguf", tmp_path / "control.safetensors"):
+            told = (Control(controls.load(model, control), image),)
+            wish = Request("a fox", (1,), size=(32, 32), steps=2, controls=told)
+            found.append(generate(model, wish)[0])
+    for other in found[1:]:
+        measured.same(found[0], other)
+    plain = Request("a fox", (1,), size=(32, 32), steps=2)
+    assert not torch.equal(found[0], generate(load(made.family, made.plain), plain)[0])
 
 
 def test_they_take_less_memory(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from mezzotint.checkpoints.source import Listing
 from mezzotint.checkpoints.tables import control_unet
 from mezzotint.diffusion.level import Conditioning, Tokens
 from mezzotint.diffusion.noise import batch
+from mezzotint.engine import hints
 from mezzotint.engine.generate import generate
 from mezzotint.engine.hints import HINTS
 from mezzotint.engine.request import Control, Enlarge, Guidance, Request, RequestError
@@ -33,6 +34,7 @@ from mezzotint.families import catalogue, controls
 from mezzotint.families.ldm import load
 from mezzotint.families.model import Model
 from mezzotint.modalities.image import to_image
+from mezzotint.networks.control_unet import ControlUNet
 from pipelines import small, small_flow, stable_diffusion
 from variants import picture
 
@@ -186,6 +188,7 @@ def test_every_layout_is_the_same_network(
 ) -> None:
     """The original file, with and without its prefix, and the folder's file by itself."""
     control = controls.load(ours, folders[1])
+    assert isinstance(control.network, ControlUNet)
     config = control.network.config
     table = control_unet.original(config.depths, config.blocks, convolutions=name == "sd1")
     state = to_theirs(control.network.state_dict(), table)
@@ -228,9 +231,9 @@ def test_what_does_not_fit_says_so(folders: list[Path], ours: Model, tmp_path: P
             generate(ours, wish(2, 3.0, wrong))
 
 
-def test_a_transformer_takes_none() -> None:
-    model = catalogue.shadow(small_flow("sd3"))
-    with pytest.raises(CheckpointError, match="takes no control network"):
+def test_a_family_without_controls_takes_none() -> None:
+    model = replace(catalogue.shadow(small_flow("sd3")), controls=())
+    with pytest.raises(CheckpointError, match="sd3 takes no control network"):
         controls.load(model, "x.safetensors")
 
 
@@ -256,7 +259,7 @@ def test_true_sizes(name: str) -> None:
         }
     with torch.device("meta"):
         theirs = ControlNetModel(**told).state_dict()
-        own = controls.ControlUNet(config)
+        own = ControlUNet(config)
     for table in (
         control_unet.diffusers(name == "sd1"),
         control_unet.original(config.depths, config.blocks, name == "sd1"),
@@ -282,6 +285,16 @@ def test_hints() -> None:
     torch.testing.assert_close(made["luminance"], disc)
     assert int((made["scribble"][0] > 0).sum()) > 3 * int(line.sum())
     assert float((made["tile"] - disc).abs().mean()) < 0.25
+    assert float((made["blur"] - disc).abs().mean()) > float((made["tile"] - disc).abs().mean())
+    torch.testing.assert_close(made["depth"], disc)
+    torch.testing.assert_close(hints.find("depth")(disc * 0.2 + 0.3), disc)
+    assert torch.equal(made["pose"], disc)
+    assert torch.equal(hints.find("canny-inverted")(disc), -made["canny"])
+    with pytest.raises(ValueError, match="the same everywhere: give one with near and far"):
+        hints.find("depth-inverted")(torch.zeros(3, 8, 8))
+    for name, near in (("softedge", "edges"), ("hed", "edges"), ("lineart", "canny")):
+        with pytest.raises(ValueError, match=f"takes a trained detector .nearest: {near}.: choose"):
+            hints.find(name)
 
 
 def test_from_the_command_line(
@@ -308,7 +321,9 @@ def test_from_the_command_line(
     for wrong, message in (
         ("x", "give FILE=PICTURE"),
         ("x=y,cany", "no hint 'cany'"),
-        ("x=y,weight=3", "give a hint, strength=, from= and to="),
+        ("x=y,weight=3", "give a hint, strength=, from=, to= and mode="),
+        ("x=y,hed", "no hint 'hed', which takes a trained detector (nearest: edges)"),
+        (f"{tmp_path / 'control'}={tmp_path / 'edges.png'},mode=tile", "leave mode= out"),
     ):
         assert main([*told, "--control", wrong]) == 2
         assert message in capsys.readouterr().err
@@ -320,11 +335,11 @@ def test_image_prompts_are_not_for_control_networks(folders: list[Path], ours: M
     seen: list[Tensor] = []
 
     def keep(x: Tensor, time: Tensor, conditioning: Conditioning, weaker: object = None) -> Tensor:
-        seen.extend(conditioning.residuals or ())
+        seen.extend(r for r in conditioning.residuals or () if r is not None)
         return x
 
     model = replace(ours, call=keep)  # type: ignore[arg-type]
-    acting = controls.Acting(control.network, control.hint(picture(*SIZE)), 1.0)
+    acting = controls.Acting(control, control.hint(picture(*SIZE)), 1.0)
     x, time = batch([3], "start", 0, (4, 8, 12)), torch.tensor([500.0])
     told = ours.conditioner([FOX])
     assert told.context is not None

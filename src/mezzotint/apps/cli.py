@@ -128,7 +128,7 @@ def _lora(text: str) -> tuple[Path, float, tuple[Rule, ...]]:
 
 
 def _control(text: str) -> dict[str, str]:
-    """``FILE=PICTURE``, then any of ``,HINT`` ``,strength=S`` ``,from=A`` ``,to=B``."""
+    """``FILE=PICTURE``, then any of ``,HINT`` ``,strength=S`` ``,from=A`` ``,to=B`` ``,mode=M``."""
     first, *rest = text.split(",")
     file, equals, picture = first.rpartition("=")
     if not (equals and file and picture):
@@ -139,11 +139,11 @@ def _control(text: str) -> dict[str, str]:
     for part in rest:
         name, equals, value = part.partition("=")
         key = name if equals else "hint"
-        if key in found or (equals and name not in ("strength", "from", "to")):
+        if key in found or (equals and name not in ("strength", "from", "to", "mode")):
             raise argparse.ArgumentTypeError(
-                f"{part!r} of {text!r}: give a hint, strength=, from= and to=, each once"
+                f"{part!r} of {text!r}: give a hint, strength=, from=, to= and mode=, each once"
             )
-        if equals:
+        if equals and name != "mode":
             _number(value)
         found[key] = value if equals else name
     return found

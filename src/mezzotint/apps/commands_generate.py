@@ -16,15 +16,15 @@ from rich.console import Console
 from torch import Tensor
 
 import mezzotint
-from mezzotint.apps.errors import UsageError, suggestion
+from mezzotint.apps.errors import UsageError
 from mezzotint.apps.image_prompts import image_prompts
 from mezzotint.apps.named import Adapters, Embeddings, Given, decided
 from mezzotint.apps.output import Output, prepare
 from mezzotint.apps.preview import Watch
 from mezzotint.diffusion import samplers, spacings
+from mezzotint.engine import hints
 from mezzotint.engine.edit import expand, near_aspect, sides_to
 from mezzotint.engine.generate import generate
-from mezzotint.engine.hints import HINTS
 from mezzotint.engine.request import (
     Control,
     Enlarge,
@@ -93,11 +93,8 @@ def _check_options(args: argparse.Namespace) -> None:
     if args.refiner_from is not None and args.refiner is None:
         raise UsageError("--refiner-from needs --refiner: name the model that goes on from there")
     for given in args.control:
-        if (hint := given.get("hint")) is not None and hint not in HINTS:
-            raise UsageError(
-                f"no hint {hint!r}{suggestion(hint, HINTS)}: choose from {', '.join(HINTS)}, or "
-                "leave it out where the picture is one already"
-            )
+        if (hint := given.get("hint")) is not None:
+            hints.find(hint)
     if args.lora_blocks and not args.lora:
         raise UsageError("--lora-blocks needs --lora: name the adapter that it is for")
     if args.image_prompt and args.ip_adapter is None:
@@ -208,12 +205,12 @@ def _controls(args: argparse.Namespace, model: Model, edit: _Edit) -> tuple[Cont
     for given in args.control:
         picture = pictures.fit(pictures.open_image(given["picture"]), "rgb", (height, width))
         if (hint := given.get("hint")) is not None:
-            picture = HINTS[hint](picture)
+            picture = hints.find(hint)(picture)
         strength, begin, end = (
             float(given.get(name, usual))
             for name, usual in (("strength", 1), ("from", 0), ("to", 1))
         )
-        network = controls.load(model, given["file"])
+        network = controls.load(model, given["file"], given.get("mode"), hint and hints.base(hint))
         found.append(Control(network, picture, strength, begin, end))
     return tuple(found)
 

@@ -62,7 +62,9 @@ SIGNATURES: tuple[Signature, ...] = (
     Signature("LoRA for SD2 (PEFT)", sizes=(("*attn2.to_k.lora_A*weight", 1, 1024),)),
     Signature("LoRA (PEFT)", ("*.lora_A*weight",), note="the names do not tell the base model"),
     Signature("IP-Adapter", ("*ip_adapter.*.to_k_ip.weight",)),
-    Signature("T2I-Adapter", ("*body.0.block1.weight", "*body.0.block2.weight")),
+    Signature("T2I-Adapter", ("body.0.block1.weight", "body.0.block2.weight")),
+    Signature("T2I-Adapter, light", ("body.0.body.0.block1.weight", "body.0.out_conv.weight")),
+    Signature("T2I-Adapter (diffusers)", ("adapter.body.0.resnets.0.block1.weight",)),
     Signature("textual inversion (SDXL)", ("clip_l", "clip_g")),
     Signature("textual inversion", ("emb_params",)),
     # --- control networks -----------------------------------------------------------------
@@ -75,6 +77,10 @@ SIGNATURES: tuple[Signature, ...] = (
     Signature("ControlNet for SD1 (diffusers)", (_HINT,), ((_UNET_1, 1, 768),)),
     Signature("ControlNet for SD2 (diffusers)", (_HINT,), ((_UNET_1, 1, 1024),)),
     Signature("ControlNet (diffusers)", (_HINT,)),
+    Signature(
+        "ControlNet for SD3.5 large",
+        (_CONTROLS, "pos_embed_input.proj.weight", "transformer_blocks.0.attn.qkv.weight"),
+    ),
     Signature("ControlNet for SD3 (diffusers)", (_CONTROLS, "pos_embed_input.proj.weight")),
     Signature("ControlNet for FLUX (diffusers)", (_CONTROLS, "controlnet_x_embedder.weight")),
     Signature("ControlNet for FLUX", (_CONTROLS, "double_blocks.0.img_attn.qkv.weight")),

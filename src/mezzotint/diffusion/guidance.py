@@ -359,7 +359,7 @@ def cat_conditioning(a: Conditioning, b: Conditioning) -> Conditioning:
         )
     residuals = None
     if a.residuals is not None and b.residuals is not None:
-        residuals = tuple(torch.cat(pair) for pair in zip(a.residuals, b.residuals, strict=True))
+        residuals = tuple(_cat(*pair) for pair in zip(a.residuals, b.residuals, strict=True))
     return Conditioning(
         _cat(a.vector, b.vector),
         _cat_tokens(a.context, b.context),
@@ -393,7 +393,7 @@ def expand_conditioning(conditioning: Conditioning, batch: int) -> Conditioning:
         tokens(context),
         tokens(joined),
         one(concat),
-        None if residuals is None else tuple(sure(x) for x in residuals),
+        None if residuals is None else tuple(one(x) for x in residuals),
     )
 
 

@@ -117,14 +117,14 @@ class Conditioning(NamedTuple):
     context: tokens for cross-attention
     tokens: tokens joined into the network's own sequence
     concat: ``(B, C, *spatial)`` extra input channels
-    residuals: one tensor a residual port of the network (control)
+    residuals: one tensor a residual port of the network, None where nothing is added (control)
     """
 
     vector: Tensor | None = None
     context: Tokens | None = None
     tokens: Tokens | None = None
     concat: Tensor | None = None
-    residuals: tuple[Tensor, ...] | None = None
+    residuals: tuple[Tensor | None, ...] | None = None
 
 
 Denoiser = Callable[[Tensor, Level, Conditioning], Estimate]

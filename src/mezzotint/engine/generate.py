@@ -352,7 +352,7 @@ def _turned(model: Model, wish: Guidance, planned: _Plan, told: _Told, negative:
 
     def acting(step: int) -> list[Acting]:
         return [
-            Acting(control.network.network, hint, control.strength)
+            Acting(control.network, hint, control.strength)
             for control, hint in hinted
             if control.acts(step, _steps(planned))
         ]

@@ -1,7 +1,8 @@
 """What control networks are told, made from a picture without any model: edges, greys, tiles.
 
 Each takes and gives ``(3, H, W)`` in [−1, 1]; white lines on black are +1 on −1.  Depths and poses
-come as pictures from elsewhere, and are told as they are.
+come as pictures from elsewhere: their names tell a network of several kinds which it is told, and
+depths are spread over all greys.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from collections.abc import Callable, Mapping
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from mezzotint.checkpoints.files import nearest
 
 LOW, HIGH = 100 / 255, 200 / 255
 """Canny's thresholds of the gradient, of a full step between neighbours as 4: the usual ones."""
@@ -99,11 +102,71 @@ def scribble(picture: Tensor) -> Tensor:
     return torch.where(F.max_pool2d(soft, 5, stride=1, padding=2)[0] > 0, 1.0, -1.0)
 
 
+def blur(picture: Tensor) -> Tensor:
+    """The picture out of focus (σ = 8): for what makes it sharp anew."""
+    return _blurred(picture[:, None], 8.0)[:, 0].clamp(-1, 1)
+
+
+def depth(picture: Tensor) -> Tensor:
+    """A given map of depth in greys, lighter is nearer, spread from black to white.
+
+    Raises:
+        ValueError: it is the same everywhere.
+    """
+    grey = _grey(picture)
+    low, high = grey.amin(), grey.amax()
+    if bool(high - low < 1e-6):
+        raise ValueError("the depth map is the same everywhere: give one with near and far")
+    return _lines(((grey - low) / (high - low))[0])
+
+
+def pose(picture: Tensor) -> Tensor:
+    """A given picture of poses, as it is."""
+    return picture
+
+
 HINTS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "canny": canny,
     "edges": edges,
     "luminance": luminance,
     "tile": tile,
     "scribble": scribble,
+    "blur": blur,
+    "depth": depth,
+    "pose": pose,
 }
 """By the name that ``--control FILE=PICTURE,NAME`` has."""
+
+INVERTED = "-inverted"
+"""Behind a name: black for white, such as lines on paper and depths whose darker is nearer."""
+
+_DETECTED: Mapping[str, str] = {
+    **dict.fromkeys(("softedge", "hed", "pidinet", "teed"), "edges"),
+    **dict.fromkeys(("lineart", "lineart_anime", "mlsd"), "canny"),
+    **dict.fromkeys(("openpose", "dwpose"), "pose"),
+    **dict.fromkeys(("midas", "zoe", "leres", "depth_anything"), "depth"),
+}
+"""What other programs make by trained detectors, and which of the names here is nearest."""
+
+
+def base(name: str) -> str:
+    """A name without what inverts it."""
+    return name.removesuffix(INVERTED)
+
+
+def find(name: str) -> Callable[[Tensor], Tensor]:
+    """What makes a hint of a picture, by its name, perhaps with ``-inverted`` behind it.
+
+    Raises:
+        ValueError: no such hint; the message has the nearest.
+    """
+    own = base(name)
+    known = f"choose from {', '.join(HINTS)}, or leave it out where the picture is one already"
+    if own in _DETECTED:
+        raise ValueError(
+            f"no hint {name!r}, which takes a trained detector (nearest: {_DETECTED[own]}): {known}"
+        )
+    if own not in HINTS:
+        raise ValueError(f"no hint {name!r}{nearest(own, HINTS)}: {known}")
+    make = HINTS[own]
+    return make if own == name else lambda picture: -make(picture)

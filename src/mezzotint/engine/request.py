@@ -13,8 +13,7 @@ from mezzotint.adapters.image_prompt import ImageAdapter
 from mezzotint.adapters.inversion import Embedding
 from mezzotint.adapters.lora import Fitted
 from mezzotint.adapters.strengths import Rule
-from mezzotint.families.controls import ControlNet
-from mezzotint.families.model import Model
+from mezzotint.families.model import ControlNet, Model
 
 
 class RequestError(ValueError):

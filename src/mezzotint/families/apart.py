@@ -25,7 +25,7 @@ def _only(told: Conditioning, number: int) -> Conditioning:
         context=Tokens(values),
         tokens=more,
         concat=one_of(told.concat),
-        residuals=None if told.residuals is None else tuple(r[one] for r in told.residuals),
+        residuals=None if told.residuals is None else tuple(one_of(r) for r in told.residuals),
     )
 
 

@@ -35,7 +35,15 @@ from mezzotint.families.ldm import (
     fill,
     one_by_one,
 )
-from mezzotint.families.model import WHOLE, Defaults, Model, NetworkCall, Pieces, Weaker
+from mezzotint.families.model import (
+    WHOLE,
+    ControlKind,
+    Defaults,
+    Model,
+    NetworkCall,
+    Pieces,
+    Weaker,
+)
 from mezzotint.families.precision import rounded
 from mezzotint.networks.clip import ClipText
 from mezzotint.networks.flux import Flux, FluxConfig
@@ -91,7 +99,7 @@ class Family:
     shift: of the flow's time, one number or by the picture's size.
     scale, offset: ``(mean − offset) * scale`` of the code is diffused.
     file, folder: the layouts of a single file and of a folder of `diffusers`.
-    notes: see :class:`~mezzotint.families.model.Model`.
+    notes, controls: see :class:`~mezzotint.families.model.Model`.
     joining, title: see :class:`~mezzotint.families.ldm.Family`.
     """
 
@@ -112,6 +120,7 @@ class Family:
     notes: tuple[str, ...] = ()
     joining: Joining | None = None
     title: str = ""
+    controls: tuple[ControlKind, ...] = ()
 
 
 # --- what the network is told -----------------------------------------------------------------
@@ -329,6 +338,7 @@ def build(family: Family, tokenizer: Tokenizer | None = None) -> Model:
         targets=partial(targets, parts, family.file, family.folder),
         notes=family.notes,
         joined=None if family.joining is None else family.joining(codec),
+        controls=family.controls,
     )
 
 

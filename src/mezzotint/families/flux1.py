@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from mezzotint.checkpoints.layout import Layout
 from mezzotint.checkpoints.tables import flux, ldm_autoencoder
+from mezzotint.families import controls_flow
 from mezzotint.families.flow import T5, ByTokens, Family, LongText
 from mezzotint.families.joined import beside, filling, followed
 from mezzotint.families.ldm import Text
@@ -54,6 +55,7 @@ FLUX_DEV = Family(
         },
         tables={**_FOLDER.tables, "network": flux.DIFFUSERS},
     ),
+    controls=controls_flow.FLUX,
 )
 
 FLUX_SCHNELL = replace(

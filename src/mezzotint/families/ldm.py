@@ -35,6 +35,7 @@ from mezzotint.families.model import (
     WHOLE,
     Banked,
     Conditioner,
+    ControlKind,
     Defaults,
     Joined,
     Model,
@@ -81,7 +82,7 @@ class Family:
     joining: the pictures that its U-Net is told of, if any (:mod:`mezzotint.families.joined`).
     title: of a variant that has another family's tensors, as `checkpoints.marks` names it; no
         checkpoint is taken for it that does not say so.
-    notes: see :class:`~mezzotint.families.model.Model`.
+    notes, controls: see :class:`~mezzotint.families.model.Model`.
     """
 
     name: str
@@ -99,6 +100,7 @@ class Family:
     joining: Joining | None = None
     title: str = ""
     notes: tuple[str, ...] = ()
+    controls: tuple[ControlKind, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -240,10 +242,14 @@ def _call(network: LdmUNet, prompts: Sequence[Attended] = ()) -> NetworkCall:
         assert told.context is not None
         if told.concat is not None:
             given = torch.cat([given, told.concat], dim=1)
-        (context, banks), residuals = attend(prompts, told.context.values), told.residuals
+        context, banks = attend(prompts, told.context.values)
+        residuals, features = None, None
+        if told.residuals is not None:
+            kept = len(network.ports)
+            residuals, features = told.residuals[:kept], told.residuals[kept:]
         perturb, skip = weaker
         output = network(
-            given, time, context, told.vector, residuals, banks, perturb, skip, guidance
+            given, time, context, told.vector, residuals, banks, perturb, skip, guidance, features
         )
         return output.to(x.dtype)
 
@@ -349,6 +355,7 @@ def build(family: Family) -> Model:
         joined=None if family.joining is None else family.joining(codec),
         distilled=family.unet.guided,
         notes=family.notes,
+        controls=family.controls,
     )
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor, nn
 
 from mezzotint.adapters.image_prompt import Attended, Ports
 from mezzotint.adapters.inversion import Embedding
 from mezzotint.adapters.lora import Target
+from mezzotint.checkpoints.source import Listing
 from mezzotint.diffusion.level import Conditioning, Denoiser
 from mezzotint.diffusion.prediction import Parameterization, denoiser
 from mezzotint.diffusion.schedules import Schedule
@@ -131,6 +133,48 @@ class Banked(NamedTuple):
     call: Callable[[Sequence[Attended]], NetworkCall]
 
 
+Hint = tuple[Tensor, ...]
+"""What a control network makes of its picture, once for all steps."""
+
+
+@dataclass(frozen=True)
+class ControlNet:
+    """A control network that fits a model.
+
+    network: its module; hint: of a picture ``(3, H, W)`` in [−1, 1].
+    residuals: ``(x, time, told, hint)`` → one a residual port of the model's network, None where
+        it adds nothing.
+    """
+
+    name: str
+    network: nn.Module
+    hint: Callable[[Tensor], Hint]
+    residuals: Callable[[Tensor, Tensor, Conditioning, Hint], tuple[Tensor | None, ...]]
+
+
+class ControlFile(NamedTuple):
+    """A control network's file: what it is recognised as, and what a folder says of it.
+
+    mode: of those pictures that it is to be told, where it knows several kinds; hint: the name of
+        what made the picture.
+    """
+
+    name: str
+    path: Path
+    kind: str
+    listing: Listing
+    config: Mapping[str, Any]
+    mode: str | None
+    hint: str | None
+
+
+class ControlKind(NamedTuple):
+    """A kind of control networks that a family takes: how `inspect` begins to call their files."""
+
+    said: str
+    read: Callable[[Model, ControlFile], ControlNet]
+
+
 @dataclass(frozen=True)
 class Model:
     """A family's network, loaded, with its prediction row, schedule, codec and text side.
@@ -151,6 +195,7 @@ class Model:
     joined: the pictures that it is told of; None: it is told of none.
     words: how it takes embeddings of words; None: it takes none.
     banked: how it takes image prompts; None: it takes none.
+    controls: the kinds of control networks that it takes.
     """
 
     name: str
@@ -174,6 +219,7 @@ class Model:
     framing_negative: Callable[[Sequence[int]], Tensor] | None = None
     words: Words | None = None
     banked: Banked | None = None
+    controls: tuple[ControlKind, ...] = ()
 
     def schedule_of(self, size: Sequence[int]) -> Schedule:
         """The schedule of media of a spatial size."""

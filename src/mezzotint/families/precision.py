@@ -83,7 +83,7 @@ def rounded(network: nn.Module, x: Tensor, told: Conditioning) -> tuple[Tensor, 
     def one(tensor: Tensor | None) -> Tensor | None:
         return None if tensor is None else tensor.to(kind)
 
-    residuals = None if told.residuals is None else tuple(r.to(kind) for r in told.residuals)
+    residuals = None if told.residuals is None else tuple(one(r) for r in told.residuals)
     return x.to(kind), Conditioning(
         one(told.vector),
         _tokens(told.context, kind),

@@ -11,6 +11,7 @@ from dataclasses import replace
 from mezzotint.checkpoints.layout import Layout
 from mezzotint.checkpoints.tables import clip, ldm_autoencoder, mmdit
 from mezzotint.checkpoints.tables.t5 import T5 as T5_TABLE
+from mezzotint.families import controls_flow
 from mezzotint.families.flow import T5, Family, LongText
 from mezzotint.families.ldm import Text
 from mezzotint.families.model import Defaults
@@ -78,6 +79,7 @@ SD3 = Family(
             "autoencoder": ldm_autoencoder.DIFFUSERS,
         },
     ),
+    controls=controls_flow.MMDIT,
 )
 
 _MEDIUM = MMDiTConfig(positions=384, normalized=True, dual=13)

@@ -22,12 +22,14 @@ HINT_WIDTHS = (16, 32, 96, 256)
 class HintEncoder(nn.Sequential):
     """``(B, channels, H, W) -> (B, width, H/8, W/8)``: convolutions, halving at every other."""
 
-    def __init__(self, width: int, channels: int = 3) -> None:
-        layers: list[nn.Module] = [nn.Conv2d(channels, HINT_WIDTHS[0], 3, padding=1), nn.SiLU()]
-        for narrow, wide in pairwise(HINT_WIDTHS):
+    def __init__(
+        self, width: int, channels: int = 3, widths: tuple[int, ...] = HINT_WIDTHS
+    ) -> None:
+        layers: list[nn.Module] = [nn.Conv2d(channels, widths[0], 3, padding=1), nn.SiLU()]
+        for narrow, wide in pairwise(widths):
             layers += [nn.Conv2d(narrow, narrow, 3, padding=1), nn.SiLU()]
             layers += [nn.Conv2d(narrow, wide, 3, padding=1, stride=2), nn.SiLU()]
-        super().__init__(*layers, nn.Conv2d(HINT_WIDTHS[-1], width, 3, padding=1))
+        super().__init__(*layers, nn.Conv2d(widths[-1], width, 3, padding=1))
 
 
 class ControlUNet(nn.Module):

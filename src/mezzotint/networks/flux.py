@@ -181,6 +181,16 @@ class SingleBlock(nn.Module):
         return x + gate * self.out(torch.cat((y, F.gelu(hidden, approximate="tanh")), dim=2))
 
 
+def _added(tokens: Tensor, residual: Tensor | None, start: int = 0) -> Tensor:
+    """``tokens (B, M, C)`` with ``residual (B, n, C)`` added to those from ``start`` on."""
+    if residual is None:
+        return tokens
+    if residual.shape[1] == tokens.shape[1]:
+        return tokens + residual
+    before, same, after = tokens.tensor_split((start, start + residual.shape[1]), dim=1)
+    return torch.cat([before, same + residual, after], dim=1)
+
+
 class Flux(nn.Module):
     """The network.  Its residual ports are the picture's tokens after each block."""
 
@@ -206,7 +216,7 @@ class Flux(nn.Module):
         context: Tensor,
         vector: Tensor,
         guidance: Tensor | None = None,
-        residuals: Sequence[Tensor] | None = None,
+        residuals: Sequence[Tensor | None] | None = None,
         skip: frozenset[int] = frozenset(),
     ) -> Tensor:
         """Map ``x (B, N, in_channels)`` to ``(B, N, out_channels)``.
@@ -216,7 +226,8 @@ class Flux(nn.Module):
             time: ``(B,)``, from 0 to 1000.
             context: ``(B, M, context_width)``; vector: ``(B, vector_width)``.
             guidance: ``(B,)``, as a scale (3.5 is usual), where the network is told one.
-            residuals: one ``(B, N, C)`` a block, added to the picture's tokens after it.
+            residuals: one ``(B, n, C)`` a block, or None, added after it to the picture's first n
+                tokens (those of further pictures stand behind).
             skip: numbers of blocks to leave out, the single ones counted on.
 
         Raises:
@@ -242,13 +253,13 @@ class Flux(nn.Module):
             if n not in skip:
                 tokens, text = block(tokens, text, told, turn)
             if residuals is not None:
-                tokens = tokens + residuals[n]
+                tokens = _added(tokens, residuals[n])
         start = text.shape[1]
         tokens = torch.cat([text, tokens], dim=1)
         for n, block in enumerate(self.single, len(self.joint)):
             if n not in skip:
                 tokens = block(tokens, told, turn)
             if residuals is not None:
-                tokens = torch.cat([tokens[:, :start], tokens[:, start:] + residuals[n]], dim=1)
+                tokens = _added(tokens, residuals[n], start)
         shift, scale = self.modulation(told).chunk(2, dim=-1)
         return self.head(_norm(tokens[:, start:], scale, shift))

@@ -250,6 +250,7 @@ class Down(nn.Module):
         )
         last = level == len(config.multipliers) - 1
         self.downsample = None if last else nn.Conv2d(width, width, 3, stride=2, padding=1)
+        self.ends_before = depth > 0  # before the downsampling, where it has transformers
 
 
 class Middle(nn.Module):
@@ -280,7 +281,9 @@ class LdmUNet(nn.Module):
 
     The residual ports are the stem, every block and every downsampling on the way down, and the
     middle: what a control network adds to (Zhang et al. 2023, §3.2); ``ports`` has the channels
-    and the factor by which each is smaller than ``x``.
+    and the factor by which each is smaller than ``x``.  ``ends`` has the same of where features
+    are added: the end of each level on the way down (before its downsampling, if the level has
+    transformers, else after it), and the middle.
     """
 
     def __init__(self, config: LdmUNetConfig) -> None:
@@ -313,6 +316,13 @@ class LdmUNet(nn.Module):
             kept += [(width, 2**level)] * config.blocks
             kept += [(width, 2 ** (level + 1))] * (level < len(widths) - 1)
         self.ports = (*kept, (widths[-1], 2 ** (len(widths) - 1)))
+        self.ends = (
+            tuple(
+                (width, 2 ** (level + (not config.depths[level] and level < len(widths) - 1)))
+                for level, width in enumerate(widths)
+            )
+            + self.ports[-1:]
+        )
         self.middle = Middle(config)
         ups: list[Up] = []
         for level in reversed(levels):
@@ -335,11 +345,12 @@ class LdmUNet(nn.Module):
         time: Tensor,
         context: Tensor,
         vector: Tensor | None = None,
-        residuals: Sequence[Tensor] | None = None,
+        residuals: Sequence[Tensor | None] | None = None,
         banks: Sequence[Bank] = (),
         perturb: frozenset[int] = frozenset(),
         skip: frozenset[int] = frozenset(),
         guidance: Tensor | None = None,
+        features: Sequence[Tensor | None] | None = None,
     ) -> Tensor:
         """Map ``x (B, in_channels, H, W)`` to ``(B, out_channels, H, W)``.
 
@@ -347,11 +358,13 @@ class LdmUNet(nn.Module):
             time: ``(B,)``, counted in steps of training, 0 to 999; fractions are fine.
             context: ``(B, M, context_width)``.
             vector: ``(B, vector_width)``, needed where the network has one.
-            residuals: one tensor a port, added to it.
+            residuals: one tensor a port, or None, added to what is kept there for the way up.
             banks: further keys and values, for every cross-attention (Ye et al. 2023, §3.2).
             perturb: numbers of transformer layers whose pixels attend to themselves alone.
             skip: numbers of blocks whose transformer is left out.
             guidance: ``(B,)``, a scale (8 is usual), needed where the network is told one.
+            features: one tensor an end of ``ends``, or None, added to what goes on from there (Mou
+                et al. 2023, §3.3).
 
         Raises:
             ValueError: an argument does not fit the configuration, or a number has no layer.
@@ -364,15 +377,23 @@ class LdmUNet(nn.Module):
                 raise ValueError(f"{name} {sorted(numbers)} is out of range: give {sorted(known)}")
         told = Told(self._embed(time, vector, guidance), context, banks, perturb, skip)
         x = self.stem(x.contiguous(memory_format=torch.channels_last))
+        given = [None] * len(self.ends) if features is None else list(features)
+        if len(given) != len(self.ends):
+            raise ValueError(f"{len(given)} features for {len(self.ends)} ends: give one each")
         kept = [x]
-        for level in self.down:
+        for level, feature in zip(self.down, given, strict=False):
             for block in level.blocks:  # type: ignore[union-attr]
                 x = block(x, told)
                 kept.append(x)
-            if level.downsample is not None:
+            if level.downsample is not None and not level.ends_before:
+                x = level.downsample(x)  # type: ignore[operator]
+                kept.append(x)
+            x = kept[-1] = _featured(x, feature)
+            if level.downsample is not None and level.ends_before:
                 x = level.downsample(x)  # type: ignore[operator]
                 kept.append(x)
         x = self.middle.second(self.middle.first(x, told), told)
+        x = _featured(x, given[-1])
         if residuals is not None:
             kept, x = _controlled(kept, x, residuals)
         for level in self.up:
@@ -403,12 +424,28 @@ class LdmUNet(nn.Module):
         return F.silu(embedding)
 
 
+def _featured(x: Tensor, feature: Tensor | None) -> Tensor:
+    if feature is None:
+        return x
+    if feature.shape[1:] != x.shape[1:]:
+        raise ValueError(
+            f"a feature has shape {tuple(feature.shape)}, that end takes {tuple(x.shape)}"
+        )
+    return x + feature
+
+
 def _controlled(
-    kept: list[Tensor], x: Tensor, residuals: Sequence[Tensor]
+    kept: list[Tensor], x: Tensor, residuals: Sequence[Tensor | None]
 ) -> tuple[list[Tensor], Tensor]:
     ports = [*kept, x]
-    given, wanted = ([tuple(t.shape) for t in tensors] for tensors in (residuals, ports))
-    if given != wanted:
+    wanted = [tuple(port.shape) for port in ports]
+    given = [None if residual is None else tuple(residual.shape) for residual in residuals]
+    if len(given) != len(wanted) or any(
+        g not in (None, w) for g, w in zip(given, wanted, strict=True)
+    ):
         raise ValueError(f"the residuals have shapes {given}, the ports take {wanted}")
-    summed = [port + residual for port, residual in zip(ports, residuals, strict=True)]
+    summed = [
+        port if residual is None else port + residual
+        for port, residual in zip(ports, residuals, strict=True)
+    ]
     return summed[:-1], summed[-1]

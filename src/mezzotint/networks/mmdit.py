@@ -174,7 +174,7 @@ class MMDiT(nn.Module):
         time: Tensor,
         context: Tensor,
         vector: Tensor,
-        residuals: Sequence[Tensor] | None = None,
+        residuals: Sequence[Tensor | None] | None = None,
         skip: frozenset[int] = frozenset(),
     ) -> Tensor:
         """Map ``x (B, in_channels, H, W)`` to ``(B, out_channels, H, W)``.
@@ -182,7 +182,8 @@ class MMDiT(nn.Module):
         Args:
             time: ``(B,)``, from 0 to 1000.
             context: ``(B, M, context_width)``; vector: ``(B, vector_width)``.
-            residuals: one ``(B, N, C)`` a block but the last, added to the picture's tokens.
+            residuals: one ``(B, N, C)`` a block but the last, or None, added to the picture's
+                tokens.
             skip: numbers of blocks to leave out (skip-layer guidance).
 
         Raises:
@@ -204,8 +205,9 @@ class MMDiT(nn.Module):
         for n, block in enumerate(self.blocks):
             if n not in skip:
                 tokens, text = block(tokens, text, told)
-            if residuals is not None and n < len(residuals):
-                tokens = tokens + residuals[n]
+            residual = residuals[n] if residuals is not None and n < len(residuals) else None
+            if residual is not None:
+                tokens = tokens + residual
         shift, scale = self.modulation(told).chunk(2, dim=-1)
         return self._picture(self.head(_norm(tokens, scale, shift)), *size)
 

@@ -292,12 +292,18 @@ class Block(nn.Module):
         return x
 
 
-def add(ports: list[Tensor], residuals: tuple[Tensor, ...]) -> list[Tensor]:
+def add(ports: list[Tensor], residuals: tuple[Tensor | None, ...]) -> list[Tensor]:
     """Each port's tensor with its residual added."""
-    given, wanted = ([tuple(x.shape) for x in tensors] for tensors in (residuals, ports))
-    if given != wanted:
+    given = [None if x is None else tuple(x.shape) for x in residuals]
+    wanted = [tuple(port.shape) for port in ports]
+    if len(given) != len(wanted) or any(
+        found not in (None, shape) for found, shape in zip(given, wanted, strict=True)
+    ):
         raise ValueError(f"the residuals have shapes {given}, the ports take {wanted}")
-    return [port + residual for port, residual in zip(ports, residuals, strict=True)]
+    return [
+        port if residual is None else port + residual
+        for port, residual in zip(ports, residuals, strict=True)
+    ]
 
 
 class UNet(nn.Module):
@@ -360,7 +366,7 @@ class UNet(nn.Module):
         vector: Tensor | None = None,
         context: Tensor | None = None,
         context_mask: Tensor | None = None,
-        residuals: tuple[Tensor, ...] | None = None,
+        residuals: tuple[Tensor | None, ...] | None = None,
         perturb: frozenset[int] = frozenset(),
         skip: frozenset[int] = frozenset(),
     ) -> Tensor:

@@ -34,15 +34,17 @@ def original(depths: Sequence[int], blocks: int, convolutions: bool) -> Table:
     }
 
 
+def hint(theirs: str, ours: str) -> Table:
+    """The convolutions of a picture as `diffusers` has them, behind a prefix each."""
+    names = ["conv_in", *(f"blocks.{n}" for n in range(_HINT - 2)), "conv_out"]
+    return {f"{theirs}{name}.{{p}}": f"{ours}{2 * n}.{{p}}" for n, name in enumerate(names)}
+
+
 def diffusers(convolutions: bool) -> Table:
     """The layout of `diffusers`."""
-    hint = ["conv_in", *(f"blocks.{n}" for n in range(_HINT - 2)), "conv_out"]
     return {
         **_copied(ldm_unet.diffusers(convolutions)),
-        **{
-            f"controlnet_cond_embedding.{theirs}.{{p}}": f"hint.{2 * n}.{{p}}"
-            for n, theirs in enumerate(hint)
-        },
+        **hint("controlnet_cond_embedding.", "hint."),
         "controlnet_down_blocks.{n}.{p}": "ports.{n}.{p}",
         "controlnet_mid_block.{p}": "middle_port.{p}",
     }

@@ -32,7 +32,10 @@ def original() -> Table:
 
 
 def diffusers(depth: int) -> Table:
-    """The layout of `diffusers`; the last block's text is modulated in another order there."""
+    """The layout of `diffusers`; the last block's text is modulated in another order there.
+
+    depth: number of blocks; 0 of a network whose last block is as the others.
+    """
     table: dict[str, str | Part | None] = {
         "pos_embed.pos_embed": Part("positions", view=ROW),
         "pos_embed.proj.{p}": "stem.{p}",
@@ -44,8 +47,9 @@ def diffusers(depth: int) -> Table:
         "norm_out.linear.{p}": Part("modulation.{p}", view=SWAPPED),
         "proj_out.{p}": "head.{p}",
     }
-    last = f"transformer_blocks.{depth - 1}.norm1_context.linear.{{p}}"
-    table[last] = Part(f"blocks.{depth - 1}.text.modulation.{{p}}", view=SWAPPED)
+    if depth:
+        last = f"transformer_blocks.{depth - 1}.norm1_context.linear.{{p}}"
+        table[last] = Part(f"blocks.{depth - 1}.text.modulation.{{p}}", view=SWAPPED)
     block = "transformer_blocks.{n}."
     table[f"{block}norm1.linear.{{p}}"] = "blocks.{n}.picture.modulation.{p}"
     table[f"{block}norm1_context.linear.{{p}}"] = "blocks.{n}.text.modulation.{p}"
