@@ -44,6 +44,7 @@ TAGS = "modelspec.tags"
 _TITLES = ("modelspec.title", TAGS, "ss_output_name", "ss_sd_model_name")
 _CONDITIONED = (  # the guidance scale is an input of these: Luo et al. 2023, "LCM", §4.3
     "model.diffusion_model.time_embed.cond_proj.weight",
+    "time_embed.cond_proj.weight",
     "time_embedding.cond_proj.weight",
 )
 _FEW_STEPS = (

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial, reduce
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 from mezzotint.adapters.image_prompt import Attended, Ports, attend
 from mezzotint.adapters.inversion import Embedding
 from mezzotint.checkpoints.files import CheckpointError, build_unfilled, load_into
-from mezzotint.checkpoints.layout import Layout, read_parts
+from mezzotint.checkpoints.layout import NOTHING, Beside, Layout, read_parts
 from mezzotint.checkpoints.limits import shown
 from mezzotint.checkpoints.streamed import give
 from mezzotint.checkpoints.tables import image_prompt
@@ -44,6 +45,7 @@ from mezzotint.families.model import (
     Words,
 )
 from mezzotint.families.precision import rounded, stored
+from mezzotint.families.separate import incomplete, lacking
 from mezzotint.networks.clip import ClipText, ClipTextConfig, Encoded
 from mezzotint.networks.ldm_autoencoder import LdmAutoencoder, LdmAutoencoderConfig
 from mezzotint.networks.ldm_unet import LdmUNet, LdmUNetConfig, embed_time
@@ -359,6 +361,7 @@ def fill(
     folder: Layout,
     kind: torch.dtype = torch.float32,
     room: Mapping[str, int] | None = None,
+    beside: Mapping[str, Beside] = NOTHING,
 ) -> Model:
     """The model with the weights of a checkpoint, in a precision.
 
@@ -367,13 +370,15 @@ def fill(
     Args:
         room: bytes for the matrices of a part that stay in memory; the others are read each time
             that they are used.  All of a part that it lacks stay.
+        beside: parts in files of their own.
 
     Raises:
         CheckpointError: as :func:`load`.
     """
     wanted = {name: part.state_dict() for name, part in model.parts.items()}
-    for name, state in read_parts(path, file, folder, wanted).items():
-        part, where = model.parts[name], f"{path}: {name}"
+    for name, state in read_parts(path, file, folder, wanted, beside).items():
+        own = beside[name].path if name in beside else path
+        part, where = model.parts[name], f"{own}: {name}"
         kinds = partial(stored, part, kind=kind)
         weights = give(part, state, kinds, where, (room or {}).get(name))
         load_into(part, weights, where, assign=True)
@@ -386,15 +391,18 @@ def load(
     path: str | os.PathLike[str],
     kind: torch.dtype = torch.float32,
     room: Mapping[str, int] | None = None,
+    beside: Mapping[str, Beside] = NOTHING,
 ) -> Model:
     """A model from a checkpoint of its family, a file or a folder, in a precision.
 
     Args:
-        room: see :func:`fill`.
+        room, beside: see :func:`fill`.
 
     Raises:
-        CheckpointError: it is damaged, or a tensor is missing, unknown, of another shape or has
-            numbers that are not finite.
+        CheckpointError: it is damaged, or a part or a tensor is missing, or a tensor is unknown,
+            of another shape or has numbers that are not finite.
     """
+    if missing := lacking(family, Path(path), beside):
+        raise incomplete(family, Path(path), missing)
     model = build_unfilled(lambda: build(family))
-    return fill(model, path, family.file, family.folder, kind, room)
+    return fill(model, path, family.file, family.folder, kind, room, beside)
