@@ -17,7 +17,14 @@ from mezzotint.checkpoints.limits import parse, shown
 from mezzotint.checkpoints.pickles import is_pickle
 from mezzotint.checkpoints.signature import Signature
 from mezzotint.checkpoints.signatures import ARCHITECTURES, PARTS, RANKS, SIGNATURES
-from mezzotint.checkpoints.source import MODEL_INDEX, Folder, Listing, describe, one_file, open_folder
+from mezzotint.checkpoints.source import (
+    MODEL_INDEX,
+    Folder,
+    Listing,
+    describe,
+    one_file,
+    open_folder,
+)
 
 Confidence = Literal["certain", "likely", "doubtful", "unknown"]
 """certain: the file says it itself; likely: names and sizes tell; doubtful: the two disagree."""

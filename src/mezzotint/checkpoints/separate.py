@@ -39,9 +39,7 @@ class Misfit:
     known: float
 
 
-def match(
-    listing: Listing, forms: Sequence[Form], wanted: Mapping[str, Tensor]
-) -> Beside | Misfit:
+def match(listing: Listing, forms: Sequence[Form], wanted: Mapping[str, Tensor]) -> Beside | Misfit:
     """How a network lies in a file, or why it does not.
 
     Args:

@@ -35,7 +35,8 @@ _CONV_IN = "conv_in.weight"
 _TOLD, _TOLD_PART = f"{_LDM}time_embed.cond_proj.weight", "time_embedding.cond_proj.weight"
 _FLUX = "*double_blocks.0.img_attn.qkv.weight"
 _FLUX_PART = "single_transformer_blocks.0.attn.to_q.weight"
-_CLIP, _OPEN = "embeddings.token_embedding.weight", "transformer.resblocks.0.ln_1.weight"
+_CLIP = "embeddings.token_embedding.weight"
+_WORDS, _OPEN = "token_embedding.weight", "transformer.resblocks.0.ln_1.weight"
 _CLIPS = (("CLIP-L", 768), ("OpenCLIP-H", 1024), ("OpenCLIP-bigG", 1280))
 _T5 = "encoder.block.0.layer.0.SelfAttention.q.weight"
 _EPS_OR_V = "the weights do not say whether it predicts eps or v"
@@ -182,7 +183,8 @@ SIGNATURES: tuple[Signature, ...] = (
         for name, width in _CLIPS
     ),
     *(
-        Signature(f"text encoder {name}", (_OPEN,), (("token_embedding.weight", 1, width),))
+        Signature(f"text encoder {name}", (prefix + _OPEN,), ((prefix + _WORDS, 1, width),))
+        for prefix in ("", "transformer.")
         for name, width in _CLIPS
     ),
     *(

@@ -88,14 +88,17 @@ def _forms(family: Family, part: str, network: nn.Module) -> list[Form]:
     prefixes = (*known, family.file.places[part])
     ignored = {pattern: None for form in general for pattern in form.ignored}
     tables = [layout.tables[part] for layout in (family.file, family.folder)]
-    forms = [*general, *(Form(table, prefixes, (*ignored, *family.file.ignored)) for table in tables)]
+    forms = [
+        *general,
+        *(Form(table, prefixes, (*ignored, *family.file.ignored)) for table in tables),
+    ]
     if isinstance(network, ClipText) and not network.config.projection:
         forms = [Form({**f.table, **_UNPROJECTED}, f.prefixes, f.ignored) for f in forms]
     return forms
 
 
 def alone(family: Family, path: Path, listing: Listing) -> bool:
-    """Whether a file has the denoiser under its bare names, as it was released, and nothing else."""
+    """Whether a file has the denoiser alone under its bare names, as it was released."""
     return not path.is_dir() and not any(
         name.startswith(place) for name in listing.tensors for place in family.file.places.values()
     )
@@ -170,7 +173,7 @@ def _unfit(family: Family, listing: Listing, tried: Mapping[str, Beside | Misfit
     misfits = {part: found for part, found in tried.items() if isinstance(found, Misfit)}
     most = max(found.known for found in misfits.values())
     near = [f"{called[part]}: {m.reason}" for part, m in misfits.items() if m.known == most > 0.5]
-    what = f"is {kind}, and" if kind else "holds no weights that are known:"
+    what = f"is {kind}, and" if kind else "holds no weights that are known, and"
     parts = ", ".join(called[part] for part in tried)
     text = f"{what} does not fit {family.name}" if near else f"{what} is none of its {parts}"
     return f"{text} ({'; '.join(near)})" if near else f"{text} ({family.name})"
