@@ -303,7 +303,7 @@ def test_the_catalogue_reads_a_files_marks(tmp_path: Path) -> None:
     assert found.prediction == "v" and float(found.schedule.alphas_cumprod[-1]) == 0
     with pytest.raises(CheckpointError, match="contradicts itself on what it predicts"):
         family({marks.PREDICTION: "epsilon"}, "v_pred")
-    with pytest.raises(CheckpointError, match="prediction_type is 'edm'; known are epsilon"):
+    with pytest.raises(CheckpointError, match="its edm_mean is other than Playground v2.5's"):
         family({}, "edm_mean")
 
 

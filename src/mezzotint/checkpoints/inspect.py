@@ -185,6 +185,8 @@ def _scheduled(folder: Folder) -> list[tuple[str, str]]:
     rows: list[tuple[str, str]] = []
     if (said := config.get("prediction_type")) is not None:
         names = {theirs: ours for ours, theirs in marks.NAMES.items()}
+        if str(config.get("_class_name", "")).startswith("EDM"):
+            names = {row["prediction_type"]: ours for ours, row in marks.EDM.items()}
         text = said if isinstance(said, str) else shown(said)
         rows.append(("predicts", f"{names.get(text, text)} (its scheduler says {text})"))
     if config.get("rescale_betas_zero_snr") is True:

@@ -26,6 +26,7 @@ from mezzotint.checkpoints.source import (
     open_folder,
     read_json,
 )
+from mezzotint.diffusion.schedules import VarianceExploding
 from mezzotint.families import catalogue, flow, folders, ldm, separate, t5_tokens
 from mezzotint.families.catalogue import Family
 from mezzotint.families.separate import Given
@@ -263,6 +264,20 @@ def _said(source: _Source, notes: list[str]) -> dict[str, str]:
     return metadata
 
 
+def _marks(family: ldm.Family) -> dict[str, torch.Tensor]:
+    """The tensors by which a file says how its family is sampled."""
+    schedule, empty = family.schedule, torch.zeros(0)
+    if isinstance(schedule, VarianceExploding):
+        ends = {marks.SIGMA_MAX: schedule.sigma_max, marks.SIGMA_MIN: schedule.sigma_min}
+        code = {marks.EDM_MEAN: family.mean, marks.EDM_STD: family.std}
+        return {name: torch.tensor(number) for name, number in ends.items()} | {
+            name: torch.tensor(row)[None, :, None, None] for name, row in code.items()
+        }
+    zero = float(schedule.alphas_cumprod[-1]) == 0
+    said = {marks.V_PRED: family.prediction == "v", marks.ZERO_SNR: zero}
+    return {name: empty for name, marked in said.items() if marked}
+
+
 def _write_file(
     source: _Source, target: Path, written: Mapping[str, Mapping[str, Later]], notes: list[str]
 ) -> None:
@@ -273,11 +288,8 @@ def _write_file(
         for name, tensor in state.items()
     }
     if isinstance(family, ldm.Family):
-        marked = {
-            marks.V_PRED: family.prediction == "v",
-            marks.ZERO_SNR: float(family.schedule.alphas_cumprod[-1]) == 0,
-        }
-        tensors |= {name: torch.zeros(0) for name in layout.marks if marked[name]}
+        marked = _marks(family)
+        tensors |= {name: marked[name] for name in layout.marks if name in marked}
     metadata = _said(source, notes)
     if source.kept:
         metadata[marks.SCHEDULER] = json.dumps(source.kept, sort_keys=True)

@@ -17,7 +17,7 @@ from mezzotint.checkpoints import marks
 from mezzotint.checkpoints.files import CheckpointError
 from mezzotint.checkpoints.inspect import recognise
 from mezzotint.checkpoints.layout import Beside
-from mezzotint.checkpoints.source import Listing, describe, one_file, open_folder
+from mezzotint.checkpoints.source import Listing, describe, one_file, open_folder, read
 from mezzotint.families import flow, ldm, separate
 from mezzotint.families.memory import plan
 from mezzotint.families.model import Model
@@ -140,18 +140,49 @@ def family_of(path: Path, listing: Listing, name: str | None = None) -> Family:
     read = [_scheduled(family, said, f"{path}: scheduler") for family in fit]
     same = [new for new, own in zip(read, fit, strict=True) if new.prediction == own.prediction]
     fit = same or read[:1]
+    if not same and fit[0].prediction in marks.EDM:
+        raise CheckpointError(
+            f"{path}: is {kind} that predicts in EDM's terms ({fit[0].prediction}), of which no "
+            "family is known: see inspect"
+        )
     if name is None:
         fit = _saying(path, listing, fit)
     else:
         fit = [family for family in fit if family.name == name]
         if not fit:
             raise CheckpointError(f"{path}: is {kind}, not of the family {name!r}")
+    if isinstance(fit[0], ldm.Family) and fit[0].std:
+        _check_code(fit[0], path)
     if len(fit) > 1:
         names = " and ".join(f"{family.name} ({family.prediction})" for family in fit)
         raise CheckpointError(
             f"{path}: fits {names}, and nothing in it tells which: say it with --family"
         )
     return fit[0]
+
+
+def _check_code(family: ldm.Family, path: Path) -> None:
+    """Raise CheckpointError where a checkpoint norms its code by other numbers than its family."""
+    whole = path.is_dir()
+    names = ("latents_mean", "latents_std") if whole else (marks.EDM_MEAN, marks.EDM_STD)
+    own: dict[str, tuple[float, ...]] = {names[0]: family.mean, names[1]: family.std}
+    if whole:
+        vae = open_folder(path).configs.get(family.folder.places[separate.AUTOENCODER], {})
+        said: dict[str, Any] = {key: vae.get(key) for key in own}
+    else:
+        state = read(path)
+        said = {key: state[key] for key in own if key in state}
+    for key, value in said.items():
+        try:
+            numbers = torch.as_tensor(value, dtype=torch.float32).flatten()
+            alike = torch.allclose(numbers, torch.tensor(own[key]), atol=1e-3, rtol=0)
+        except (TypeError, ValueError, RuntimeError):
+            alike = False
+        if not alike:
+            raise CheckpointError(
+                f"{path}: its {key} is other than {family.title}'s, {list(own[key])}: it is not "
+                "known how its code is to be read"
+            )
 
 
 def identify(path: Path, name: str | None = None) -> tuple[Family, Listing]:

@@ -17,13 +17,15 @@ from mezzotint.adapters.inversion import Embedding
 from mezzotint.checkpoints.files import CheckpointError, build_unfilled, load_into
 from mezzotint.checkpoints.layout import NOTHING, Beside, Layout, read_parts
 from mezzotint.checkpoints.limits import shown
+from mezzotint.checkpoints.marks import EDM
 from mezzotint.checkpoints.streamed import give
 from mezzotint.checkpoints.tables import image_prompt
 from mezzotint.diffusion.guidance import cat_conditioning
 from mezzotint.diffusion.level import Conditioning, Tokens
-from mezzotint.diffusion.prediction import ROWS, Parameterization, unit
+from mezzotint.diffusion.prediction import ROWS, Parameterization, preconditioned, unit
 from mezzotint.diffusion.schedules import (
     Table,
+    VarianceExploding,
     from_betas,
     linear_beta,
     scaled_linear_beta,
@@ -32,6 +34,7 @@ from mezzotint.diffusion.schedules import (
 from mezzotint.families.adapted import targets
 from mezzotint.families.apart import apart
 from mezzotint.families.clip_tokens import END, chunks, emphasized
+from mezzotint.families.exploding import exploding, is_edm
 from mezzotint.families.model import (
     WHOLE,
     Banked,
@@ -74,8 +77,9 @@ class Family:
 
     texts: its text encoders by the part's name; their features are joined.
     prediction: a row of :data:`mezzotint.diffusion.prediction.ROWS`; schedule: the table of steps
-        that the network was trained on, and is told.
-    scale: the code is multiplied by it before diffusion.
+        that the network was trained on, and is told; or EDM's noise, with EDM's inputs.
+    scale: the code is multiplied by it before diffusion; mean, std: after it was normed by these,
+        of each of its channels, if there are any.
     framed: the vector tells the picture's size too (:func:`framing`), and an empty prompt is zeros.
     scores: or it tells the size and how good the picture looks, from 0 to 10: by a prompt and by
         a negative one; an empty prompt is what the encoder makes of it.
@@ -91,7 +95,7 @@ class Family:
     autoencoder: LdmAutoencoderConfig
     texts: Mapping[str, Text]
     prediction: str
-    schedule: Table
+    schedule: Table | VarianceExploding
     scale: float
     defaults: Defaults
     file: Layout
@@ -101,18 +105,21 @@ class Family:
     joining: Joining | None = None
     title: str = ""
     notes: tuple[str, ...] = ()
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
 class ScaledCodec:
     """Pictures are diffused as the means of an autoencoder's code, ``(mean − offset) * scale``.
 
+    scale, offset: one number, or one a channel, ``(C, 1, 1)``.
     patch: pixels of the code a side of what the network takes as one token.
     """
 
     autoencoder: LdmAutoencoder
-    scale: float
-    offset: float = 0.0
+    scale: float | Tensor
+    offset: float | Tensor = 0.0
     patch: int = 1
 
     @property
@@ -128,10 +135,29 @@ class ScaledCodec:
         return (self.autoencoder.config.latent_channels, *(edge // stride for edge in size))
 
     def encode(self, media: Tensor) -> Tensor:
-        return (self.autoencoder.encode(media)[0] - self.offset) * self.scale
+        code = self.autoencoder.encode(media)[0]
+        return (code - _on(self.offset, code)) * _on(self.scale, code)
 
     def decode(self, x0: Tensor) -> Tensor:
-        return self.autoencoder.decode(x0 / self.scale + self.offset)
+        return self.autoencoder.decode(x0 / _on(self.scale, x0) + _on(self.offset, x0))
+
+
+def _on(value: float | Tensor, code: Tensor) -> float | Tensor:
+    return value.to(code.device) if isinstance(value, Tensor) else value
+
+
+def _codec(family: Family, autoencoder: LdmAutoencoder) -> ScaledCodec:
+    if not family.std:
+        return ScaledCodec(autoencoder, family.scale)
+    mean, std = (torch.tensor(row)[:, None, None] for row in (family.mean, family.std))
+    return ScaledCodec(autoencoder, family.scale / std, mean)
+
+
+def _parameterization(family: Family) -> Parameterization:
+    row, schedule = ROWS[family.prediction], family.schedule
+    if isinstance(schedule, Table):
+        return Parameterization(row, unit, schedule.index)
+    return preconditioned(row, EDM[family.prediction]["sigma_data"])
 
 
 Joining = Callable[[ScaledCodec], Joined]
@@ -298,6 +324,9 @@ def scheduled(family: Family, config: Mapping[str, Any], where: str) -> Family:
             raise CheckpointError(f"{where}: {key} is {shown(config[key])}; known are {names}")
         return rows[config[key]]
 
+    if is_edm(config):
+        prediction, schedule = exploding(config, where)
+        return replace(family, prediction=prediction, schedule=schedule)
     prediction, schedule = family.prediction, family.schedule
     if "prediction_type" in config:
         prediction = known("prediction_type", _PREDICTIONS)
@@ -311,9 +340,9 @@ def scheduled(family: Family, config: Mapping[str, Any], where: str) -> Family:
         elif make is not None:
             ends = _betas([get("beta_start", 1e-4), get("beta_end", 0.02)])
             schedule = make(*ends, steps)
-        if get("rescale_betas_zero_snr", False):
+        if get("rescale_betas_zero_snr", False) and isinstance(schedule, Table):
             schedule = zero_terminal_snr(schedule)
-        if not bool(schedule.alphas_cumprod.isfinite().all()):
+        if isinstance(schedule, Table) and not bool(schedule.alphas_cumprod.isfinite().all()):
             raise ValueError("it has no noise")
     except (TypeError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
@@ -328,7 +357,7 @@ def build(family: Family) -> Model:
     autoencoder = LdmAutoencoder(family.autoencoder)
     weighted = partial(_weighted, family.texts, encoders, family.framed)
     widths = {text.called: text.encoder.width for text in family.texts.values()}
-    codec = ScaledCodec(autoencoder, family.scale)
+    codec = _codec(family, autoencoder)
     parts = {"network": network, **encoders, "autoencoder": autoencoder}
     good, bad = family.scores or (None, None)
     framed = family.framed or family.scores is not None
@@ -336,7 +365,7 @@ def build(family: Family) -> Model:
         name=family.name,
         network=network,
         call=_call(network),
-        parameterization=Parameterization(ROWS[family.prediction], unit, family.schedule.index),
+        parameterization=_parameterization(family),
         schedule=family.schedule,
         codec=codec,
         conditioner=one_by_one(weighted()),
