@@ -416,6 +416,22 @@ def test_parts_become_one_file_and_one_folder(
     assert torch.equal(made(tmp_path / "c", []), made(folder, []))
 
 
+def test_a_denoiser_alone_says_what_it_predicts(
+    known: Callable[[str], Family], tmp_path: Path
+) -> None:
+    """Its marks are read, and are in the file that it becomes."""
+    family = known("sdxl")
+    stable_diffusion("sdxl").save_pretrained(tmp_path / "folder")
+    paths = written(family, tmp_path / "folder", tmp_path / "parts")
+    state = load(paths["network"])[0]
+    save(paths["network"], {**state, "v_pred": torch.zeros(0), "ztsnr": torch.zeros(0)}, {})
+    done = convert(paths["network"], tmp_path / "a.safetensors", "file", given=given(paths))
+    assert done.notes == ()
+    assert {"v_pred", "ztsnr"} < describe(done.path).tensors.keys()
+    assert catalogue.identify(paths["network"])[0].prediction == "v"
+    assert torch.equal(made(paths["network"], given(paths)), made(done.path, []))
+
+
 def test_the_command_converts_parts(
     sd1: Path, known: Callable[[str], Family], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -60,7 +60,8 @@ class Maker:
         if isinstance(parts, Mapping):
             given = [Part(Path(path), name) for name, path in parts.items()]
         else:
-            given = [Part(Path(path)) for path in parts]
+            paths = [parts] if isinstance(parts, str) else parts
+            given = [Part(Path(path)) for path in paths]
         return cls(load(name_or_path, device, family, precision, limit, given))
 
     def generate(

@@ -144,7 +144,7 @@ def open_parts(
         states, ignored = _split(path, state, file)
     for part, own in beside.items():
         state, mapped = read_mapped(own.path)
-        unused = [name for name in state if any_of(name, own.ignored)]
+        unused = dict.fromkeys(name for name in state if any_of(name, own.ignored))
         states[part] = {n.removeprefix(own.prefix): t for n, t in state.items() if n not in unused}
         ignored, maps = (*ignored, *unused), maps + mapped
     tables = {**(folder if whole else file).tables, **{p: own.table for p, own in beside.items()}}

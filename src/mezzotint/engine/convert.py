@@ -222,8 +222,8 @@ def _relaid(
             written[part][_PROJECTION] = _identity(relaid.tensors)
         if relaid.left_out:
             notes.append(f"left out: {_tensors(relaid.left_out)} of {part} that is not used")
-    if opened.ignored:
-        notes.append(f"left out: {_tensors(opened.ignored)} beside the networks")
+    if ignored := [name for name in opened.ignored if name not in file.marks]:
+        notes.append(f"left out: {_tensors(ignored)} beside the networks")
     return written
 
 

@@ -86,11 +86,12 @@ def _forms(family: Family, part: str, network: nn.Module) -> list[Form]:
     general = _FORMS.get(type(network), ())
     known = {prefix: None for form in general for prefix in form.prefixes} | {"": None}
     prefixes = (*known, family.file.places[part])
+    more = (*family.file.ignored, *family.file.marks)
     ignored = {pattern: None for form in general for pattern in form.ignored}
     tables = [layout.tables[part] for layout in (family.file, family.folder)]
     forms = [
         *general,
-        *(Form(table, prefixes, (*ignored, *family.file.ignored)) for table in tables),
+        *(Form(table, prefixes, (*ignored, *more)) for table in tables),
     ]
     if isinstance(network, ClipText) and not network.config.projection:
         forms = [Form({**f.table, **_UNPROJECTED}, f.prefixes, f.ignored) for f in forms]
