@@ -17,7 +17,7 @@ __version__ = "0.1.0"
 __all__ = ["load"]
 
 if TYPE_CHECKING:
-    from mezzotint.apps.python import Maker
+    from mezzotint.apps.python import Maker, Parts
 
 
 def load(
@@ -26,6 +26,7 @@ def load(
     family: str | None = None,
     precision: str = "auto",
     memory: str | None = None,
+    parts: Parts = (),
 ) -> Maker:
     """A model by name ("icons") or by the path of its file or folder, ready to make pictures.
 
@@ -33,7 +34,9 @@ def load(
     family: what a checkpoint is, such as "sd2-base", where its file cannot say.
     precision: of a checkpoint's numbers: "float32", "bfloat16", "float16", or the fastest here.
     memory: what the program may take, such as "6GB": it then reads layers when it uses them.
+    parts: files with parts that the model's own lacks, or to replace one: a list, or by name
+        (``{"vae": "ae.safetensors"}``).
     """
     from mezzotint.apps.python import Maker  # torch is imported when a model is, not before
 
-    return Maker.load(name_or_path, device, family, precision, memory)
+    return Maker.load(name_or_path, device, family, precision, memory, parts)

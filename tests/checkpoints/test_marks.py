@@ -49,7 +49,8 @@ ZERO = {"rescale_betas_zero_snr": True}
         (marked(modelspec__architecture="stable-diffusion-v2-768-v"), V),
         (marked(modelspec__architecture="stable-diffusion-v2-512"), EPS),
         (marked(modelspec__architecture="stable-diffusion-xl-v1-base"), {}),
-        (marked("edm_mean"), {"prediction_type": "edm"}),
+        (marked("edm_mean"), marks.EDM["edm"]),
+        (marked(modelspec__prediction_type="edm"), marks.EDM["edm"]),
         (marked(modelspec__prediction_type="other"), {"prediction_type": "other"}),
         (
             marked(diffusers__scheduler_config=json.dumps({**V, "beta_start": 0.1})),

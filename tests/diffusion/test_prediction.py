@@ -10,6 +10,7 @@ from mezzotint.diffusion.prediction import (
     Parameterization,
     denoiser,
     edm,
+    preconditioned,
     solve,
     target,
     unit,
@@ -38,7 +39,7 @@ LEVELS = {
 @pytest.mark.parametrize("name", list(ROWS))
 def test_solve_inverts_target(name: str, where: str) -> None:
     level = LEVELS[where]
-    if name == "edm" and where != "ve":
+    if name.startswith("edm") and where != "ve":
         with pytest.raises(ValueError, match="alpha = 1"):
             target(ROWS[name], X0, EPS, level)
         return
@@ -67,6 +68,19 @@ def test_edm_is_skip_and_out_of_the_paper() -> None:
     torch.testing.assert_close(skip * x + out * output, X0, rtol=0, atol=1e-12)
     p, q = edm(data)(level)
     assert (p**2 * data**2 + q**2).item() == pytest.approx(1)  # F has unit variance
+
+
+def test_edm_v_is_v_of_the_same_log_snr() -> None:
+    """And what it reads is that level's x: ``c_in`` scales it so."""
+    exploding = LEVELS["ve"]
+    r = (1 + exploding.sigma**2) ** 0.5
+    same = Level(1 / r, exploding.sigma / r)
+    found = target(ROWS["edm_v"], X0, EPS, exploding)
+    torch.testing.assert_close(found, target(ROWS["v"], X0, EPS, same), rtol=0, atol=1e-12)
+    told = preconditioned(ROWS["edm_v"], 1.0)
+    read = mix(X0, EPS, exploding) * told.c_in(exploding)
+    torch.testing.assert_close(read, mix(X0, EPS, same), rtol=0, atol=1e-12)
+    assert float(told.c_noise(exploding)) == pytest.approx(0.4864775)
 
 
 @pytest.mark.parametrize(

@@ -237,8 +237,10 @@ def test_models_are_known_by_their_path(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(CheckpointError, match="is SD1 checkpoint, not of the family 'sd2'"):
         catalogue.load(str(tmp_path / "model.safetensors"), family="sd2")
     part = tmp_path / "folder/unet/diffusion_pytorch_model.safetensors"
-    with pytest.raises(CheckpointError, match=r"SD1 U-Net .*: pictures are made by .*: sd1"):
+    with pytest.raises(CheckpointError, match=r"lacks clip_l, vae: give --part clip_l=FILE --pa"):
         catalogue.load(str(part))
+    with pytest.raises(CheckpointError, match=r"VAE with 4 .*: pictures are made by .*: sd1"):
+        catalogue.load(str(tmp_path / "folder/vae/diffusion_pytorch_model.safetensors"))
     part.rename(tmp_path / "other.safetensors")
     with pytest.raises(CheckpointError, match="no file of weights"):
         catalogue.load(str(tmp_path / "folder"))
@@ -301,7 +303,7 @@ def test_the_catalogue_reads_a_files_marks(tmp_path: Path) -> None:
     assert found.prediction == "v" and float(found.schedule.alphas_cumprod[-1]) == 0
     with pytest.raises(CheckpointError, match="contradicts itself on what it predicts"):
         family({marks.PREDICTION: "epsilon"}, "v_pred")
-    with pytest.raises(CheckpointError, match="prediction_type is 'edm'; known are epsilon"):
+    with pytest.raises(CheckpointError, match="its edm_mean is other than Playground v2.5's"):
         family({}, "edm_mean")
 
 

@@ -160,6 +160,14 @@ def _image_prompt(text: str) -> tuple[Path, float]:
         return Path(text), 1.0  # a colon of the file's name
 
 
+def _part(text: str) -> tuple[Path, str | None]:
+    """``FILE`` or ``NAME=FILE``."""
+    name, sign, path = text.partition("=")
+    if Path(text).exists() or not sign:
+        return Path(text), None
+    return Path(path), name.strip()
+
+
 def _embedding(text: str) -> tuple[Path, str | None]:
     """``FILE`` or ``FILE=NAME``."""
     path, sign, name = text.rpartition("=")
@@ -211,6 +219,17 @@ def _sides(text: str) -> tuple[int, int, int, int] | tuple[int, int]:
 # --- commands ---------------------------------------------------------------------------------
 
 
+def _part_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--part",
+        type=_part,
+        action="append",
+        default=[],
+        metavar="[NAME=]FILE",
+        help="a text encoder or VAE in a file of its own (docs/checkpoints.md)",
+    )
+
+
 def _generate_parser(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("prompt", help='what to draw, in quotes; "" draws anything')
@@ -220,6 +239,7 @@ def _generate_parser(parser: argparse.ArgumentParser) -> None:
     add("-o", "--output", metavar="PATH", help="folder, or file .png .webp .jpg (default: here)")
     add("--model", default="icons", metavar="NAME|PATH", help="default: %(default)s")
     add("--family", metavar="NAME", help="what a checkpoint is, where its file cannot say")
+    _part_option(parser)
     add("--negative", default="", metavar="TEXT", help="what to keep away from")
     add("--lora", type=_lora, action="append", default=[], metavar="FILE[:S]", help="an adapter")
     add("--lora-blocks", type=_blocks, default=(), metavar="PATTERN=S,…", help="docs/adapters.md")
@@ -322,6 +342,7 @@ def _convert_parser(parser: argparse.ArgumentParser) -> None:
         help="of the numbers (default: each its own)",
     )
     add("--family", metavar="NAME", help="what a checkpoint is, where its file cannot say")
+    _part_option(parser)
     add("--force", action="store_true", help="replace what stands at DST")
 
 

@@ -11,6 +11,7 @@ import torch
 
 from mezzotint.apps.errors import UsageError
 from mezzotint.engine.convert import Form, convert
+from mezzotint.families.separate import Given
 
 _SUFFIX = ".safetensors"
 _TYPES = {
@@ -29,7 +30,13 @@ def run(args: argparse.Namespace) -> int:
         rule = f"a file's name ends in {_SUFFIX}, a folder's does not"
         raise UsageError(f"{target} is no name for a {args.to}: {rule}")
     done = convert(
-        Path(args.source), target, cast(Form, named), _TYPES[args.dtype], args.family, args.force
+        Path(args.source),
+        target,
+        cast(Form, named),
+        _TYPES[args.dtype],
+        args.family,
+        args.force,
+        [Given(*part) for part in args.part],
     )
     for note in done.notes:
         print(note, file=sys.stderr)

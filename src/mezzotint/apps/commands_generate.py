@@ -41,6 +41,7 @@ from mezzotint.families.catalogue import Limit, load
 from mezzotint.families.memory import parse
 from mezzotint.families.model import Model
 from mezzotint.families.precision import working
+from mezzotint.families.separate import Given as Part
 from mezzotint.modalities import image as pictures
 from mezzotint.modalities.image import Channels
 
@@ -295,6 +296,8 @@ def parameters(args: argparse.Namespace, model: Model, request: Request, picture
     said = {
         "software": f"mezzotint {mezzotint.__version__}",
         "model": model.name,
+        "parts": [path.name if part is None else f"{part}={path.name}" for path, part in args.part]
+        or None,
         "prompt": request.prompt,
         "template": args.prompt if args.prompt != request.prompt else None,
         "negative": request.negative or None,
@@ -376,7 +379,8 @@ def run(args: argparse.Namespace) -> int:
     if args.threads is not None:
         torch.set_num_threads(args.threads)
     limit = None if args.memory is None else Limit(parse(args.memory), args.size)
-    model = load(args.model, args.device, args.family, args.precision, limit)
+    given_parts = [Part(*part) for part in args.part]
+    model = load(args.model, args.device, args.family, args.precision, limit, given_parts)
     for note in model.notes:
         _note(args, f"{args.model}: {note}")
     request = _request(args, model)

@@ -16,7 +16,11 @@ from mezzotint.engine.request import Guidance, ImagePrompt, Request, RequestErro
 from mezzotint.families.catalogue import Limit, load
 from mezzotint.families.memory import parse, release
 from mezzotint.families.model import Model
+from mezzotint.families.separate import Given as Part
 from mezzotint.modalities.image import to_image
+
+Parts = Sequence[str | os.PathLike[str]] | Mapping[str, str | os.PathLike[str]]
+"""Files with parts of a model, perhaps by the part's name ("vae", "clip_l", "clip_g", "t5")."""
 
 
 class Maker:
@@ -49,10 +53,16 @@ class Maker:
         family: str | None = None,
         precision: str = "auto",
         memory: str | None = None,
+        parts: Parts = (),
     ) -> Maker:
         """Raises CheckpointError when there is no such model or its file is damaged."""
         limit = None if memory is None else Limit(parse(memory))
-        return cls(load(name_or_path, device, family, precision, limit))
+        if isinstance(parts, Mapping):
+            given = [Part(Path(path), name) for name, path in parts.items()]
+        else:
+            paths = [parts] if isinstance(parts, str) else parts
+            given = [Part(Path(path)) for path in paths]
+        return cls(load(name_or_path, device, family, precision, limit, given))
 
     def generate(
         self,

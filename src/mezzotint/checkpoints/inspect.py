@@ -17,10 +17,20 @@ from mezzotint.checkpoints.limits import parse, shown
 from mezzotint.checkpoints.pickles import is_pickle
 from mezzotint.checkpoints.signature import Signature
 from mezzotint.checkpoints.signatures import ARCHITECTURES, PARTS, RANKS, SIGNATURES
-from mezzotint.checkpoints.source import MODEL_INDEX, Folder, Listing, describe, open_folder
+from mezzotint.checkpoints.source import (
+    MODEL_INDEX,
+    Folder,
+    Listing,
+    describe,
+    one_file,
+    open_folder,
+)
 
 Confidence = Literal["certain", "likely", "doubtful", "unknown"]
 """certain: the file says it itself; likely: names and sizes tell; doubtful: the two disagree."""
+DENOISER = "denoiser"
+_WHOLE = re.compile(r"checkpoint|^FLUX\.1 .*model|(U-Net|transformer)\b.* \(diffusers\)")
+"""Kinds of files that have a denoiser, and perhaps the other parts."""
 OWN = "mezzotint"  # the metadata field in which our own files describe themselves
 _WIDTH = 200  # characters of a metadata value that are shown
 
@@ -70,6 +80,8 @@ class Report:
         rows += self.said
         if self.tensors:
             rows.append(("weights", f"{_count(self.parameters)} in {self.tensors} tensors"))
+        if self.parts == ((DENOISER, self.parameters),) and self.kind is not None:
+            rows.append(("parts", f"{DENOISER} alone: `generate --part FILE` gives the others"))
         if len(self.parts) > 1:
             rows.append(("parts", ", ".join(f"{name} {_count(n)}" for name, n in self.parts)))
         if self.dtypes:
@@ -107,7 +119,7 @@ def inspect(path: str | os.PathLike[str]) -> Report:
     Raises:
         CheckpointError: the file is missing, empty or damaged, or of no format known here.
     """
-    path = Path(path)
+    path = one_file(Path(path))
     if path.is_dir():
         return _folder(open_folder(path))
     start = read_start(path)
@@ -173,6 +185,8 @@ def _scheduled(folder: Folder) -> list[tuple[str, str]]:
     rows: list[tuple[str, str]] = []
     if (said := config.get("prediction_type")) is not None:
         names = {theirs: ours for ours, theirs in marks.NAMES.items()}
+        if str(config.get("_class_name", "")).startswith("EDM"):
+            names = {row["prediction_type"]: ours for ours, row in marks.EDM.items()}
         text = said if isinstance(said, str) else shown(said)
         rows.append(("predicts", f"{names.get(text, text)} (its scheduler says {text})"))
     if config.get("rescale_betas_zero_snr") is True:
@@ -256,6 +270,8 @@ def _report(found: Listing, kind: str | None, confidence: Confidence, reason: st
         parts[next((what for start, what in PARTS if name.startswith(start)), "other")] += (
             entry.count
         )
+    if kind is not None and _WHOLE.search(kind) and set(parts) == {"other"}:
+        parts = Counter({DENOISER: parts["other"]})  # under its bare names
     ranks = {
         found.tensors[name].shape[0]
         for pattern in RANKS

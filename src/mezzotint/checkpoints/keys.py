@@ -143,6 +143,10 @@ class Reader:
         self.table = table
         self._rows = [(_compile(pattern), target) for pattern, target in table.items()]
 
+    def knows(self, name: str) -> bool:
+        """Whether a pattern matches a name."""
+        return any(pattern.fullmatch(name) for pattern, _ in self._rows)
+
     def find(self, name: str) -> Part | None:
         """The part of ours that a name stands for, None for what is left out.
 

@@ -41,15 +41,36 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class Opened:
-    """A checkpoint taken apart, its tensors under the names of ``layout``; none is read yet.
+class Beside:
+    """A part that lies in a file of its own.
 
+    path: of the file, or of the index of its shards; prefix: what stands before its names.
+    table: what they are called; ignored: patterns of names that are known and not needed.
+    """
+
+    path: Path
+    table: Table
+    prefix: str = ""
+    ignored: tuple[str, ...] = ()
+
+
+NOTHING: Mapping[str, Beside] = {}
+"""No part lies in a file of its own."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A checkpoint taken apart, each part's tensors under the names of its table; none is read yet.
+
+    paths: where each part was found; folder: the parts that lie in a folder's places.
     ignored: the names of tensors that are known and not needed.
     maps: the files that the tensors are mapped from.
     """
 
     states: dict[str, dict[str, Tensor | Packed]]
-    layout: Layout
+    tables: dict[str, Table]
+    paths: dict[str, Path]
+    folder: frozenset[str]
     ignored: tuple[str, ...]
     maps: tuple[mmap.mmap, ...]
 
@@ -64,23 +85,25 @@ def read_parts(
     file: Layout,
     folder: Layout,
     wanted: Mapping[str, Mapping[str, Tensor]],
+    beside: Mapping[str, Beside] = NOTHING,
 ) -> dict[str, dict[str, Pieces]]:
     """The weights of a family's parts, under our names; none is read yet.
 
     Args:
         path: one file (or the index of its shards), or a folder of `diffusers`.
         wanted: each part's own state dict; every tensor of it must come out.
+        beside: parts in files of their own.
 
     Raises:
         CheckpointError: the file is damaged; or a tensor is unknown, missing or of another network.
     """
-    opened = open_parts(path, file, folder)
+    opened = open_parts(path, file, folder, beside)
     parts: dict[str, dict[str, Pieces]] = {}
     for part, state in opened.states.items():
         try:
-            placed = origins(state, opened.layout.tables[part], wanted[part])
+            placed = origins(state, opened.tables[part], wanted[part])
         except CheckpointError as error:
-            raise CheckpointError(f"{path}: {part}: {error}") from None
+            raise CheckpointError(f"{opened.paths[part]}: {part}: {error}") from None
         parts[part] = {
             name: Pieces(
                 tuple((state[places[n][0]], places[n][1].view) for n in sorted(places)),
@@ -91,21 +114,48 @@ def read_parts(
     return parts
 
 
-def open_parts(path: str | os.PathLike[str], file: Layout, folder: Layout) -> Opened:
+def open_parts(
+    path: str | os.PathLike[str],
+    file: Layout,
+    folder: Layout,
+    beside: Mapping[str, Beside] = NOTHING,
+) -> Opened:
     """The tensors of each of a family's parts, without its prefix; mapped, not read.
 
+    Args:
+        beside: parts in files of their own, in place of those at ``path``, which may be one of
+            these files.
+
     Raises:
-        CheckpointError: the file is damaged, or nothing of the family has a tensor's name.
+        CheckpointError: a file is damaged, or nothing of the family has a tensor's name.
     """
     path = Path(path)
-    if path.is_dir():
+    states: dict[str, dict[str, Tensor | Packed]] = {}
+    ignored: tuple[str, ...] = ()
+    maps: tuple[mmap.mmap, ...] = ()
+    whole, parts = path.is_dir(), (folder if path.is_dir() else file).places
+    if whole:
         found = open_folder(path)
-        read = {part: read_mapped(found.weights(place)) for part, place in folder.places.items()}
-        maps = tuple(mapped for _, own in read.values() for mapped in own)
-        return Opened({part: state for part, (state, _) in read.items()}, folder, (), maps)
-    state, maps = read_mapped(path)
-    parts, ignored = _split(path, state, file)
-    return Opened(parts, file, ignored, maps)
+        for part in (part for part in parts if part not in beside):
+            states[part], mapped = read_mapped(found.weights(parts[part]))
+            maps += mapped
+    elif all(path != own.path for own in beside.values()):
+        state, maps = read_mapped(path)
+        states, ignored = _split(path, state, file)
+    for part, own in beside.items():
+        state, mapped = read_mapped(own.path)
+        unused = dict.fromkeys(name for name in state if any_of(name, own.ignored))
+        states[part] = {n.removeprefix(own.prefix): t for n, t in state.items() if n not in unused}
+        ignored, maps = (*ignored, *unused), maps + mapped
+    tables = {**(folder if whole else file).tables, **{p: own.table for p, own in beside.items()}}
+    return Opened(
+        {part: states[part] for part in parts},
+        tables,
+        {part: beside[part].path if part in beside else path for part in parts},
+        frozenset(part for part in parts if part not in beside) if whole else frozenset(),
+        ignored,
+        maps,
+    )
 
 
 def _split(
@@ -118,12 +168,13 @@ def _split(
         part = next((p for p, prefix in layout.places.items() if name.startswith(prefix)), None)
         if part is not None:
             parts[part][name[len(layout.places[part]) :]] = tensor
-        elif _any(name, layout.ignored):
+        elif any_of(name, layout.ignored):
             ignored.append(name)
         elif name not in layout.marks:
             raise CheckpointError(f"{path}: nothing of this family is called {name!r}")
     return parts, tuple(ignored)
 
 
-def _any(name: str, patterns: Sequence[str]) -> bool:
+def any_of(name: str, patterns: Sequence[str]) -> bool:
+    """Whether a name matches one of several patterns."""
     return any(fnmatchcase(name, pattern) for pattern in patterns)

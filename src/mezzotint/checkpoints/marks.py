@@ -11,15 +11,40 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from torch import Tensor
+
 from mezzotint.checkpoints.files import CheckpointError
 from mezzotint.checkpoints.limits import parse, shown
-from mezzotint.checkpoints.source import Listing
+from mezzotint.checkpoints.source import Listing, read
 
 SCHEDULER = "diffusers.scheduler_config"
 """The metadata field in which a file keeps the ``scheduler_config.json`` it was made with."""
 PREDICTION = "modelspec.prediction_type"
 V_PRED, ZERO_SNR = "v_pred", "ztsnr"
 """Empty tensors: the model predicts v; its noise schedule ends in pure noise."""
+EDM_MEAN, EDM_STD = "edm_mean", "edm_std"
+"""Tensors: each channel of the code is normed by these; the model predicts in EDM's terms."""
+SIGMA_MAX, SIGMA_MIN = "edm_vpred.sigma_max", "edm_vpred.sigma_min"
+"""Tensors of one number: the ends of the noise of a model that predicts EDM's negative."""
+EDM: dict[str, dict[str, Any]] = {
+    "edm": {
+        "_class_name": "EDMDPMSolverMultistepScheduler",
+        "prediction_type": "epsilon",
+        "sigma_data": 0.5,
+        "sigma_min": 0.002,
+        "sigma_max": 80.0,
+        "sigma_schedule": "karras",
+    },
+    "edm_v": {
+        "_class_name": "EDMEulerScheduler",
+        "prediction_type": "v_prediction",
+        "sigma_data": 1.0,
+        "sigma_min": 0.002,
+        "sigma_max": 120.0,
+        "sigma_schedule": "exponential",
+    },
+}
+"""Predictions in EDM's terms, as a ``scheduler_config.json`` of `diffusers` has them."""
 NAMES = {"eps": "epsilon", "v": "v_prediction", "x0": "sample", "flow": "flow_prediction"}
 """A prediction as `diffusers` calls it in a ``scheduler_config.json``."""
 
@@ -34,16 +59,18 @@ _SPELLINGS = {
     "sample": "x0",
     "x0": "x0",
     "edm": "edm",
+    "edm_v": "edm_v",
     "flow": "flow",
     "flow_matching": "flow",
     "rectified_flow": "flow",
 }
 _ARCHITECTURES = {"stable-diffusion-v2-512": "eps", "stable-diffusion-v2-768-v": "v"}
-_TENSORS = {V_PRED: "v", "edm_mean": "edm", "edm_vpred.sigma_max": "edm"}
+_TENSORS = {V_PRED: "v", EDM_MEAN: "edm", SIGMA_MAX: "edm_v"}
 TAGS = "modelspec.tags"
 _TITLES = ("modelspec.title", TAGS, "ss_output_name", "ss_sd_model_name")
 _CONDITIONED = (  # the guidance scale is an input of these: Luo et al. 2023, "LCM", §4.3
     "model.diffusion_model.time_embed.cond_proj.weight",
+    "time_embed.cond_proj.weight",
     "time_embedding.cond_proj.weight",
 )
 _FEW_STEPS = (
@@ -53,11 +80,16 @@ _FEW_STEPS = (
     ("Hyper-SD", re.compile("hyper[-_ ]?sd")),
     ("DMD", re.compile("(?<![a-z])dmd(?![a-z])")),
 )
-_OTHERS = (("Kontext", re.compile("kontext")),)  # whose tensors are those of another
+_OTHERS = (  # whose tensors are those of another
+    ("Kontext", re.compile("kontext")),
+    ("Playground v2.5", re.compile("playground[-_ ]?v?2[.]5")),
+    ("CosXL", re.compile("cosxl")),
+)
 
 
 class Claim(NamedTuple):
-    """what: a prediction ("eps", "v", "x0", "edm", "flow") or a variant; source: what says it."""
+    """What a file says: a prediction ("eps", "v", "x0", "flow", "edm", "edm_v") or a variant; and
+    what in it says so."""
 
     what: str
     source: str
@@ -82,7 +114,9 @@ def predictions(found: Listing) -> list[Claim]:
     if (what := _ARCHITECTURES.get(architecture)) is not None:
         claims.append(Claim(what, f"modelspec.architecture is {shown(architecture)}"))
     kept = _kept(found)
-    for what, name in NAMES.items():
+    exploding = str(kept.get("_class_name", "")).startswith("EDM")
+    names = {what: row["prediction_type"] for what, row in EDM.items()} if exploding else NAMES
+    for what, name in names.items():
         if kept.get("prediction_type") == name:
             claims.append(Claim(what, f"{SCHEDULER} says {name}"))
     return claims
@@ -136,11 +170,26 @@ def scheduler(found: Listing) -> dict[str, Any]:
                 f"{found.path}: contradicts itself on what it predicts: {claims[0].source}, but "
                 f"{claim.source}: ask its author which is right, and remove the other"
             )
-    if claims:
+    if claims and claims[0].what in EDM:
+        said = {**EDM[claims[0].what], **_sigmas(found), **said}
+    elif claims:
         said["prediction_type"] = NAMES.get(claims[0].what, claims[0].what)
     if zero_snr(found) is not None:
         said["rescale_betas_zero_snr"] = True
     return said
+
+
+def _sigmas(found: Listing) -> dict[str, float]:
+    """The ends of the noise, which a file gives as numbers."""
+    named = {"sigma_max": SIGMA_MAX, "sigma_min": SIGMA_MIN}
+    there = {key: name for key, name in named.items() if name in found.tensors}
+    if not there:
+        return {}
+    if odd := [name for name in there.values() if found.tensors[name].count != 1]:
+        raise CheckpointError(f"{found.path}: its {odd[0]} is not one number")
+    state = read(found.path)
+    numbers = {key: state[name] for key, name in there.items()}
+    return {key: float(n) for key, n in numbers.items() if isinstance(n, Tensor)}
 
 
 def _kept(found: Listing) -> Mapping[str, Any]:

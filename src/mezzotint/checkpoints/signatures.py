@@ -19,7 +19,7 @@ def _of_tables() -> Iterator[Signature]:
         yield from getattr(importlib.import_module(found.name), "SIGNATURES", ())
 
 
-_LDM = "model.diffusion_model."
+_LDM = "*"  # "model.diffusion_model.", or nothing where the U-Net is alone
 _IN = f"{_LDM}input_blocks.0.0.weight"
 _TEXT_1 = f"{_LDM}input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
 _TEXT_XL = f"{_LDM}input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight"
@@ -36,6 +36,8 @@ _TOLD, _TOLD_PART = f"{_LDM}time_embed.cond_proj.weight", "time_embedding.cond_p
 _FLUX = "*double_blocks.0.img_attn.qkv.weight"
 _FLUX_PART = "single_transformer_blocks.0.attn.to_q.weight"
 _CLIP = "embeddings.token_embedding.weight"
+_WORDS, _OPEN = "token_embedding.weight", "transformer.resblocks.0.ln_1.weight"
+_CLIPS = (("CLIP-L", 768), ("OpenCLIP-H", 1024), ("OpenCLIP-bigG", 1280))
 _T5 = "encoder.block.0.layer.0.SelfAttention.q.weight"
 _EPS_OR_V = "the weights do not say whether it predicts eps or v"
 
@@ -183,11 +185,26 @@ SIGNATURES: tuple[Signature, ...] = (
     # --- text encoders --------------------------------------------------------------------
     *(
         Signature(f"text encoder {name}", (), ((f"{prefix}{_CLIP}", 1, width),))
-        for prefix in ("text_model.", "")
-        for name, width in (("CLIP-L", 768), ("OpenCLIP-H", 1024), ("OpenCLIP-bigG", 1280))
+        for prefix in ("text_model.", "", "transformer.text_model.", "transformer.")
+        for name, width in _CLIPS
     ),
-    Signature("text encoder T5-XXL", (_T5,), (("shared.weight", 1, 4096),)),
-    Signature("text encoder T5", (_T5,)),
+    *(
+        Signature(f"text encoder {name}", (prefix + _OPEN,), ((prefix + _WORDS, 1, width),))
+        for prefix in ("", "transformer.")
+        for name, width in _CLIPS
+    ),
+    *(
+        signature
+        for prefix, first, words in (
+            ("", _T5, "shared.weight"),
+            ("transformer.", _T5, "shared.weight"),
+            ("", "enc.blk.0.attn_q.weight", "token_embd.weight"),  # llama.cpp's
+        )
+        for signature in (
+            Signature("text encoder T5-XXL", (prefix + first,), ((prefix + words, 1, 4096),)),
+            Signature("text encoder T5", (prefix + first,)),
+        )
+    ),
     *(
         Signature(
             "text encoder BERT",
@@ -209,7 +226,7 @@ ARCHITECTURES: tuple[tuple[str, str], ...] = (
 """How ModelSpec names an architecture, by its start, and what a kind of file calls it."""
 
 PARTS: tuple[tuple[str, str], ...] = (
-    (_LDM, "denoiser"),
+    ("model.diffusion_model.", "denoiser"),
     ("first_stage_model.", "VAE"),
     ("vae.", "VAE"),
     ("cond_stage_model.", "text encoder"),

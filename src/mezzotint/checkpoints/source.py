@@ -269,6 +269,16 @@ def weights_in(folder: Path) -> Path:
     raise CheckpointError(f"{folder}: holds several variants ({names}): leave one of them there")
 
 
+def one_file(path: Path) -> Path:
+    """The weights of a folder that holds one network alone; any other path as it is.
+
+    Raises:
+        CheckpointError: there are none in it, or several variants.
+    """
+    alone = (path / _DESCRIPTIONS[0]).is_file() and not (path / MODEL_INDEX).exists()
+    return within(path, weights_in(path)) if alone else path
+
+
 def open_folder(path: str | os.PathLike[str]) -> Folder:
     """A folder with a ``model_index.json``, and what its parts say of themselves.
 

@@ -55,8 +55,27 @@ def edm(sigma_data: float) -> Row:
     return row
 
 
-ROWS: dict[str, Row] = {"x0": _x0, "eps": _eps, "v": _v, "flow": _flow, "edm": edm(0.5)}
-"""Each prediction type by name (``edm`` with sigma_data = 0.5)."""
+def edm_v(sigma_data: float) -> Row:
+    """The negative of :func:`edm`'s row; with sigma_data = 1 it is v of the variance-preserving
+    level of the same log-SNR."""
+    positive = edm(sigma_data)
+
+    def row(level: Level) -> tuple[Tensor, Tensor]:
+        p, q = positive(level)
+        return -p, -q
+
+    return row
+
+
+ROWS: dict[str, Row] = {
+    "x0": _x0,
+    "eps": _eps,
+    "v": _v,
+    "flow": _flow,
+    "edm": edm(0.5),
+    "edm_v": edm_v(1.0),
+}
+"""Each prediction type by name (``edm`` with sigma_data = 0.5, ``edm_v`` with 1)."""
 
 
 def target(row: Row, x0: Tensor, eps: Tensor, level: Level) -> Tensor:
@@ -103,6 +122,19 @@ class Parameterization:
 def unit(level: Level) -> Tensor:
     """``c_in = 1``."""
     return torch.ones_like(level.alpha)
+
+
+def preconditioned(row: Row, sigma_data: float) -> Parameterization:
+    """EDM's inputs (Karras et al. 2022, table 1): ``c_in = 1 / sqrt(sigma^2 + sigma_data^2)`` and
+    ``c_noise = ln(sigma) / 4``."""
+
+    def c_in(level: Level) -> Tensor:
+        return 1 / (level.sigma**2 + sigma_data**2).sqrt()
+
+    def c_noise(level: Level) -> Tensor:
+        return level.sigma.log() / 4
+
+    return Parameterization(row, c_in, c_noise)
 
 
 Network = Callable[[Tensor, Tensor, Conditioning], Tensor]

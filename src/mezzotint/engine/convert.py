@@ -16,17 +16,20 @@ from torch import Tensor, nn
 from mezzotint.checkpoints import marks
 from mezzotint.checkpoints.files import CheckpointError, Later, listed, save
 from mezzotint.checkpoints.gguf import Packed
-from mezzotint.checkpoints.layout import Layout, Opened, open_parts
+from mezzotint.checkpoints.layout import Beside, Layout, Opened, open_parts
 from mezzotint.checkpoints.relayout import relay
 from mezzotint.checkpoints.source import (
     MODEL_INDEX,
     Folder,
     describe,
+    one_file,
     open_folder,
     read_json,
 )
-from mezzotint.families import catalogue, flow, folders, ldm, t5_tokens
+from mezzotint.diffusion.schedules import VarianceExploding
+from mezzotint.families import catalogue, flow, folders, ldm, separate, t5_tokens
 from mezzotint.families.catalogue import Family
+from mezzotint.families.separate import Given
 from mezzotint.files import WriteError, atomic_folder
 
 Form = Literal["file", "folder"]
@@ -79,6 +82,7 @@ def convert(
     dtype: torch.dtype | None = None,
     family: str | None = None,
     force: bool = False,
+    given: Sequence[Given] = (),
 ) -> Converted:
     """Write a checkpoint as its family's single file, or as its folder of `diffusers`.
 
@@ -88,24 +92,30 @@ def convert(
         dtype: of the floating-point tensors; None keeps each its own.
         family: what the checkpoint is, where its file cannot say.
         force: replace what stands at ``target``.
+        given: files with parts that the source lacks, or that stand in the place of its own.
 
     Raises:
-        CheckpointError: the source is damaged, of no family, or has numbers beyond ``dtype``.
+        CheckpointError: the source is damaged, of no family, not whole, or has numbers beyond
+            ``dtype``.
         WriteError: there is something at ``target`` already, or it cannot be written.
     """
     _check_target(source, target, form, force)
+    source = one_file(source)
     found, listing = catalogue.identify(source, family)
+    beside = catalogue.located(found, source, listing, given)
+    notes = list(separate.replaced(found, source, beside))
     if isinstance(found, flow.Family):
-        found = _present(found, source, form)
-    notes: list[str] = []
+        found = _present(found, source, form, beside)
+    elif missing := separate.lacking(found, source, beside):
+        raise separate.incomplete(found, source, missing)
     if source.is_dir():
         folder = open_folder(source)
-        metadata = _folder_metadata(folder, found.folder, notes)
+        metadata = _folder_metadata(folder, found.folder, beside, notes)
         kept = folder.configs.get("scheduler", {})
     else:
         folder, metadata = None, dict(listing.metadata)
         kept = json.loads(metadata.pop(marks.SCHEDULER, "{}"))
-    opened = open_parts(source, found.file, found.folder)
+    opened = open_parts(source, found.file, found.folder, beside)
     wholly = _Source(source, found, folder, catalogue.parts(found), metadata, kept)
     written = _relaid(wholly, opened, found.file if form == "file" else found.folder, dtype, notes)
     if form == "file":
@@ -136,9 +146,11 @@ def _check_target(source: Path, target: Path, form: Form, force: bool) -> None:
         )
 
 
-def _present(family: flow.Family, source: Path, form: Form) -> flow.Family:
+def _present(
+    family: flow.Family, source: Path, form: Form, beside: Mapping[str, Beside]
+) -> flow.Family:
     """The family with the text encoders that the source has."""
-    found, tokenizer = flow.present(family, source)
+    found, tokenizer = flow.present(family, source, beside)
     if form == "file" and tokenizer is not t5_tokens.tokenizer():
         raise CheckpointError(
             f"{source}: its {found.t5.tokenizer} is another than T5's, for which a file has no "
@@ -147,10 +159,12 @@ def _present(family: flow.Family, source: Path, form: Form) -> flow.Family:
     return found
 
 
-def _folder_metadata(folder: Folder, layout: Layout, notes: list[str]) -> dict[str, str]:
+def _folder_metadata(
+    folder: Folder, layout: Layout, beside: Mapping[str, Beside], notes: list[str]
+) -> dict[str, str]:
     """The text fields of all parts; where they differ, the denoiser's, which comes first."""
     merged: dict[str, str] = {}
-    for place in layout.places.values():
+    for place in (place for part, place in layout.places.items() if part not in beside):
         said = describe(folder.weights(place)).metadata
         if unlike := [key for key in said if merged.get(key, said[key]) != said[key]]:
             notes.append(
@@ -193,22 +207,23 @@ def _relaid(
     unprojected = family.identity if isinstance(family, flow.Family) else ()
     for part, state in opened.states.items():
         wanted = source.networks[part].state_dict()
-        alone = part in unprojected and file in (opened.layout, layout)
+        bare = part not in opened.folder  # a file has no place for a projection of these
+        alone = part in unprojected and (bare or layout is file)
         if alone:
             del wanted[_OURS]
         try:
-            if alone and opened.layout is not file:
+            if alone and not bare:
                 state = _without_identity(state)
-            relaid = relay(state, opened.layout.tables[part], layout.tables[part], wanted, dtype)
+            relaid = relay(state, opened.tables[part], layout.tables[part], wanted, dtype)
         except CheckpointError as error:
-            raise CheckpointError(f"{source.path}: {part}: {error}") from None
+            raise CheckpointError(f"{opened.paths[part]}: {part}: {error}") from None
         written[part] = relaid.tensors
         if alone and layout is not file:
             written[part][_PROJECTION] = _identity(relaid.tensors)
         if relaid.left_out:
             notes.append(f"left out: {_tensors(relaid.left_out)} of {part} that is not used")
-    if opened.ignored:
-        notes.append(f"left out: {_tensors(opened.ignored)} beside the networks")
+    if ignored := [name for name in opened.ignored if name not in file.marks]:
+        notes.append(f"left out: {_tensors(ignored)} beside the networks")
     return written
 
 
@@ -249,6 +264,20 @@ def _said(source: _Source, notes: list[str]) -> dict[str, str]:
     return metadata
 
 
+def _marks(family: ldm.Family) -> dict[str, torch.Tensor]:
+    """The tensors by which a file says how its family is sampled."""
+    schedule, empty = family.schedule, torch.zeros(0)
+    if isinstance(schedule, VarianceExploding):
+        ends = {marks.SIGMA_MAX: schedule.sigma_max, marks.SIGMA_MIN: schedule.sigma_min}
+        code = {marks.EDM_MEAN: family.mean, marks.EDM_STD: family.std}
+        return {name: torch.tensor(number) for name, number in ends.items()} | {
+            name: torch.tensor(row)[None, :, None, None] for name, row in code.items()
+        }
+    zero = float(schedule.alphas_cumprod[-1]) == 0
+    said = {marks.V_PRED: family.prediction == "v", marks.ZERO_SNR: zero}
+    return {name: empty for name, marked in said.items() if marked}
+
+
 def _write_file(
     source: _Source, target: Path, written: Mapping[str, Mapping[str, Later]], notes: list[str]
 ) -> None:
@@ -259,11 +288,8 @@ def _write_file(
         for name, tensor in state.items()
     }
     if isinstance(family, ldm.Family):
-        marked = {
-            marks.V_PRED: family.prediction == "v",
-            marks.ZERO_SNR: float(family.schedule.alphas_cumprod[-1]) == 0,
-        }
-        tensors |= {name: torch.zeros(0) for name in layout.marks if marked[name]}
+        marked = _marks(family)
+        tensors |= {name: marked[name] for name in layout.marks if name in marked}
     metadata = _said(source, notes)
     if source.kept:
         metadata[marks.SCHEDULER] = json.dumps(source.kept, sort_keys=True)
@@ -288,8 +314,8 @@ def _write_folder(
             shapes = {name: tensor.shape for name, tensor in written[part].items()}
             row = folders.describe(source.networks[part], facts, shapes)
             config = row.config
-            if source.folder is not None:
-                said = source.folder.configs[place]
+            said = {} if source.folder is None else source.folder.configs.get(place, {})
+            if said:
                 config = {k: v for k, v in said.items() if k not in ("torch_dtype", "dtype")}
             (fresh / place).mkdir()
             _write_json(fresh / place / "config.json", config)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,12 +16,14 @@ from torch import nn
 from mezzotint.checkpoints import marks
 from mezzotint.checkpoints.files import CheckpointError
 from mezzotint.checkpoints.inspect import recognise
-from mezzotint.checkpoints.source import Listing, describe, open_folder
-from mezzotint.families import flow, ldm
+from mezzotint.checkpoints.layout import Beside
+from mezzotint.checkpoints.source import Listing, describe, one_file, open_folder, read
+from mezzotint.families import flow, ldm, separate
 from mezzotint.families.memory import plan
 from mezzotint.families.model import Model
 from mezzotint.families.native import KEY, EmbeddingCodec, load_model
 from mezzotint.families.precision import AUTO, kind_of
+from mezzotint.families.separate import Given
 
 DATA = Path(__file__).parent / "data"
 PACKAGED = {"icons": DATA / "icons.safetensors"}
@@ -127,30 +129,60 @@ def family_of(path: Path, listing: Listing, name: str | None = None) -> Family:
     """
     kind, whole = recognise(listing).kind, path.is_dir()
     base = (kind or "").split(",")[0]  # what follows is a prediction, which the marks tell too
-    fit = [f for f in FAMILIES if base == (f.folder if whole else f.file).kind]
+    fit = [f for f in FAMILIES if base == f.folder.kind or (base == f.file.kind and not whole)]
     if not fit:
         known = ", ".join(family.name for family in FAMILIES)
         raise CheckpointError(
             f"{path}: {kind or 'no weights that are known'}: pictures are made by Mezzotint's own "
-            f"models and by whole checkpoints, files or diffusers folders, of these families: "
-            f"{known}"
+            f"models and by checkpoints, files or diffusers folders, of these families: {known}"
         )
     said = open_folder(path).configs.get("scheduler", {}) if whole else marks.scheduler(listing)
     read = [_scheduled(family, said, f"{path}: scheduler") for family in fit]
     same = [new for new, own in zip(read, fit, strict=True) if new.prediction == own.prediction]
     fit = same or read[:1]
+    if not same and fit[0].prediction in marks.EDM:
+        raise CheckpointError(
+            f"{path}: is {kind} that predicts in EDM's terms ({fit[0].prediction}), of which no "
+            "family is known: see inspect"
+        )
     if name is None:
         fit = _saying(path, listing, fit)
     else:
         fit = [family for family in fit if family.name == name]
         if not fit:
             raise CheckpointError(f"{path}: is {kind}, not of the family {name!r}")
+    if isinstance(fit[0], ldm.Family) and fit[0].std:
+        _check_code(fit[0], path)
     if len(fit) > 1:
         names = " and ".join(f"{family.name} ({family.prediction})" for family in fit)
         raise CheckpointError(
             f"{path}: fits {names}, and nothing in it tells which: say it with --family"
         )
     return fit[0]
+
+
+def _check_code(family: ldm.Family, path: Path) -> None:
+    """Raise CheckpointError where a checkpoint norms its code by other numbers than its family."""
+    whole = path.is_dir()
+    names = ("latents_mean", "latents_std") if whole else (marks.EDM_MEAN, marks.EDM_STD)
+    own: dict[str, tuple[float, ...]] = {names[0]: family.mean, names[1]: family.std}
+    if whole:
+        vae = open_folder(path).configs.get(family.folder.places[separate.AUTOENCODER], {})
+        said: dict[str, Any] = {key: vae.get(key) for key in own}
+    else:
+        state = read(path)
+        said = {key: state[key] for key in own if key in state}
+    for key, value in said.items():
+        try:
+            numbers = torch.as_tensor(value, dtype=torch.float32).flatten()
+            alike = torch.allclose(numbers, torch.tensor(own[key]), atol=1e-3, rtol=0)
+        except (TypeError, ValueError, RuntimeError):
+            alike = False
+        if not alike:
+            raise CheckpointError(
+                f"{path}: its {key} is other than {family.title}'s, {list(own[key])}: it is not "
+                "known how its code is to be read"
+            )
 
 
 def identify(path: Path, name: str | None = None) -> tuple[Family, Listing]:
@@ -171,6 +203,24 @@ def shadow(family: Family) -> Model:
         return flow.build(family) if isinstance(family, flow.Family) else ldm.build(family)
 
 
+def located(
+    family: Family, path: Path, listing: Listing, given: Sequence[Given]
+) -> dict[str, Beside]:
+    """The parts of a model that lie in files of their own: see :mod:`~mezzotint.families.separate`.
+
+    Args:
+        path: of its file or folder; listing: what told the family; given: files beside it.
+
+    Raises:
+        CheckpointError: a file is damaged, or is none of the family's parts.
+    """
+    if not given and not separate.alone(family, path, listing):
+        return {}
+    if isinstance(family, flow.Family):
+        family = flow.unprojected(family, family.identity)
+    return separate.locate(family, shadow(family).parts, path, listing, given)
+
+
 def parts(family: Family) -> dict[str, nn.Module]:
     """The networks of a family, by the part's name, without weights."""
     return shadow(family).parts
@@ -184,7 +234,12 @@ class Limit(NamedTuple):
 
 
 def _load(
-    path: Path, family: str | None, precision: str, place: torch.device, limit: Limit | None
+    path: Path,
+    family: str | None,
+    precision: str,
+    place: torch.device,
+    limit: Limit | None,
+    given: Sequence[Given],
 ) -> Model:
     """A model from its file or folder, of whichever family it is."""
     listing = _listing(path)
@@ -200,6 +255,10 @@ def _load(
             raise CheckpointError(
                 f"{path}: one of Mezzotint's own models, which are small: leave the memory out"
             )
+        if given:
+            raise CheckpointError(
+                f"{path}: one of Mezzotint's own models, which are whole: leave the parts out"
+            )
         model = load_model(path)[0]
         if isinstance(model.codec, EmbeddingCodec):
             raise CheckpointError(
@@ -208,16 +267,18 @@ def _load(
             )
         return model
     found = family_of(path, listing, family)
-    kind, room, said = kind_of(precision, place), None, ()
+    kind, room = kind_of(precision, place), None
+    beside = located(found, path, listing, given)
+    said = separate.replaced(found, path, beside)
     if limit is not None:
         if place.type != "cpu":
             raise CheckpointError(
                 f"{path}: a limit of memory is for the processor's: leave it out, or --device cpu"
             )
         room, words = plan(shadow(found), limit.size or found.defaults.size, kind, limit.memory)
-        said = (words,)
+        said = (*said, words)
     load = flow.load if isinstance(found, flow.Family) else ldm.load
-    model = load(found, path, kind, room)  # type: ignore[arg-type]
+    model = load(found, path, kind, room, beside)  # type: ignore[arg-type]
     return replace(model, notes=(*model.notes, *said))
 
 
@@ -227,6 +288,7 @@ def load(
     family: str | None = None,
     precision: str = AUTO,
     limit: Limit | None = None,
+    given: Sequence[Given] = (),
 ) -> Model:
     """Load a model that makes media, by name or path, onto a device (none: the GPU if any).
 
@@ -234,13 +296,14 @@ def load(
         family: what a checkpoint is, where its file cannot say.
         precision: of a checkpoint's networks: see :mod:`mezzotint.families.precision`.
         limit: what the program may take: see :mod:`mezzotint.families.memory`.
+        given: files with parts of a checkpoint: see :mod:`mezzotint.families.separate`.
 
     Raises:
         CheckpointError: there is no such file, or it is damaged or no such model.
         ValueError: there is no such device or precision, or the memory is too little.
     """
-    where, path = device(place), locate(name_or_path)
-    model = _load(path, family, precision, where, limit)
+    where, path = device(place), one_file(locate(name_or_path))
+    model = _load(path, family, precision, where, limit, given)
     for module in model.parts.values():
         module.to(where)
     return model

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,9 +16,9 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from mezzotint.checkpoints.files import CheckpointError, build_unfilled
-from mezzotint.checkpoints.layout import Layout
+from mezzotint.checkpoints.layout import NOTHING, Beside, Layout
 from mezzotint.checkpoints.limits import shown
-from mezzotint.checkpoints.source import describe, open_folder
+from mezzotint.checkpoints.source import open_folder
 from mezzotint.diffusion.level import Conditioning, Level, Tokens
 from mezzotint.diffusion.prediction import ROWS, Parameterization, unit
 from mezzotint.diffusion.schedules import RectifiedFlow, resolution_shift
@@ -45,14 +45,13 @@ from mezzotint.families.model import (
     Weaker,
 )
 from mezzotint.families.precision import rounded
+from mezzotint.families.separate import T5, incomplete, lacking
 from mezzotint.networks.clip import ClipText
 from mezzotint.networks.flux import Flux, FluxConfig
 from mezzotint.networks.ldm_autoencoder import LdmAutoencoder, LdmAutoencoderConfig
 from mezzotint.networks.mmdit import MMDiT, MMDiTConfig
 from mezzotint.networks.t5 import T5Config, T5Encoder
 
-T5 = "t5"
-"""The part of a family that is its T5 encoder; "network" and "autoencoder" are others."""
 _STEPS = 1000  # the time that these networks are told of pure noise
 _PATCH = 2  # pixels of the code a side of a token
 
@@ -357,12 +356,17 @@ def _without_t5(family: Family) -> Family:
     )
 
 
-def _in_folder(family: Family, path: Path) -> tuple[Family, Tokenizer]:
-    """The family with the encoders that the folder has, and the tokenizer of T5."""
+def _tokenizer(
+    family: Family, path: Path, beside: Mapping[str, Beside]
+) -> tuple[Family, Tokenizer]:
+    """The family with the T5 encoder that a folder has, if it has it, and its tokenizer."""
     folder, place = open_folder(path), family.folder.places[T5]
-    if place not in folder.networks:
+    if place not in folder.networks and T5 not in beside:
         if not family.t5.optional or place in folder.lacking:
-            raise CheckpointError(f"{path}: has no {place}, the T5 text encoder: fetch it again")
+            raise CheckpointError(
+                f"{path}: has no {place}, the T5 text encoder: fetch it again, or give --part "
+                f"{T5}=FILE"
+            )
         if (path / place).exists():
             raise CheckpointError(
                 f"{path}: has a {place} that its model_index.json does not name: name it there, "
@@ -374,44 +378,34 @@ def _in_folder(family: Family, path: Path) -> tuple[Family, Tokenizer]:
     return family, t5_tokens.tokenizer_in(path / family.t5.tokenizer, words)
 
 
-def _in_file(family: Family, path: Path) -> Family:
-    """The family with the encoders that the file has."""
-    names, places = list(describe(path).tensors), family.file.places
-    lacking = [
-        part
-        for part, prefix in places.items()
-        if not any(name.startswith(prefix) for name in names)
-    ]
-    if len(lacking) == len(places):  # the transformer under its bare names, as it was released
-        lacking.remove("network")
-    if lacking == [T5] and family.t5.optional:
-        family = _without_t5(family)
-    elif lacking:
-        named = ", ".join(places[part].removesuffix(".") for part in lacking)
-        raise CheckpointError(
-            f"{path}: is not whole, it lacks {named}: give a file that has all parts in it, or a "
-            "folder of diffusers"
-        )
-    return family
-
-
-def present(family: Family, path: Path) -> tuple[Family, Tokenizer]:
+def present(
+    family: Family, path: Path, beside: Mapping[str, Beside] = NOTHING
+) -> tuple[Family, Tokenizer]:
     """The family with the encoders that a checkpoint has, and the tokenizer of T5.
+
+    Args:
+        beside: parts in files of their own.
 
     Raises:
         CheckpointError: it lacks a part that it needs, or its tokenizer is of another kind.
     """
+    tokenizer = t5_tokens.tokenizer()
     if path.is_dir():
-        return _in_folder(family, path)
-    return _in_file(family, path), t5_tokens.tokenizer()
+        family, tokenizer = _tokenizer(family, path, beside)
+    missing = lacking(family, path, beside)
+    if missing == [T5] and family.t5.optional:
+        family = _without_t5(family)
+    elif missing:
+        raise incomplete(family, path, missing)
+    return family, tokenizer
 
 
-def _unprojected(family: Family) -> Family:
-    """The family without the projections that change nothing."""
+def unprojected(family: Family, parts: Collection[str]) -> Family:
+    """The family without the projections of some text encoders, where they change nothing."""
     texts = {
         name: replace(text, encoder=replace(text.encoder, projection=0))
         for name, text in family.texts.items()
-        if name in family.identity
+        if name in family.identity and name in parts
     }
     return replace(family, texts={**family.texts, **texts})
 
@@ -421,18 +415,19 @@ def load(
     path: str | os.PathLike[str],
     kind: torch.dtype = torch.float32,
     room: Mapping[str, int] | None = None,
+    beside: Mapping[str, Beside] = NOTHING,
 ) -> Model:
     """A model from a checkpoint of its family, a file or a folder, in a precision.
 
     Args:
-        room: see :func:`mezzotint.families.ldm.fill`.
+        room, beside: see :func:`mezzotint.families.ldm.fill`.
 
     Raises:
         CheckpointError: it is damaged, or a part is missing, or a tensor is missing, unknown or of
             another shape.
     """
     path = Path(path)
-    found, tokenizer = present(family, path)
-    found = found if path.is_dir() else _unprojected(found)
+    found, tokenizer = present(family, path, beside)
+    found = unprojected(found, beside if path.is_dir() else found.identity)
     model = build_unfilled(lambda: build(found, tokenizer))
-    return fill(model, path, found.file, found.folder, kind, room)
+    return fill(model, path, found.file, found.folder, kind, room, beside)

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple, cast
 from torch import nn
 
 from mezzotint.checkpoints.files import CheckpointError
-from mezzotint.checkpoints.marks import NAMES
+from mezzotint.checkpoints.marks import EDM, NAMES
+from mezzotint.diffusion.schedules import VarianceExploding
 from mezzotint.families import clip_tokens, flow, ldm, t5_tokens
 from mezzotint.networks.clip import ClipText, ClipTextConfig
 from mezzotint.networks.flux import Flux, FluxConfig
@@ -40,7 +41,8 @@ class Facts:
     """What a folder says of a family beside its networks.
 
     pipeline: the class in ``model_index.json``; told: that file's other fields.
-    size: the edge of a usual latent; scale, shift: a code is diffused as ``scale (z − shift)``.
+    size: the edge of a usual latent; scale, shift: a code is diffused as ``scale (z − shift)``;
+        mean, std: of its channels, by which it is normed before, if there are any.
     tokenizers: of the part of each text encoder; scheduler: its ``scheduler_config.json``.
     """
 
@@ -51,6 +53,8 @@ class Facts:
     shift: float | None
     tokenizers: Mapping[str, Tokens]
     scheduler: Config
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
 
 
 class Row(NamedTuple):
@@ -105,7 +109,9 @@ def _unet(config: LdmUNetConfig, facts: Facts, shapes: Shapes) -> Config:
 
 def _autoencoder(config: LdmAutoencoderConfig, facts: Facts, shapes: Shapes) -> Config:
     levels = len(config.multipliers)
+    normed = {"latents_mean": list(facts.mean), "latents_std": list(facts.std)}
     return {
+        **(normed if facts.std else {}),
         "sample_size": facts.size * config.stride,
         "in_channels": config.channels,
         "out_channels": config.channels,
@@ -274,6 +280,9 @@ _SCHEDULERS = {"lcm": "LCMScheduler", "euler_ancestral": "EulerAncestralDiscrete
 
 def _discrete(family: ldm.Family) -> Config:
     """The scheduler of a network that was trained on a table of noise levels."""
+    if isinstance(family.schedule, VarianceExploding):
+        ends = {"sigma_min": family.schedule.sigma_min, "sigma_max": family.schedule.sigma_max}
+        return {**EDM[family.prediction], **ends}
     zero = float(family.schedule.alphas_cumprod[-1]) == 0
     from_noise = zero or family.defaults.spacing == "trailing"
     return {
@@ -321,4 +330,6 @@ def facts(family: ldm.Family | flow.Family) -> Facts:
         shift=family.offset if flows else None,
         tokenizers={**clip, flow.T5: Tokens("T5TokenizerFast", t5_tokens.folder)},
         scheduler=_flowing(family) if flows else _discrete(family),
+        mean=() if flows else family.mean,
+        std=() if flows else family.std,
     )

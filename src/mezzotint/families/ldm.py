@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial, reduce
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,15 +15,17 @@ from torch import Tensor
 from mezzotint.adapters.image_prompt import Attended, Ports, attend
 from mezzotint.adapters.inversion import Embedding
 from mezzotint.checkpoints.files import CheckpointError, build_unfilled, load_into
-from mezzotint.checkpoints.layout import Layout, read_parts
+from mezzotint.checkpoints.layout import NOTHING, Beside, Layout, read_parts
 from mezzotint.checkpoints.limits import shown
+from mezzotint.checkpoints.marks import EDM
 from mezzotint.checkpoints.streamed import give
 from mezzotint.checkpoints.tables import image_prompt
 from mezzotint.diffusion.guidance import cat_conditioning
 from mezzotint.diffusion.level import Conditioning, Tokens
-from mezzotint.diffusion.prediction import ROWS, Parameterization, unit
+from mezzotint.diffusion.prediction import ROWS, Parameterization, preconditioned, unit
 from mezzotint.diffusion.schedules import (
     Table,
+    VarianceExploding,
     from_betas,
     linear_beta,
     scaled_linear_beta,
@@ -31,6 +34,7 @@ from mezzotint.diffusion.schedules import (
 from mezzotint.families.adapted import targets
 from mezzotint.families.apart import apart
 from mezzotint.families.clip_tokens import END, chunks, emphasized
+from mezzotint.families.exploding import exploding, is_edm
 from mezzotint.families.model import (
     WHOLE,
     Banked,
@@ -45,6 +49,7 @@ from mezzotint.families.model import (
     Words,
 )
 from mezzotint.families.precision import rounded, stored
+from mezzotint.families.separate import incomplete, lacking
 from mezzotint.networks.clip import ClipText, ClipTextConfig, Encoded
 from mezzotint.networks.ldm_autoencoder import LdmAutoencoder, LdmAutoencoderConfig
 from mezzotint.networks.ldm_unet import LdmUNet, LdmUNetConfig, embed_time
@@ -73,8 +78,9 @@ class Family:
 
     texts: its text encoders by the part's name; their features are joined.
     prediction: a row of :data:`mezzotint.diffusion.prediction.ROWS`; schedule: the table of steps
-        that the network was trained on, and is told.
-    scale: the code is multiplied by it before diffusion.
+        that the network was trained on, and is told; or EDM's noise, with EDM's inputs.
+    scale: the code is multiplied by it before diffusion; mean, std: after it was normed by these,
+        of each of its channels, if there are any.
     framed: the vector tells the picture's size too (:func:`framing`), and an empty prompt is zeros.
     scores: or it tells the size and how good the picture looks, from 0 to 10: by a prompt and by
         a negative one; an empty prompt is what the encoder makes of it.
@@ -90,7 +96,7 @@ class Family:
     autoencoder: LdmAutoencoderConfig
     texts: Mapping[str, Text]
     prediction: str
-    schedule: Table
+    schedule: Table | VarianceExploding
     scale: float
     defaults: Defaults
     file: Layout
@@ -101,18 +107,21 @@ class Family:
     title: str = ""
     notes: tuple[str, ...] = ()
     controls: tuple[ControlKind, ...] = ()
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
 class ScaledCodec:
     """Pictures are diffused as the means of an autoencoder's code, ``(mean − offset) * scale``.
 
+    scale, offset: one number, or one a channel, ``(C, 1, 1)``.
     patch: pixels of the code a side of what the network takes as one token.
     """
 
     autoencoder: LdmAutoencoder
-    scale: float
-    offset: float = 0.0
+    scale: float | Tensor
+    offset: float | Tensor = 0.0
     patch: int = 1
 
     @property
@@ -128,10 +137,29 @@ class ScaledCodec:
         return (self.autoencoder.config.latent_channels, *(edge // stride for edge in size))
 
     def encode(self, media: Tensor) -> Tensor:
-        return (self.autoencoder.encode(media)[0] - self.offset) * self.scale
+        code = self.autoencoder.encode(media)[0]
+        return (code - _on(self.offset, code)) * _on(self.scale, code)
 
     def decode(self, x0: Tensor) -> Tensor:
-        return self.autoencoder.decode(x0 / self.scale + self.offset)
+        return self.autoencoder.decode(x0 / _on(self.scale, x0) + _on(self.offset, x0))
+
+
+def _on(value: float | Tensor, code: Tensor) -> float | Tensor:
+    return value.to(code.device) if isinstance(value, Tensor) else value
+
+
+def _codec(family: Family, autoencoder: LdmAutoencoder) -> ScaledCodec:
+    if not family.std:
+        return ScaledCodec(autoencoder, family.scale)
+    mean, std = (torch.tensor(row)[:, None, None] for row in (family.mean, family.std))
+    return ScaledCodec(autoencoder, family.scale / std, mean)
+
+
+def _parameterization(family: Family) -> Parameterization:
+    row, schedule = ROWS[family.prediction], family.schedule
+    if isinstance(schedule, Table):
+        return Parameterization(row, unit, schedule.index)
+    return preconditioned(row, EDM[family.prediction]["sigma_data"])
 
 
 Joining = Callable[[ScaledCodec], Joined]
@@ -302,6 +330,9 @@ def scheduled(family: Family, config: Mapping[str, Any], where: str) -> Family:
             raise CheckpointError(f"{where}: {key} is {shown(config[key])}; known are {names}")
         return rows[config[key]]
 
+    if is_edm(config):
+        prediction, schedule = exploding(config, where)
+        return replace(family, prediction=prediction, schedule=schedule)
     prediction, schedule = family.prediction, family.schedule
     if "prediction_type" in config:
         prediction = known("prediction_type", _PREDICTIONS)
@@ -315,9 +346,9 @@ def scheduled(family: Family, config: Mapping[str, Any], where: str) -> Family:
         elif make is not None:
             ends = _betas([get("beta_start", 1e-4), get("beta_end", 0.02)])
             schedule = make(*ends, steps)
-        if get("rescale_betas_zero_snr", False):
+        if get("rescale_betas_zero_snr", False) and isinstance(schedule, Table):
             schedule = zero_terminal_snr(schedule)
-        if not bool(schedule.alphas_cumprod.isfinite().all()):
+        if isinstance(schedule, Table) and not bool(schedule.alphas_cumprod.isfinite().all()):
             raise ValueError("it has no noise")
     except (TypeError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
@@ -332,7 +363,7 @@ def build(family: Family) -> Model:
     autoencoder = LdmAutoencoder(family.autoencoder)
     weighted = partial(_weighted, family.texts, encoders, family.framed)
     widths = {text.called: text.encoder.width for text in family.texts.values()}
-    codec = ScaledCodec(autoencoder, family.scale)
+    codec = _codec(family, autoencoder)
     parts = {"network": network, **encoders, "autoencoder": autoencoder}
     good, bad = family.scores or (None, None)
     framed = family.framed or family.scores is not None
@@ -340,7 +371,7 @@ def build(family: Family) -> Model:
         name=family.name,
         network=network,
         call=_call(network),
-        parameterization=Parameterization(ROWS[family.prediction], unit, family.schedule.index),
+        parameterization=_parameterization(family),
         schedule=family.schedule,
         codec=codec,
         conditioner=one_by_one(weighted()),
@@ -366,6 +397,7 @@ def fill(
     folder: Layout,
     kind: torch.dtype = torch.float32,
     room: Mapping[str, int] | None = None,
+    beside: Mapping[str, Beside] = NOTHING,
 ) -> Model:
     """The model with the weights of a checkpoint, in a precision.
 
@@ -374,13 +406,15 @@ def fill(
     Args:
         room: bytes for the matrices of a part that stay in memory; the others are read each time
             that they are used.  All of a part that it lacks stay.
+        beside: parts in files of their own.
 
     Raises:
         CheckpointError: as :func:`load`.
     """
     wanted = {name: part.state_dict() for name, part in model.parts.items()}
-    for name, state in read_parts(path, file, folder, wanted).items():
-        part, where = model.parts[name], f"{path}: {name}"
+    for name, state in read_parts(path, file, folder, wanted, beside).items():
+        own = beside[name].path if name in beside else path
+        part, where = model.parts[name], f"{own}: {name}"
         kinds = partial(stored, part, kind=kind)
         weights = give(part, state, kinds, where, (room or {}).get(name))
         load_into(part, weights, where, assign=True)
@@ -393,15 +427,18 @@ def load(
     path: str | os.PathLike[str],
     kind: torch.dtype = torch.float32,
     room: Mapping[str, int] | None = None,
+    beside: Mapping[str, Beside] = NOTHING,
 ) -> Model:
     """A model from a checkpoint of its family, a file or a folder, in a precision.
 
     Args:
-        room: see :func:`fill`.
+        room, beside: see :func:`fill`.
 
     Raises:
-        CheckpointError: it is damaged, or a tensor is missing, unknown, of another shape or has
-            numbers that are not finite.
+        CheckpointError: it is damaged, or a part or a tensor is missing, or a tensor is unknown,
+            of another shape or has numbers that are not finite.
     """
+    if missing := lacking(family, Path(path), beside):
+        raise incomplete(family, Path(path), missing)
     model = build_unfilled(lambda: build(family))
-    return fill(model, path, family.file, family.folder, kind, room)
+    return fill(model, path, family.file, family.folder, kind, room, beside)

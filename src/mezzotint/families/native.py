@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from mezzotint.checkpoints.files import CheckpointError, build_unfilled, load, load_into, save
 from mezzotint.checkpoints.rows import unpack
 from mezzotint.diffusion import schedules
-from mezzotint.diffusion.level import Conditioning, Level, Tokens
-from mezzotint.diffusion.prediction import ROWS, Parameterization, unit
+from mezzotint.diffusion.level import Conditioning, Tokens
+from mezzotint.diffusion.prediction import ROWS, Parameterization, preconditioned, unit
 from mezzotint.families.model import (
     WHOLE,
     Codec,
@@ -233,14 +233,7 @@ def _parameterization(config: NativeConfig) -> Parameterization:
     schedule = SCHEDULES[config.schedule]
     if config.schedule != "edm":
         return Parameterization(ROWS[config.prediction], unit, schedule.time)
-
-    def c_in(level: Level) -> Tensor:  # Karras et al. 2022, table 1, sigma_data = 0.5
-        return 1 / (level.sigma**2 + 0.25).sqrt()
-
-    def c_noise(level: Level) -> Tensor:
-        return level.sigma.log() / 4
-
-    return Parameterization(ROWS[config.prediction], c_in, c_noise)
+    return preconditioned(ROWS[config.prediction], 0.5)
 
 
 def _call(network: Network) -> NetworkCall:

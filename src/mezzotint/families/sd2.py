@@ -26,6 +26,7 @@ SD2 = replace(
                 width=1024, depth=_LAYERS, heads=16, hidden=4096, projection=0, activation="gelu"
             ),
             pad=0,
+            called="clip_h",
         )
     },
     prediction="v",

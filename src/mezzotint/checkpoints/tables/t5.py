@@ -1,4 +1,4 @@
-"""T5's encoder as `transformers` stores it, to ``T5Encoder``."""
+"""T5's encoder as `transformers` and llama.cpp store it, to ``T5Encoder``."""
 
 from __future__ import annotations
 
@@ -21,3 +21,20 @@ T5: Table = {
     "encoder.block.{n}.layer.1.DenseReluDense.wo.weight": "layers.{n}.mlp_out.weight",
     "encoder.final_layer_norm.weight": "norm.weight",
 }
+
+_BLOCK = "enc.blk.{n}."
+GGUF: Table = {
+    "token_embd.weight": "words.weight",
+    "enc.blk.0.attn_rel_b.weight": "bias.weight",
+    f"{_BLOCK}attn_norm.weight": "layers.{n}.norm1.weight",
+    f"{_BLOCK}attn_q.weight": _Q,
+    f"{_BLOCK}attn_k.weight": _K,
+    f"{_BLOCK}attn_v.weight": _V,
+    f"{_BLOCK}attn_o.weight": "layers.{n}.out.weight",
+    f"{_BLOCK}ffn_norm.weight": "layers.{n}.norm2.weight",
+    f"{_BLOCK}ffn_gate.weight": _GATE,
+    f"{_BLOCK}ffn_up.weight": _VALUE,
+    f"{_BLOCK}ffn_down.weight": "layers.{n}.mlp_out.weight",
+    "enc.output_norm.weight": "norm.weight",
+}
+"""As llama.cpp names it in GGUF (`gguf.get_tensor_name_map` of the package)."""
