@@ -18,7 +18,7 @@ from mezzotint.checkpoints.files import CheckpointError
 from mezzotint.checkpoints.inspect import recognise
 from mezzotint.checkpoints.source import Listing, describe, open_folder
 from mezzotint.families import flow, ldm
-from mezzotint.families.memory import plan
+from mezzotint.families.memory import plan, resting
 from mezzotint.families.model import Model
 from mezzotint.families.native import KEY, EmbeddingCodec, load_model
 from mezzotint.families.precision import AUTO, kind_of
@@ -208,7 +208,9 @@ def _load(
             )
         return model
     found = family_of(path, listing, family)
-    kind, room, said = kind_of(precision, place), None, ()
+    kind, said = kind_of(precision, place), ()
+    lean = limit is None and place.type == "cpu"
+    room = resting(found.file.places) if lean else {}
     if limit is not None:
         if place.type != "cpu":
             raise CheckpointError(
@@ -217,7 +219,7 @@ def _load(
         room, words = plan(shadow(found), limit.size or found.defaults.size, kind, limit.memory)
         said = (words,)
     load = flow.load if isinstance(found, flow.Family) else ldm.load
-    model = load(found, path, kind, room)  # type: ignore[arg-type]
+    model = load(found, path, kind, room, lean)  # type: ignore[arg-type]
     return replace(model, notes=(*model.notes, *said))
 
 

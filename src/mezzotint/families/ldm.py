@@ -16,7 +16,7 @@ from mezzotint.adapters.inversion import Embedding
 from mezzotint.checkpoints.files import CheckpointError, build_unfilled, load_into
 from mezzotint.checkpoints.layout import Layout, read_parts
 from mezzotint.checkpoints.limits import shown
-from mezzotint.checkpoints.streamed import give
+from mezzotint.checkpoints.streamed import Scratch, give
 from mezzotint.checkpoints.tables import image_prompt
 from mezzotint.diffusion.guidance import cat_conditioning
 from mezzotint.diffusion.level import Conditioning, Tokens
@@ -176,7 +176,7 @@ def clip_features(
 
     def read(encoder: ClipText, text: Text, pieces: Pieces) -> tuple[Encoded, Tensor]:
         ids, weights = chunks(pieces, text.pad, embeddings)
-        ids = ids.to(encoder.words.weight.device)
+        ids = ids.to(next(encoder.parameters()).device)
         words = _looked_up(encoder, ids, embeddings, text.called)
         return encoder(ids, text.skip, not text.skip, words), weights
 
@@ -359,6 +359,7 @@ def fill(
     folder: Layout,
     kind: torch.dtype = torch.float32,
     room: Mapping[str, int] | None = None,
+    narrow: bool = False,
 ) -> Model:
     """The model with the weights of a checkpoint, in a precision.
 
@@ -367,15 +368,16 @@ def fill(
     Args:
         room: bytes for the matrices of a part that stay in memory; the others are read each time
             that they are used.  All of a part that it lacks stay.
+        narrow: what stays does so as the file has it, where that is narrower than the precision.
 
     Raises:
         CheckpointError: as :func:`load`.
     """
-    wanted = {name: part.state_dict() for name, part in model.parts.items()}
+    wanted, scratch = {name: part.state_dict() for name, part in model.parts.items()}, Scratch()
     for name, state in read_parts(path, file, folder, wanted).items():
         part, where = model.parts[name], f"{path}: {name}"
         kinds = partial(stored, part, kind=kind)
-        weights = give(part, state, kinds, where, (room or {}).get(name))
+        weights = give(part, state, kinds, where, (room or {}).get(name), narrow, scratch)
         load_into(part, weights, where, assign=True)
         part.eval().requires_grad_(False)
     return model
@@ -386,15 +388,16 @@ def load(
     path: str | os.PathLike[str],
     kind: torch.dtype = torch.float32,
     room: Mapping[str, int] | None = None,
+    narrow: bool = False,
 ) -> Model:
     """A model from a checkpoint of its family, a file or a folder, in a precision.
 
     Args:
-        room: see :func:`fill`.
+        room, narrow: see :func:`fill`.
 
     Raises:
         CheckpointError: it is damaged, or a tensor is missing, unknown, of another shape or has
             numbers that are not finite.
     """
     model = build_unfilled(lambda: build(family))
-    return fill(model, path, family.file, family.folder, kind, room)
+    return fill(model, path, family.file, family.folder, kind, room, narrow)
