@@ -51,17 +51,20 @@ class Scratch:
     def __init__(self) -> None:
         self._held = torch.empty(0, dtype=torch.uint8)
         self._lock = threading.Lock()
+        self._alone = self._uses()
+
+    def _uses(self) -> int:
+        """How many tensors and other objects share the memory."""
+        return torch._C._storage_Use_Count(self._held.untyped_storage()._cdata)
 
     def __call__(
         self, shape: Sequence[int], kind: torch.dtype, order: torch.memory_format, _: torch.device
     ) -> Tensor:
         size = math.prod(shape) * kind.itemsize
         with self._lock, torch.inference_mode(False):
-            storage = self._held.untyped_storage()
-            if torch._C._storage_Use_Count(storage._cdata) > 2:  # the tensor's and `storage` itself
+            if self._uses() > self._alone:
                 return _fresh(shape, kind, order, self._held.device)
             if len(self._held) < size:
-                del storage
                 self._held = torch.empty(0, dtype=torch.uint8)  # gone before there is another
                 self._held = torch.empty(size, dtype=torch.uint8)
             flat = self._held[:size].view(kind)
@@ -154,6 +157,14 @@ class Pieces:
         """The shape it has here."""
         shadows = [view.ours(torch.empty(t.shape, device="meta")) for t, view in self.pieces]
         return regular(shadows, torch.float32).shape
+
+    @property
+    def size(self) -> int:
+        """Bytes in the file."""
+        return sum(
+            theirs.data.numel() if isinstance(theirs, Packed) else theirs.nbytes
+            for theirs, _ in self.pieces
+        )
 
     def finite(self, kind: torch.dtype) -> bool:
         """Whether all of its numbers are finite in a precision."""
@@ -256,6 +267,7 @@ def _kind_of(layer: type[nn.Module]) -> type[Streamed] | None:
 
 
 _LEAST = 1 << 12  # numbers of a weight that is worth the trouble
+_READ = 1 << 26  # bytes of a file after which their memory is given back: each time takes a while
 
 
 def give(
@@ -281,7 +293,7 @@ def give(
             than its layer's.
     """
     rest: dict[str, Tensor] = {}
-    names, scratch = set(module.state_dict()), scratch or Scratch()
+    names, scratch, left = set(module.state_dict()), scratch or Scratch(), _READ
     for name, pieces in state.items():
         own, stream, stays = kind(name), False, False
         if name in names and _streams(module, name):
@@ -298,6 +310,11 @@ def give(
             rest[name] = pieces.read(own)
             if not finite(rest[name]):
                 raise CheckpointError(not_finite(source, name))
+        left -= pieces.size
+        if left < 0:
+            pieces.forget()
+            left = _READ
+    for pieces in list(state.values())[-1:]:
         pieces.forget()
     return rest
 
@@ -320,7 +337,8 @@ def _stream(
     source: str,
     how: tuple[torch.dtype, Scratch, bool],
 ) -> None:
-    """Put a layer that reads its weight in the place of one that has it."""
+    """Put a layer that reads its weight in the place of one that has it; ``how`` as
+    :meth:`Streamed.of` takes it."""
     path = name.rpartition(".")[0]
     parent, _, leaf = path.rpartition(".")
     layer = module.get_submodule(path)
