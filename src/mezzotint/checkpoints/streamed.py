@@ -152,6 +152,14 @@ class Pieces:
             isinstance(theirs, Tensor) and theirs.dtype in halves for theirs, _ in self.pieces
         )
 
+    def ordered(self) -> Pieces:
+        """This weight with kernels put in order once, if it has any: they take as long to be put
+        in order as to be widened, at every step."""
+        (theirs, view), *others = self.pieces
+        if others or isinstance(theirs, Packed) or (ours := view.ours(theirs)).ndim != 4:
+            return self
+        return Pieces(((regular([ours], theirs.dtype), SAME),))
+
     @property
     def shape(self) -> torch.Size:
         """The shape it has here."""
@@ -305,7 +313,8 @@ def give(
         if stream:
             if not pieces.finite(own):
                 raise CheckpointError(not_finite(source, name))
-            _stream(module, name, pieces, source, (own, scratch, stays))
+            lying = pieces.ordered() if stays else pieces
+            _stream(module, name, lying, source, (own, scratch, stays))
         else:
             rest[name] = pieces.read(own)
             if not finite(rest[name]):
