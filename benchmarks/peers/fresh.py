@@ -30,22 +30,20 @@ import json, time
 def peak():
     lines = open("/proc/self/status").read().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
-first = []
+first, done = [], []
 def begins(*_):
     first or first.append(time.time())
+def ends(*_):
+    done or done.append(time.time())
 """
 _OURS = """
 import mezzotint, torch
 torch.set_num_threads({threads})
-from mezzotint.engine.generate import generate
-from mezzotint.engine.request import Guidance, Request
-from mezzotint.families import catalogue, ldm
-from mezzotint.families.sd1 import SD1
-model = ldm.load(SD1, {path!r}, torch.{kind})
-model.network.register_forward_pre_hook(begins)
-size = ({pixels}, {pixels})
-generate(model, Request("a red fox", (1,), size=size, steps={steps}, guidance=Guidance(7.5)))
-print(json.dumps([first[0], peak()]))
+maker = mezzotint.load({path!r}, precision="{kind}")
+maker.model.network.register_forward_pre_hook(begins)
+maker.model.network.register_forward_hook(ends)
+maker.generate("a red fox", size=({pixels}, {pixels}), steps={steps}, guidance=7.5)
+print(json.dumps([first[0], peak(), done[0]]))
 """
 _THEIRS = """
 import torch, warnings
@@ -56,9 +54,10 @@ made = StableDiffusionPipeline.{reader}, torch_dtype=torch.{kind}, safety_checke
     local_files_only=True)
 made.set_progress_bar_config(disable=True)
 made.unet.register_forward_pre_hook(begins)
+made.unet.register_forward_hook(ends)
 with torch.inference_mode():
     made("a red fox", height={pixels}, width={pixels}, num_inference_steps={steps})
-print(json.dumps([first[0], peak()]))
+print(json.dumps([first[0], peak(), done[0]]))
 """
 _FILE = "from_single_file({path!r}, config={folder!r}"
 _FOLDER = "from_pretrained({folder!r}"
@@ -74,10 +73,12 @@ def _write(path: Path) -> None:
     save(path, state, {})
 
 
-def _run(code: str) -> tuple[float, float]:
-    """Seconds from the start until the U-Net is called, and the bytes at the peak."""
+def _run(code: str) -> tuple[float, float, float]:
+    """Seconds from the start until the U-Net is called, the bytes at the peak, and the seconds
+    until it has been called."""
     environment = {k: v for k, v in os.environ.items() if k != "THP_MEM_ALLOC_ENABLE"}
-    environment["PYTHONPATH"] = str(Path(__file__).parents[1])
+    where = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, where))
     began = time.time()
     done = subprocess.run(
         [sys.executable, "-c", _PEAK + code],
@@ -86,8 +87,8 @@ def _run(code: str) -> tuple[float, float]:
         text=True,
         env=environment,
     )
-    first, peak = json.loads(done.stdout.splitlines()[-1])
-    return first - began, peak
+    first, peak, last = json.loads(done.stdout.splitlines()[-1])
+    return first - began, peak, last - began
 
 
 def measure(scale: Scale) -> Section:
@@ -115,20 +116,20 @@ def measure(scale: Scale) -> Section:
         size = path.stat().st_size / 1e9
     text = (
         f"A file of Stable Diffusion 1.5 in float16 ({size:.2f} GB, random weights) "
-        f"in the page cache, a fresh process each: the seconds from its start until the U-Net is "
-        f"called for the first time, and its peak of resident memory after a step with "
-        f"guidance and decoding at {facts['pixels']} px. diffusers reads the file itself "
+        "in the page cache, a fresh process each: the seconds from its start until the U-Net is "
+        "called for the first time, and until that call has ended (what is read of the file only "
+        "then is in there), and its peak of resident memory after a step with guidance and "
+        f"decoding at {facts['pixels']} px. diffusers reads the file itself "
         "(`from_single_file`) and, for information, its own folder with the same weights."
     )
     return Section("fresh", "From a file to the first step", text, tuple(rows))
 
 
-def _rows(kind: str, found: list[list[tuple[float, float]]], whole: bool) -> list[Row]:
-    (mine, file, parts), (own, theirs, _) = (
-        [[pair[which] for pair in each] for each in found] for which in (0, 1)
+def _rows(kind: str, found: list[list[tuple[float, float, float]]], whole: bool) -> list[Row]:
+    (mine, file, parts), (own, theirs, _), (later, after, _) = (
+        [[one[which] for one in each] for each in found] for which in (0, 1, 2)
     )
     peak = tuple(value / 1e6 for value in own)
-    small = kind == "bfloat16" and whole
     return [
         Row(
             f"{kind}: start to first step, diffusers ÷ ours",
@@ -137,8 +138,13 @@ def _rows(kind: str, found: list[list[tuple[float, float]]], whole: bool) -> lis
             Bar("at least", SOONER),
         ),
         Row(f"{kind}: the same, diffusers from a folder", ratios(parts, mine), "×"),
+        Row(
+            f"{kind}: start to the end of the first step, diffusers ÷ ours",
+            ratios(after, later),
+            "×",
+        ),
         Row(f"{kind}: start to first step, ours", tuple(mine), "s"),
-        Row(f"{kind}: peak of memory, ours", peak, "MB", Bar("at most", PEAK) if small else None),
+        Row(f"{kind}: peak of memory, ours", peak, "MB", Bar("at most", PEAK) if whole else None),
         Row(
             f"{kind}: peak of memory, ours ÷ diffusers",
             ratios(own, theirs),

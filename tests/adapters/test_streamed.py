@@ -161,6 +161,22 @@ def wide() -> Family:
     return replace(family, network=network)
 
 
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_half_precision_is_checked_as_it_is(kind: torch.dtype) -> None:
+    """Where a weight stays half as wide in the file as it is used: it is not widened for that."""
+    net = nn.Sequential(nn.Linear(64, 64))
+    weight = torch.randn(64, 64).to(kind)
+    state = {"0.weight": Pieces(((weight, SAME),)), "0.bias": Pieces(((weight[0], SAME),))}
+    rest = give(net, state, lambda _: torch.float32, "x", narrow=True)
+    layer = net[0]
+    assert isinstance(layer, Streamed) and layer.stays and torch.equal(layer.own, weight.float())
+    assert rest.keys() == {"0.bias"} and rest["0.bias"].dtype == torch.float32
+    for wrong in (float("nan"), float("-inf")):
+        weight[3, 4] = wrong
+        with pytest.raises(CheckpointError, match=r"x: tensor '0.weight' has numbers that are not"):
+            give(nn.Sequential(nn.Linear(64, 64)), state, lambda _: torch.float32, "x", narrow=True)
+
+
 class Made:
     """A random FLUX, in a GGUF file with packed matrices and in a file with the same numbers."""
 

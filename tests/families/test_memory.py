@@ -12,7 +12,7 @@ from PIL import Image
 
 from mezzotint.adapters.lora import attached, fit, read
 from mezzotint.apps.cli import main
-from mezzotint.checkpoints.streamed import Streamed
+from mezzotint.checkpoints.streamed import Scratch, Streamed
 from mezzotint.engine.generate import generate
 from mezzotint.engine.request import Guidance, Request
 from mezzotint.families import catalogue, flow, ldm, memory
@@ -44,10 +44,69 @@ def streamed(model: Model) -> list[Streamed]:
 @pytest.mark.parametrize("name", ["sd1", "sdxl", "sd35-medium", "flux-dev"])
 def test_no_bit_depends_on_what_stays(name: str, kind: torch.dtype, tmp_path: Path) -> None:
     kept, read = models(name, tmp_path, kind)
+    names = {f"Streamed{name}" for name in ("Linear", "Conv2d", "Embedding", "Enlarge")}
     assert not streamed(kept) and len(streamed(read)) > 20
-    assert {type(m).__name__ for m in streamed(read)} == {"StreamedLinear", "StreamedConv2d"}
+    assert {type(m).__name__ for m in streamed(read)} == names
     for one, other in zip(generate(kept, REQUEST), generate(read, REQUEST), strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_half_precision_stays_half(
+    kind: torch.dtype, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a limit: texts and the autoencoder are read when used, the denoiser stays as it is
+    in the file; with adapters, too, the pictures are those of where all was read."""
+    stable_diffusion("sd1", 768).to(kind).save_pretrained(tmp_path)
+    family = small("sd1", 768)
+    monkeypatch.setattr(catalogue, "FAMILIES", (family,))
+    usual = catalogue.load(str(tmp_path), "cpu", precision="float32")
+    kept = catalogue.load(str(tmp_path), "cpu", precision="float32", limit=catalogue.Limit(10**12))
+    assert kept.notes[-1].startswith("everything stays") and not streamed(kept)
+    for name, part in usual.parts.items():
+        found = [m for m in part.modules() if isinstance(m, Streamed)]
+        assert len(found) > 5 and all(m.stays is (name == "network") for m in found)
+    assert torch.equal(generate(usual, REQUEST)[0], generate(kept, REQUEST)[0])
+    known = usual.targets()  # type: ignore[misc]
+    names = [n for n in known if n.startswith(("unet.", "text_encoder.")) and "attn" in n]
+    assert len(names) > 10
+    torch.manual_seed(0)
+    state: dict[str, torch.Tensor] = {}
+    for name in names:
+        target = known[name]
+        weight = kept.parts[target.network].state_dict()[target.part.name]
+        rows = len(weight) // len(target.part.shares)
+        state[f"{name}.lora_A.weight"] = torch.randn(2, weight.shape[1])
+        state[f"{name}.lora_B.weight"] = torch.randn(rows, 2) * 0.1
+    fitted, plain = fit(read(state), known), generate(usual, REQUEST)[0]
+    made: list[torch.Tensor] = []
+    for model in (usual, kept):
+        with attached(model.parts, [(fitted, 0.5)]):
+            made.append(generate(model, REQUEST)[0])
+    assert torch.equal(*made) and not torch.equal(made[0], plain)
+    assert torch.equal(generate(usual, REQUEST)[0], plain)
+    in_half = catalogue.load(str(tmp_path), "cpu", precision="bfloat16")
+    assert not [m for m in in_half.network.modules() if isinstance(m, Streamed)]
+
+
+def test_scratch_is_not_taken_from_who_has_it() -> None:
+    scratch, cpu = Scratch(), torch.device("cpu")
+
+    def room(*shape: int) -> torch.Tensor:
+        order = torch.channels_last if len(shape) == 4 else torch.contiguous_format
+        return scratch(shape, torch.float32, order, cpu)
+
+    place = room(64, 64).data_ptr()
+    first = room(32, 64)
+    assert first.data_ptr() == place
+    part = first.fill_(1).chunk(2)[1]
+    del first
+    other = room(64, 64).fill_(2)
+    assert other.data_ptr() != place and bool((part == 1).all())
+    del part, other
+    kernel = room(8, 4, 3, 3)
+    assert kernel.data_ptr() == place
+    assert kernel.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_part_of_a_network_stays(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -73,10 +74,28 @@ def test_precisions_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
         fastest.cache_clear()
         monkeypatch.setattr(
             "mezzotint.families.precision._seconds",
-            lambda k, place, gain=gain: gain if k == torch.float32 else 1.0,
+            lambda k, place, edge, gain=gain: gain if k == torch.float32 else 1.0,
         )
         assert fastest(CPU) == kind
     fastest.cache_clear()
+
+
+def test_the_measuring_gives_up_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where bfloat16 is emulated, products of a usual size would take half a minute."""
+    asked: list[int] = []
+
+    def seconds(kind: torch.dtype, place: torch.device, edge: int) -> float:
+        asked.append(edge)
+        return edge**3 / (1e11 if kind == torch.float32 else 3e8)
+
+    fastest.cache_clear()
+    monkeypatch.setattr("mezzotint.families.precision._seconds", seconds)
+    assert fastest(CPU) == torch.float32 and max(asked) <= 64
+    monkeypatch.undo()
+    fastest.cache_clear()
+    began = time.process_time()
+    fastest(CPU)
+    assert time.process_time() - began < 1  # a few milliseconds, on this machine whatever it is
 
 
 def test_an_autoencoder_is_wide_where_it_must_be(tmp_path: Path) -> None:

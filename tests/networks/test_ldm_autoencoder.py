@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from parity import assert_named_once, take
 
 from mezzotint.checkpoints.keys import to_ours, to_theirs
 from mezzotint.checkpoints.tables import ldm_autoencoder as tables
-from mezzotint.networks.ldm_autoencoder import LdmAutoencoder, LdmAutoencoderConfig
+from mezzotint.networks.ldm_autoencoder import Enlarge, LdmAutoencoder, LdmAutoencoderConfig
 
 CONFIGS = {
     "4 channels": LdmAutoencoderConfig(width=32, multipliers=(1, 2)),
@@ -63,3 +64,21 @@ def test_the_names_of_old_releases_are_known() -> None:
     }
     back = to_ours(old, tables.DIFFUSERS, state)
     assert all(torch.equal(back[key], state[key]) for key in state)
+
+
+@pytest.mark.parametrize("padding", [(1, 1), (0, 1), (0, 0)])
+@torch.no_grad()
+def test_enlarging_is_a_convolution_of_repeated_pixels(padding: tuple[int, int]) -> None:
+    """In float32 by sums of the weights; along an axis without padding its ends are given."""
+    torch.manual_seed(0)
+    layer = Enlarge(4)
+    given = torch.randn(2, 4, 5, 7)
+    pads = [1 - padding[1]] * 2 + [1 - padding[0]] * 2
+    x = F.pad(given, pads, mode="circular")
+    large = F.pad(F.interpolate(given, scale_factor=2.0), pads, mode="circular")
+    layer.padding = padding
+    expected = F.conv2d(large.double(), layer.weight.double(), layer.bias.double(), padding=padding)  # type: ignore[union-attr]
+    for kind, tolerance in ((torch.float32, 1e-6), (torch.float64, 1e-12)):
+        found = layer.to(kind)(x.to(kind))
+        assert found.shape == expected.shape and found.dtype == kind
+        torch.testing.assert_close(found.double(), expected, atol=tolerance, rtol=tolerance)

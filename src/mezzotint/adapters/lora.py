@@ -202,7 +202,7 @@ def attached(
 
     The weights themselves are set aside and put back, so they are the same bits whatever the
     adapters did.  A weight that is read when it is used is not touched: the deltas
-    are added each time.
+    are added each time, unless what is read stays in memory anyway.
 
     Raises:
         DeltaError: a delta does not fit its weight; nothing is attached then.
@@ -217,7 +217,10 @@ def attached(
         for (network, name), rows in wanted.items():
             path, _, leaf = name.rpartition(".")
             module = networks[network].get_submodule(path)
-            if isinstance(module, Streamed):
+            if isinstance(module, Streamed) and module.stays:
+                new = changed(module.weight, rows)
+                made.append((module, "instead", module.instead, new))
+            elif isinstance(module, Streamed):
                 change = partial(changed, wanted=rows)
                 change(module.own)  # does it fit?
                 made.append((module, "change", module.change, change))

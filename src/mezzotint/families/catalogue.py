@@ -19,7 +19,7 @@ from mezzotint.checkpoints.inspect import recognise
 from mezzotint.checkpoints.layout import Beside
 from mezzotint.checkpoints.source import Listing, describe, one_file, open_folder, read
 from mezzotint.families import flow, ldm, separate
-from mezzotint.families.memory import plan
+from mezzotint.families.memory import plan, resting
 from mezzotint.families.model import Model
 from mezzotint.families.native import KEY, EmbeddingCodec, load_model
 from mezzotint.families.precision import AUTO, kind_of
@@ -267,9 +267,11 @@ def _load(
             )
         return model
     found = family_of(path, listing, family)
-    kind, room = kind_of(precision, place), None
+    kind = kind_of(precision, place)
     beside = located(found, path, listing, given)
     said = separate.replaced(found, path, beside)
+    lean = limit is None and place.type == "cpu"
+    room = resting(found.file.places) if lean else {}
     if limit is not None:
         if place.type != "cpu":
             raise CheckpointError(
@@ -278,7 +280,7 @@ def _load(
         room, words = plan(shadow(found), limit.size or found.defaults.size, kind, limit.memory)
         said = (*said, words)
     load = flow.load if isinstance(found, flow.Family) else ldm.load
-    model = load(found, path, kind, room, beside)  # type: ignore[arg-type]
+    model = load(found, path, kind, room, beside, lean)  # type: ignore[arg-type]
     return replace(model, notes=(*model.notes, *said))
 
 

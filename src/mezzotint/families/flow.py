@@ -138,7 +138,7 @@ def _weighted(
     long, width = family.t5, family.network.context_width
 
     def read(t5: T5Encoder, ids: Tensor) -> Tensor:
-        return t5(ids.to(t5.words.weight.device)).float()
+        return t5(ids.to(next(t5.parameters()).device)).float()
 
     def tell(pieces: Pieces) -> Conditioning:
         hidden, pooled = clip_features(family.texts, encoders, pieces)
@@ -416,11 +416,12 @@ def load(
     kind: torch.dtype = torch.float32,
     room: Mapping[str, int] | None = None,
     beside: Mapping[str, Beside] = NOTHING,
+    narrow: bool = False,
 ) -> Model:
     """A model from a checkpoint of its family, a file or a folder, in a precision.
 
     Args:
-        room, beside: see :func:`mezzotint.families.ldm.fill`.
+        room, beside, narrow: see :func:`mezzotint.families.ldm.fill`.
 
     Raises:
         CheckpointError: it is damaged, or a part is missing, or a tensor is missing, unknown or of
@@ -430,4 +431,4 @@ def load(
     found, tokenizer = present(family, path, beside)
     found = unprojected(found, beside if path.is_dir() else found.identity)
     model = build_unfilled(lambda: build(found, tokenizer))
-    return fill(model, path, found.file, found.folder, kind, room, beside)
+    return fill(model, path, found.file, found.folder, kind, room, beside, narrow)

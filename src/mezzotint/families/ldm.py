@@ -18,7 +18,7 @@ from mezzotint.checkpoints.files import CheckpointError, build_unfilled, load_in
 from mezzotint.checkpoints.layout import NOTHING, Beside, Layout, read_parts
 from mezzotint.checkpoints.limits import shown
 from mezzotint.checkpoints.marks import EDM
-from mezzotint.checkpoints.streamed import give
+from mezzotint.checkpoints.streamed import Scratch, give
 from mezzotint.checkpoints.tables import image_prompt
 from mezzotint.diffusion.guidance import cat_conditioning
 from mezzotint.diffusion.level import Conditioning, Tokens
@@ -206,7 +206,7 @@ def clip_features(
 
     def read(encoder: ClipText, text: Text, pieces: Pieces) -> tuple[Encoded, Tensor]:
         ids, weights = chunks(pieces, text.pad, embeddings)
-        ids = ids.to(encoder.words.weight.device)
+        ids = ids.to(next(encoder.parameters()).device)
         words = _looked_up(encoder, ids, embeddings, text.called)
         return encoder(ids, text.skip, not text.skip, words), weights
 
@@ -398,6 +398,7 @@ def fill(
     kind: torch.dtype = torch.float32,
     room: Mapping[str, int] | None = None,
     beside: Mapping[str, Beside] = NOTHING,
+    narrow: bool = False,
 ) -> Model:
     """The model with the weights of a checkpoint, in a precision.
 
@@ -407,16 +408,17 @@ def fill(
         room: bytes for the matrices of a part that stay in memory; the others are read each time
             that they are used.  All of a part that it lacks stay.
         beside: parts in files of their own.
+        narrow: what stays does so as the file has it, where that is narrower than the precision.
 
     Raises:
         CheckpointError: as :func:`load`.
     """
-    wanted = {name: part.state_dict() for name, part in model.parts.items()}
+    wanted, scratch = {name: part.state_dict() for name, part in model.parts.items()}, Scratch()
     for name, state in read_parts(path, file, folder, wanted, beside).items():
         own = beside[name].path if name in beside else path
         part, where = model.parts[name], f"{own}: {name}"
         kinds = partial(stored, part, kind=kind)
-        weights = give(part, state, kinds, where, (room or {}).get(name))
+        weights = give(part, state, kinds, where, (room or {}).get(name), narrow, scratch)
         load_into(part, weights, where, assign=True)
         part.eval().requires_grad_(False)
     return model
@@ -428,11 +430,12 @@ def load(
     kind: torch.dtype = torch.float32,
     room: Mapping[str, int] | None = None,
     beside: Mapping[str, Beside] = NOTHING,
+    narrow: bool = False,
 ) -> Model:
     """A model from a checkpoint of its family, a file or a folder, in a precision.
 
     Args:
-        room, beside: see :func:`fill`.
+        room, beside, narrow: see :func:`fill`.
 
     Raises:
         CheckpointError: it is damaged, or a part or a tensor is missing, or a tensor is unknown,
@@ -441,4 +444,4 @@ def load(
     if missing := lacking(family, Path(path), beside):
         raise incomplete(family, Path(path), missing)
     model = build_unfilled(lambda: build(family))
-    return fill(model, path, family.file, family.folder, kind, room, beside)
+    return fill(model, path, family.file, family.folder, kind, room, beside, narrow)

@@ -132,6 +132,12 @@ def needs(model: Model, size: Sequence[int], kind: torch.dtype) -> Needs:
     )
 
 
+def resting(parts: Iterable[str]) -> dict[str, int]:
+    """What stays of a family's parts where no amount was given: all of the denoiser, nothing of
+    those that a prompt or a picture uses once; see :func:`mezzotint.families.ldm.fill`."""
+    return {name: 0 for name in parts if name != "network"}
+
+
 def parse(text: str) -> int:
     """A number of bytes as people write it: ``6GB``, ``800 MB``.
 

@@ -19,13 +19,17 @@ from mezzotint.networks.ldm_autoencoder import WIDE, LdmAutoencoder
 
 AUTO = "auto"
 KINDS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_EDGE, _ROUNDS = 1024, 5  # of the products that are timed
-_FASTER = 1.5  # what bfloat16 must gain: far from the noise of a clock, so the choice is stable
+_EDGES, _OTHER_EDGES = ((64, 0.2), (256, 0.75), (512, 1.5)), ((1024, 1.5),)
+"""Of the products that are timed, on a CPU and elsewhere, with what bfloat16 must gain to go on.
+
+The last is far from the noise of a clock, so the choice is stable.  The first ones are small and
+ask for little: where bfloat16 is emulated, hundreds of times slower, one of 1024 takes seconds."""
+_ROUNDS = 5
 
 
-def _seconds(kind: torch.dtype, place: torch.device) -> float:
+def _seconds(kind: torch.dtype, place: torch.device, edge: int) -> float:
     """The fastest of a few matrix products."""
-    a = torch.ones(_EDGE, _EDGE, dtype=kind, device=place)
+    a = torch.ones(edge, edge, dtype=kind, device=place)
     found: list[float] = []
     for _ in range(_ROUNDS):
         began = time.perf_counter()
@@ -38,10 +42,13 @@ def _seconds(kind: torch.dtype, place: torch.device) -> float:
 def fastest(place: torch.device) -> torch.dtype:
     """bfloat16 if products of it take at most two thirds of the time, measured at first use."""
     try:
-        gain = _seconds(torch.float32, place) / _seconds(torch.bfloat16, place)
+        for edge, gain in _EDGES if place.type == "cpu" else _OTHER_EDGES:
+            wide, half = (_seconds(kind, place, edge) for kind in (torch.float32, torch.bfloat16))
+            if wide < gain * half:
+                return torch.float32
     except RuntimeError:  # a device that has none
         return torch.float32
-    return torch.bfloat16 if gain >= _FASTER else torch.float32
+    return torch.bfloat16
 
 
 def kind_of(name: str, place: torch.device) -> torch.dtype:

@@ -61,9 +61,39 @@ class Residual(nn.Module):
         self.skip = nn.Conv2d(width_in, width, 1) if width_in != width else None
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.conv1(F.silu(self.norm1(x)))
-        y = self.conv2(F.silu(self.norm2(y)))
-        return y + (x if self.skip is None else self.skip(x))
+        y = self.conv1(F.silu(self.norm1(x), inplace=True))
+        y = self.conv2(F.silu(self.norm2(y), inplace=True))
+        return y.add_(x if self.skip is None else self.skip(x))
+
+
+class Enlarge(nn.Conv2d):
+    """A 3×3 convolution of a feature map enlarged twice, each pixel repeated.
+
+    A window there sees four pixels of the small map, so the sums of the weights that meet one are
+    a transposed convolution of it, with 4/9 of the products.  With ``a, b, c`` those of an axis,
+    its even outputs are ``a x[i−1] + (b + c) x[i]``, its odd ones ``(a + b) x[i] + c x[i+1]``.
+    Only float32 has room for the sums; in narrower precisions they would be rounded once more.
+    """
+
+    _sums = ((0.0, 0.0, 1.0), (0.0, 1.0, 1.0), (1.0, 1.0, 0.0), (1.0, 0.0, 0.0))
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, width, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """``(B, C, H, W)`` to ``(B, C, 2H, 2W)``.  Along an axis without padding, ``x`` has a
+        pixel more at both ends."""
+        weight = self.weight
+        rows, columns = (int(width) for width in self.padding)
+        if weight.dtype == torch.float32:
+            sums = torch.tensor(self._sums, device=weight.device)
+            taps = torch.einsum("ka,lb,oiab->iokl", sums, sums, weight)
+            taps = taps.contiguous(memory_format=torch.channels_last)
+            ends = (3 - 2 * rows, 3 - 2 * columns)
+            return F.conv_transpose2d(x, taps, self.bias, stride=2, padding=ends)
+        y = F.conv2d(F.interpolate(x, scale_factor=2.0), weight, self.bias, padding=(rows, columns))
+        top, left = 1 - rows, 1 - columns
+        return y[:, :, top : y.shape[2] - top, left : y.shape[3] - left]
 
 
 class Attention(nn.Module):
@@ -128,7 +158,7 @@ class Encoder(nn.Module):
                 x = block(x)
             if level.resample is not None:
                 x = level.resample(F.pad(x, (0, 1, 0, 1)))  # type: ignore[operator]
-        return _as(self.head, F.silu(self.norm(self.middle(x))))
+        return _as(self.head, F.silu(self.norm(self.middle(x)), inplace=True))
 
 
 class Decoder(nn.Module):
@@ -142,7 +172,7 @@ class Decoder(nn.Module):
                 widths[max(n - 1, 0)],
                 width,
                 config.blocks + 1,
-                nn.Conv2d(width, width, 3, padding=1) if n < len(widths) - 1 else None,
+                Enlarge(width) if n < len(widths) - 1 else None,
             )
             for n, width in enumerate(widths)
         )
@@ -155,8 +185,8 @@ class Decoder(nn.Module):
             for block in level.blocks:  # type: ignore[union-attr]
                 x = block(x)
             if level.resample is not None:
-                x = level.resample(F.interpolate(x, scale_factor=2.0))  # type: ignore[operator]
-        return _as(self.head, F.silu(self.norm(x)))
+                x = level.resample(x)  # type: ignore[operator]
+        return _as(self.head, F.silu(self.norm(x), inplace=True))
 
 
 class LdmAutoencoder(nn.Module):
