@@ -98,7 +98,9 @@ class Maker:
         learnt = [(Path(path), word) for word, path in (embeddings or {}).items()]
         height, width = size or self.model.defaults.size
         parts = [wanted(text).at((height, width)) for text in regions]
-        parts = [part._replace(prompt=decided(part.prompt, seed, Path("wildcards"))) for part in parts]
+        parts = [
+            part._replace(prompt=decided(part.prompt, seed, Path("wildcards"))) for part in parts
+        ]
         words = Embeddings(self.model, learnt, Path("embeddings"))
         shown: tuple[ImagePrompt, ...] = ()
         if image_prompts:
