@@ -114,7 +114,7 @@ class Embeddings:
         self._read: dict[str, Embedding] = {}
 
     def of(self, *texts: str) -> tuple[Embedding, ...]:
-        """The given ones that one of the prompts says, and those that it asks for by ``embedding:name``.
+        """The given ones that one of the prompts says, and those asked for by ``embedding:name``.
 
         Raises:
             UsageError: there is no such file; CheckpointError: it does not fit the model.

@@ -60,8 +60,9 @@ def wanted(text: str) -> Wanted:
     found = _WRITTEN.fullmatch(text)
     if found is None:
         raise RequestError(
-            f"{text!r}: give where and what, as 0,0,0.5,1=a fox (left, top, right, bottom as shares "
-            "of the picture) or mask.png=a fox; also ,strength=0.7 and ,feather=0.1 before the ="
+            f"{text!r}: give where and what, as 0,0,0.5,1=a fox (left, top, right, bottom as "
+            "shares of the picture) or mask.png=a fox; before the = also "
+            ",strength=0.7 and ,feather=0.1"
         )
     numbers: dict[str, float] = {}
     for option in found["options"].split(",")[1:]:

@@ -23,8 +23,8 @@ def box(size: tuple[int, int], left: float, top: float, right: float, bottom: fl
     """
     if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
         raise RequestError(
-            f"a region's box {left:g},{top:g},{right:g},{bottom:g} must have 0 <= left < right <= 1 "
-            "and 0 <= top < bottom <= 1: shares of the width and the height"
+            f"a region's box {left:g},{top:g},{right:g},{bottom:g} must have 0 <= left < right <= "
+            "1 and 0 <= top < bottom <= 1: shares of the width and the height"
         )
 
     def covered(edge: int, low: float, high: float) -> Tensor:

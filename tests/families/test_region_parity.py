@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -67,7 +67,7 @@ def test_one_prompt_a_region(name: str, scale: float, tmp_path: Path) -> None:
     options: dict[str, Any] = {}
     avoided = torch.zeros(0)  # where both are one batch, it is the first of it
     if name.startswith("flux"):
-        theirs = flux(name)
+        theirs: Any = flux(name)
         length = 512 if name == "flux-dev" else 256
         told = {"guidance_scale": scale, "max_sequence_length": length}
         if name == "flux-schnell":
@@ -77,10 +77,10 @@ def test_one_prompt_a_region(name: str, scale: float, tmp_path: Path) -> None:
             theirs.encode_prompt(text, text, max_sequence_length=length)[:2] for text in (FOX, OWL)
         ]
     elif name == "sd3":
-        theirs = stable_diffusion_3(name)
+        theirs = cast(Any, stable_diffusion_3(name))
         said = [theirs.encode_prompt(text, text, text)[0:3:2] for text in (FOX, OWL)]
     else:
-        theirs, latent = stable_diffusion(name), (4, 8, 12)
+        theirs, latent = cast(Any, stable_diffusion(name)), (4, 8, 12)
         options = {"sampler": "ddim", "spacing": "trailing"}
         told["negative_prompt"] = "blue"
         given: Any = theirs.encode_prompt
