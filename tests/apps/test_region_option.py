@@ -31,9 +31,9 @@ def test_how_a_region_is_written() -> None:
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("regions")
-    stable_diffusion().save_pretrained(path / "sd1")
-    mask = np.zeros((32, 32), dtype=np.uint8)
-    mask[:, :16] = 255
+    stable_diffusion(width=768).save_pretrained(path / "sd1")
+    mask = np.zeros((64, 64), dtype=np.uint8)
+    mask[:, :32] = 255
     Image.fromarray(mask).save(path / "left.png")
     (path / "wildcards").mkdir()
     (path / "wildcards/beast.txt").write_text("fox\n", "utf-8")
@@ -43,7 +43,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def here(files: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.chdir(files)
-    monkeypatch.setattr(catalogue, "FAMILIES", (small("sd1"),))
+    monkeypatch.setattr(catalogue, "FAMILIES", (small("sd1", 768),))
     return tmp_path
 
 
