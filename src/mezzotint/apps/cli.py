@@ -15,11 +15,14 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import mezzotint
 from mezzotint.adapters.strengths import Rule, StrengthError, read_rule
 from mezzotint.apps.errors import UsageError, one_line, suggestion
+
+if TYPE_CHECKING:
+    from mezzotint.apps.regions import Wanted
 
 _EXAMPLES = """examples:
   mezzotint generate "a red fox, flat style"
@@ -195,6 +198,16 @@ def _vary(text: str) -> tuple[int, float]:
     return int(seed), share
 
 
+def _region(text: str) -> Wanted:
+    """``BOX=PROMPT`` or ``MASK=PROMPT``."""
+    from mezzotint.apps.regions import wanted
+
+    try:
+        return wanted(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 _SIDES = ("left", "top", "right", "bottom")
 
 
@@ -260,6 +273,14 @@ def _generate_parser(parser: argparse.ArgumentParser) -> None:
         default=Path("embeddings"),
         metavar="DIR",
         help="of embedding:name",
+    )
+    add(
+        "--region",
+        type=_region,
+        action="append",
+        default=[],
+        metavar="BOX|MASK=TEXT",
+        help="a prompt for a part: 0,0,0.5,1=a fox (left,top,right,bottom), mask.png=a fox",
     )
     add("--steps", type=_count, metavar="N", help="more is finer and slower")
     add("--sampler", metavar="NAME", help="see `mezzotint samplers`")

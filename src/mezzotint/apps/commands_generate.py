@@ -32,6 +32,7 @@ from mezzotint.engine.request import (
     Known,
     Progress,
     Refiner,
+    Region,
     Request,
     Start,
     Vary,
@@ -216,6 +217,13 @@ def _controls(args: argparse.Namespace, model: Model, edit: _Edit) -> tuple[Cont
     return tuple(found)
 
 
+def _regions(args: argparse.Namespace, model: Model, edit: _Edit) -> tuple[Region, ...]:
+    """What --region asks for, at the size of what is made."""
+    whole = None if edit.known is None else tuple(edit.known.media.shape[1:])
+    height, width = whole or edit.size or model.defaults.size
+    return tuple(wanted.at((height, width)) for wanted in args.region)
+
+
 def _enlarge(args: argparse.Namespace) -> Enlarge | None:
     if args.enlarge is None:
         return None
@@ -266,6 +274,7 @@ def _request(args: argparse.Namespace, model: Model) -> Request:
         image_prompts=image_prompts(model, args.ip_adapter, args.image_encoder, args.image_prompt)
         if args.image_prompt
         else (),
+        regions=_regions(args, model, edit),
     )
 
 
@@ -280,13 +289,18 @@ def _decided(
     chooses = seed if request.vary is None else request.vary.seed
     prompt = decided(args.prompt, chooses, args.wildcards)
     negative = decided(args.negative, chooses, args.wildcards)
+    regions = tuple(
+        region._replace(prompt=decided(region.prompt, chooses, args.wildcards))
+        for region in request.regions
+    )
     return replace(
         request,
         seeds=(seed,),
         prompt=prompt,
         negative=negative,
         adapters=adapters.of(prompt),
-        embeddings=embeddings.of(prompt, negative),
+        embeddings=embeddings.of(prompt, negative, *(region.prompt for region in regions)),
+        regions=regions,
     )
 
 
@@ -301,6 +315,11 @@ def parameters(args: argparse.Namespace, model: Model, request: Request, picture
         "prompt": request.prompt,
         "template": args.prompt if args.prompt != request.prompt else None,
         "negative": request.negative or None,
+        "regions": [
+            f"{where}={region.prompt}"
+            for where, region in zip(args.region, request.regions, strict=True)
+        ]
+        or None,
         "adapters": [str(worn) for worn in request.adapters] or None,
         "embeddings": [embedding.name for embedding in request.embeddings] or None,
         "precision": str(working(model.network)).removeprefix("torch."),
@@ -387,7 +406,8 @@ def run(args: argparse.Namespace) -> int:
     given = [Given(path, strength, rules + args.lora_blocks) for path, strength, rules in args.lora]
     adapters = Adapters(model, given, args.lora_dir, args.allow_partial)
     embeddings = Embeddings(model, args.embedding, args.embedding_dir)
-    embeddings.check_said(f"{args.prompt}\n{args.negative}")
+    said = [args.prompt, args.negative, *(wanted.prompt for wanted in args.region)]
+    embeddings.check_said("\n".join(said))
     told: tuple[str, ...] = ()
     began = time.monotonic()
     made: list[Image.Image] = []

@@ -113,13 +113,13 @@ class Embeddings:
         self._given = tuple(open_embedding(model, path, name) for path, name in given)
         self._read: dict[str, Embedding] = {}
 
-    def of(self, prompt: str, negative: str) -> tuple[Embedding, ...]:
-        """The given ones that a prompt says, and those that it asks for by ``embedding:name``.
+    def of(self, *texts: str) -> tuple[Embedding, ...]:
+        """The given ones that one of the prompts says, and those asked for by ``embedding:name``.
 
         Raises:
             UsageError: there is no such file; CheckpointError: it does not fit the model.
         """
-        said = f"{prompt}\n{negative}"
+        said = "\n".join(texts)
         if self._model.words is None:
             return ()
         found = [given for given in self._given if re.search(given.pattern(), said, re.IGNORECASE)]

@@ -11,6 +11,7 @@ from PIL.Image import Image
 from mezzotint.adapters.strengths import Rule
 from mezzotint.apps.image_prompts import image_prompts as from_pictures
 from mezzotint.apps.named import Adapters, Embeddings, Given, decided
+from mezzotint.apps.regions import wanted
 from mezzotint.engine.generate import Listener, generate
 from mezzotint.engine.request import Guidance, ImagePrompt, Request, RequestError
 from mezzotint.families.catalogue import Limit, load
@@ -76,6 +77,7 @@ class Maker:
         image_prompts: Sequence[tuple[str | os.PathLike[str] | Image, float]] = (),
         ip_adapter: str | os.PathLike[str] | None = None,
         image_encoder: str | os.PathLike[str] | None = None,
+        regions: Sequence[str] = (),
         size: tuple[int, int] | None = None,
         steps: int | None = None,
         guidance: float | None = None,
@@ -92,6 +94,8 @@ class Maker:
             image_prompts: pictures with their strengths, which ``ip_adapter`` makes prompts of.
             image_encoder: the file or folder of the encoder that it was trained with; None: the
                 folder ``image_encoder`` beside it.
+            regions: prompts for parts of the picture, each as ``--region`` takes it:
+                ``"0,0,0.5,1=a fox"`` or ``"mask.png=a fox"``.
             size: ``(height, width)``; None values take the model's defaults.
         Raises:
             RequestError: the request is impossible for this model.
@@ -102,6 +106,11 @@ class Maker:
         prompt = decided(prompt, seed, Path("wildcards"))
         negative = decided(negative, seed, Path("wildcards"))
         learnt = [(Path(path), word) for word, path in (embeddings or {}).items()]
+        height, width = size or self.model.defaults.size
+        parts = [wanted(text).at((height, width)) for text in regions]
+        parts = [
+            part._replace(prompt=decided(part.prompt, seed, Path("wildcards"))) for part in parts
+        ]
         words = Embeddings(self.model, learnt, Path("embeddings"))
         shown: tuple[ImagePrompt, ...] = ()
         if image_prompts:
@@ -116,8 +125,9 @@ class Maker:
             seeds=(seed,),
             negative=negative,
             adapters=Adapters(self.model, given, Path("loras"), partial=False).of(prompt),
-            embeddings=words.of(prompt, negative),
+            embeddings=words.of(prompt, negative, *(part.prompt for part in parts)),
             image_prompts=shown,
+            regions=tuple(parts),
             size=size,
             steps=steps,
             guidance=Guidance(scale=guidance),

@@ -248,6 +248,7 @@ def classifier_free(
     rule: Rule = linear,
     contrasts: Sequence[Contrast] = (),
     together: bool = True,
+    strong: Denoiser | None = None,
 ) -> Denoiser:
     """Classifier-free guidance (Ho & Salimans 2022, eq. 6) with any rule.
 
@@ -258,25 +259,28 @@ def classifier_free(
         contrasts: further guidances against the same conditional estimate, added up.
         together: evaluate both in one call of twice the batch where their slots match (twice as
             many samples at a time: more memory, fewer calls); False always calls twice.
+        strong: what makes the conditional estimate, where it is another (such as one of regions);
+            the negative is then evaluated apart.
     """
+    conditional = denoise if strong is None else strong
 
     def guided(x: Tensor, level: Level, conditioning: Conditioning) -> Estimate:
         if scale == 1:
-            strong = denoise(x, level, conditioning)
-            return led_away(strong, x, level, conditioning, contrasts, strong)
-        if together and fits(conditioning, negative):
+            best = conditional(x, level, conditioning)
+            return led_away(best, x, level, conditioning, contrasts, best)
+        if together and strong is None and fits(conditioning, negative):
             both = cat_conditioning(
                 expand_conditioning(conditioning, x.shape[0]),
                 expand_conditioning(negative, x.shape[0]),
             )
             estimate = denoise(torch.cat([x, x]), _twice(level), both)
             parts = [(None, None) if part is None else part.chunk(2) for part in estimate]
-            strong, weak = (Estimate(*half) for half in zip(*parts, strict=True))
+            best, weak = (Estimate(*half) for half in zip(*parts, strict=True))
         else:
-            strong = denoise(x, level, conditioning)
+            best = conditional(x, level, conditioning)
             weak = denoise(x, level, negative)
-        start = rule(strong, weak, scale, level)
-        return led_away(strong, x, level, conditioning, contrasts, start)
+        start = rule(best, weak, scale, level)
+        return led_away(best, x, level, conditioning, contrasts, start)
 
     return guided
 

@@ -103,7 +103,8 @@ def with_words(model: Model, request: Request) -> Model:
         if given:
             raise RequestError(f"{model.name} takes no embeddings: leave them out")
         return model
-    for wanted in learnt(f"{request.prompt}\n{request.negative}"):
+    said = [request.prompt, request.negative, *(region.prompt for region in request.regions)]
+    for wanted in learnt("\n".join(said)):
         if wanted.lower() not in names:
             raise RequestError(
                 f"the prompt asks for {PREFIX}{wanted}, which is not there: give the embedding "

@@ -18,14 +18,15 @@ from mezzotint.adapters.lora import attached
 from mezzotint.adapters.seamless import seamless
 from mezzotint.adapters.strengths import by_blocks
 from mezzotint.diffusion import guidance, samplers, spacings
-from mezzotint.diffusion.level import Conditioning, Denoiser, Level, Tokens
+from mezzotint.diffusion.level import Conditioning, Denoiser, Level
 from mezzotint.diffusion.noise import batch, between, stream
+from mezzotint.diffusion.regions import by_region
 from mezzotint.diffusion.schedules import Schedule
 from mezzotint.diffusion.two_guidances import text_and_image
-from mezzotint.engine import prompts
 from mezzotint.engine.attach import with_words
 from mezzotint.engine.image_prompts import behind, with_pictures
 from mezzotint.engine.passes import counted, enlarged, from_picture, narrowed, tiling
+from mezzotint.engine.regions import check_regions, shares
 from mezzotint.engine.request import (
     Control,
     Guidance,
@@ -37,6 +38,7 @@ from mezzotint.engine.request import (
     check_coded,
 )
 from mezzotint.engine.shown import check_shown, shown, with_shown, without_shown
+from mezzotint.engine.told import check_adapters, placed, said, scaled
 from mezzotint.families.controls import Acting, controlled
 from mezzotint.families.model import Model, Weaker
 
@@ -66,6 +68,8 @@ class _Plan(NamedTuple):
     prompt: _Prompt
     negative: _Prompt
     walked: slice  # the levels of the path that this model walks
+    regions: tuple[_Prompt, ...]
+    shares: tuple[Tensor, ...]  # of the prompt and of each region, (1, 1, *spatial) of x0
     controls: tuple[Control, ...] = ()
     before: int = 0  # tokens of image prompts before those of the text
     after: tuple[Model, _Plan] | None = None  # and by whom the rest is walked
@@ -74,64 +78,6 @@ class _Plan(NamedTuple):
 def device(model: Model) -> torch.device:
     """Where the model's weights are."""
     return next(model.network.parameters()).device
-
-
-def _check_adapters(request: Request) -> None:
-    """Raise RequestError for an adapter that the prompt asks for and does not get."""
-    if prompts.read(request.negative).adapters:
-        raise RequestError("an adapter acts on the whole picture: ask for it in the prompt only")
-    there = {adapter.name for adapter in request.adapters}
-    for wanted in prompts.read(request.prompt).adapters:
-        if wanted.name not in there:
-            raise RequestError(
-                f"the prompt asks for <{wanted.kind}:{wanted.name}>, which is not there: give the "
-                "adapter with the request"
-            )
-
-
-def _said(model: Model, prompt: str, steps: int) -> dict[int, Conditioning]:
-    """What the model is told of a prompt, as it is written where the model reads weights."""
-    tell = model.weighted
-    if tell is None:
-        return {0: model.conditioner([prompt])}
-    read = prompts.read(prompt)
-    found: dict[int, Conditioning] = {}
-    known: dict[tuple[tuple[prompts.Span, ...], ...], Conditioning] = {}
-    for step in read.changes(steps):
-        spans = read.at(step, steps)
-        if spans not in known:
-            known[spans] = tell([[(span.text, span.weight) for span in part] for part in spans])
-        found[step] = known[spans]
-    return found
-
-
-def _placed(model: Model, told: Conditioning, framed: Tensor | None) -> Conditioning:
-    """What the model is told of a prompt and of the size, on its device."""
-    place = device(model)
-    if framed is not None:
-        assert told.vector is not None  # a family that is told the size has one
-        told = told._replace(vector=torch.cat([told.vector, framed.to(told.vector)], 1))
-
-    def move(tokens: Tokens | None) -> Tokens | None:
-        if tokens is None:
-            return None
-        mask = None if tokens.mask is None else tokens.mask.to(place)
-        ids = None if tokens.ids is None else tokens.ids.to(place)
-        return Tokens(tokens.values.to(place), mask, ids)
-
-    return told._replace(
-        vector=None if told.vector is None else told.vector.to(place),
-        context=move(told.context),
-        tokens=move(told.tokens),
-    )
-
-
-def _scaled(told: Conditioning, scale: float) -> Conditioning:
-    """What a distilled network is told: the scale is the last entry of its vector."""
-    assert told.context is not None
-    vector, context = told.vector, told.context.values
-    last = context.new_full((len(context), 1), scale)
-    return told._replace(vector=last if vector is None else torch.cat([vector, last], 1))
 
 
 def _prompt(
@@ -146,10 +92,10 @@ def _prompt(
     imagining = None
     if model.prior is not None and prompt != "":
         imagining = plan(model.prior, Request(prompt, (0,)))
-    said = _said(model, prompt, steps)
-    told = {step: _placed(model, what, framed) for step, what in said.items()}
+    turns = said(model, prompt, steps)
+    told = {step: placed(model, what, framed) for step, what in turns.items()}
     if model.distilled:
-        told = {step: _scaled(what, scale) for step, what in told.items()}
+        told = {step: scaled(what, scale) for step, what in told.items()}
     told = {step: behind(before, with_shown(what, pictures)) for step, what in told.items()}
     return _Prompt(told, imagining)
 
@@ -252,6 +198,11 @@ def plan(model: Model, request: Request) -> _Plan:
         _prompt(model, request.prompt, framed, scale, steps, pictures, yes),
         _prompt(model, request.negative, negative, scale, steps, pictures, no),
         slice(None),
+        tuple(
+            _prompt(model, region.prompt, framed, scale, steps, pictures, yes)
+            for region in request.regions
+        ),
+        shares(request.regions, model.codec.shape(size)),
         request.controls,
         sum(tokens.shape[1] for tokens in yes),
     )
@@ -316,32 +267,64 @@ def _rule(wish: Guidance, path: Level) -> guidance.Rule:
 
 
 def _guided(
-    model: Model, wish: Guidance, planned: _Plan, negative: Conditioning, rule: guidance.Rule
+    model: Model,
+    wish: Guidance,
+    planned: _Plan,
+    negative: Conditioning,
+    rule: guidance.Rule,
+    areas: Sequence[tuple[Conditioning, Tensor]] = (),
 ) -> Denoiser:
-    """The model under the request's guidance."""
+    """The model under the request's guidance.
+
+    areas: what it is told instead of a prompt, each with its share of the picture.  Their estimates
+    are one before they are guided: what is led away from is evaluated once.
+    """
+
+    def everywhere(denoise: Denoiser) -> Denoiser:
+        if not areas:
+            return denoise
+        return by_region([(guidance.with_conditioning(denoise, told), m) for told, m in areas])
+
     plain = model.denoise()
+    strong = everywhere(plain)
+    told_so = strong if areas else None
     weaker = [
         (Weaker(perturb=wish.perturb), wish.perturb_scale),
         (Weaker(skip=wish.skip), wish.skip_scale),
     ]
     contrasts = [
-        guidance.Contrast(model.denoise(weak), 1 + scale) for weak, scale in weaker if any(weak)
+        guidance.Contrast(everywhere(model.denoise(weak)), 1 + scale)
+        for weak, scale in weaker
+        if any(weak)
     ]
     if planned.image_scale == 1:
-        guided = guidance.classifier_free(plain, negative, planned.scale, rule, contrasts)
+        guided = guidance.classifier_free(
+            plain, negative, planned.scale, rule, contrasts, strong=told_so
+        )
     else:
         scales = planned.scale, planned.image_scale
         neither = without_shown(negative)
-        guided = text_and_image(plain, negative, neither, *scales, rule, contrasts)
+        guided = text_and_image(plain, negative, neither, *scales, rule, contrasts, told_so)
     interval = wish.interval or model.defaults.interval
     if interval is None:
         return guided
     ends = planned.schedule.level(torch.tensor(interval, dtype=torch.float64))
     low, high = (ends.sigma / ends.alpha).tolist()  # at alpha = 0 infinity, as meant
-    return guidance.interval(guided, plain, low, high)
+    return guidance.interval(guided, strong, low, high)
 
 
-def _turned(model: Model, wish: Guidance, planned: _Plan, told: _Told, negative: _Told) -> Denoiser:
+_Area = tuple[_Told, Tensor]
+"""What a model is told of a part of the picture, and the share that it has of each element."""
+
+
+def _turned(
+    model: Model,
+    wish: Guidance,
+    planned: _Plan,
+    told: _Told,
+    negative: _Told,
+    areas: Sequence[_Area],
+) -> Denoiser:
     """The model told and guided step by step; made fresh for a sample: rules may remember."""
     rule = _rule(wish, planned.path)
 
@@ -359,7 +342,8 @@ def _turned(model: Model, wish: Guidance, planned: _Plan, told: _Told, negative:
 
     def turn(step: int) -> Denoiser:
         steered = controlled(model, acting(step), planned.before)
-        guided = _guided(steered, wish, planned, at(negative, step), rule)
+        parts = [(at(turns, step), share) for turns, share in areas]
+        guided = _guided(steered, wish, planned, at(negative, step), rule, parts)
         return guidance.with_conditioning(guided, at(told, step))
 
     changes = {
@@ -368,7 +352,8 @@ def _turned(model: Model, wish: Guidance, planned: _Plan, told: _Told, negative:
         for control in planned.controls
         if control.acts(step, _steps(planned)) != control.acts(step - 1, _steps(planned))
     }
-    turns = {step: turn(step) for step in sorted({*told, *negative, *changes})}
+    begins = {*told, *negative, *changes}.union(*(turns for turns, _ in areas))
+    turns = {step: turn(step) for step in sorted(begins)}
     return turns[0] if len(turns) == 1 else guidance.in_turn(planned.path, turns)
 
 
@@ -403,10 +388,17 @@ def _walk(
     place, vary = device(model), request.vary
     seed = request.seeds[number] if vary is None else vary.seed
     shape = model.codec.shape(planned.size)
-    told = _told(model, planned.prompt, seed)
+    areas = [
+        (_told(model, prompt, seed), share.to(place))
+        for prompt, share in zip((planned.prompt, *planned.regions), planned.shares, strict=True)
+        if bool((share != 0).any())
+    ]
+    told = areas[0][0]
+    areas = areas if len(areas) > 1 else []  # one prompt over all is told as any
     guided = planned.scale != 1 or planned.image_scale != 1
     negative = _told(model, planned.negative, seed) if guided else told
-    path, denoise = planned.path, _turned(model, request.guidance, planned, told, negative)
+    path, wish = planned.path, request.guidance
+    denoise = _turned(model, wish, planned, told, negative, areas)
     if begun is None:
         x = start(model, request, path, _eps(request, number, shape).to(place))
     else:
@@ -484,7 +476,8 @@ def generate(model: Model, request: Request, listener: Listener | None = None) -
         ValueError: an unknown sampler or spacing, or a prompt that the model cannot read.
     """
     if model.weighted is not None:
-        _check_adapters(request)
+        check_adapters(request)
+    check_regions(request.regions)
     worn = [
         group
         for adapter in request.adapters

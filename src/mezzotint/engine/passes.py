@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mezzotint.adapters.seamless import convolutions
 from mezzotint.engine.edit import near_aspect
+from mezzotint.engine.regions import check_masks
 from mezzotint.engine.request import Known, Progress, Request, RequestError, Start
 from mezzotint.families.model import Model
 
@@ -100,6 +101,7 @@ def narrowed(model: Model, request: Request) -> tuple[Request, Callable[[Tensor]
             f"{tuple(known.media.shape)}: make them the same size"
         )
     area = area_of(known.mask, known.around)
+    check_masks(request.regions, tuple(known.media.shape[1:]))
     size = request.size or near_aspect(area.size, model.defaults.size, model.codec.multiple)
 
     def cut(media: Tensor) -> Tensor:
@@ -110,7 +112,12 @@ def narrowed(model: Model, request: Request) -> tuple[Request, Callable[[Tensor]
         start = replace(start, media=cut(start.media))
     part = Known(cut(known.media), cut(known.mask).clamp(0, 1))
     controls = tuple(control._replace(picture=cut(control.picture)) for control in request.controls)
-    narrow = replace(request, known=part, start=start, size=size, controls=controls)
+    regions = tuple(
+        region._replace(mask=cut(region.mask).clamp(0, 1)) for region in request.regions
+    )
+    narrow = replace(
+        request, known=part, start=start, size=size, controls=controls, regions=regions
+    )
     return narrow, lambda made: put_back(known, made, area)
 
 
@@ -141,6 +148,9 @@ def enlarged(model: Model, request: Request) -> Request | None:
         controls=tuple(
             control._replace(picture=resized(control.picture, larger))
             for control in request.controls
+        ),
+        regions=tuple(
+            region._replace(mask=resized(region.mask, larger)) for region in request.regions
         ),
         refiner=None,
         enlarge=None,

@@ -159,6 +159,18 @@ class ImagePrompt(NamedTuple):
         return f"{self.name}:{self.strength:g}"
 
 
+class Region(NamedTuple):
+    """A prompt for a part of the picture.
+
+    mask: ``(1, *spatial)``, 1 where it is told, 0 where not, between them both are.
+    strength: the share that it takes there from the request's prompt, in (0, 1].
+    """
+
+    prompt: str
+    mask: Tensor
+    strength: float = 1.0
+
+
 @dataclass(frozen=True)
 class Request:
     """One prompt, one or more seeds: a sample a seed, whatever else is in the request.
@@ -172,6 +184,7 @@ class Request:
         enlarge: a second pass; a refiner has no part in it.
         embeddings: words of the prompts that have vectors of their own (textual inversion).
         image_prompts: pictures beside the prompt; not the refiner's.
+        regions: other prompts for parts of the picture; where no region is, the prompt is.
     """
 
     prompt: str
@@ -193,6 +206,7 @@ class Request:
     controls: tuple[Control, ...] = ()
     embeddings: tuple[Embedding, ...] = ()
     image_prompts: tuple[ImagePrompt, ...] = ()
+    regions: tuple[Region, ...] = ()
 
 
 class Progress(NamedTuple):
@@ -257,6 +271,8 @@ def check(request: Request, channels: int, multiple: int, size: tuple[int, ...])
         if not math.isfinite(control.strength):
             raise RequestError(f"a control's strength must be a number, not {control.strength}")
         _check_media("the control's picture", control.picture, 3, size)
+    for number, region in enumerate(request.regions, start=1):
+        _check_media(f"the mask of region {number}", region.mask, 1, size)
     wish = request.guidance
     if wish.image is not None and not (math.isfinite(wish.image) and wish.image >= 0):
         raise RequestError(f"the guidance by a picture must be 0 or more, not {wish.image}")
