@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,6 +29,7 @@ from mezzotint.diffusion.schedules import (
     scaled_linear_beta,
     zero_terminal_snr,
 )
+from mezzotint.families import bands
 from mezzotint.families.adapted import targets
 from mezzotint.families.apart import apart
 from mezzotint.families.clip_tokens import END, chunks, emphasized
@@ -126,10 +128,17 @@ class ScaledCodec:
         return (self.autoencoder.config.latent_channels, *(edge // stride for edge in size))
 
     def encode(self, media: Tensor) -> Tensor:
-        return (self.autoencoder.encode(media)[0] - self.offset) * self.scale
+        if math.prod(media.shape[2:]) > bands.AREA:
+            mean = bands.encode(self.autoencoder, media)
+        else:
+            mean = self.autoencoder.encode(media)[0]
+        return (mean - self.offset) * self.scale
 
     def decode(self, x0: Tensor) -> Tensor:
-        return self.autoencoder.decode(x0 / self.scale + self.offset)
+        code = x0 / self.scale + self.offset
+        if math.prod(x0.shape[2:]) * self.autoencoder.config.stride**2 > bands.AREA:
+            return bands.decode(self.autoencoder, code)
+        return self.autoencoder.decode(code)
 
 
 Joining = Callable[[ScaledCodec], Joined]

@@ -97,7 +97,8 @@ class _Attention(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _most(model: Model, work: Callable[[], object]) -> int:
+def most(model: Model, work: Callable[[], object]) -> int:
+    """The bytes of tensors that are alive at a time of some work, beside the model's weights."""
     weights = [weight for part in model.parts.values() for weight in part.parameters()]
     with torch.inference_mode(), _Attention(), _Alive(weights) as alive:
         work()
@@ -127,8 +128,8 @@ def needs(model: Model, size: Sequence[int], kind: torch.dtype) -> Needs:
     told = told if both == 1 else cat_conditioning(told, told)
     x, time = torch.empty(both, *shape, device=place), torch.empty(both, device=place)
     return Needs(
-        _most(model, lambda: model.call(x, time, told)),
-        _most(model, lambda: model.codec.decode(torch.empty(1, *shape, device=place))),
+        most(model, lambda: model.call(x, time, told)),
+        most(model, lambda: model.codec.decode(torch.empty(1, *shape, device=place))),
     )
 
 
@@ -173,7 +174,7 @@ def plan(model: Model, size: Sequence[int], kind: torch.dtype, memory: int) -> P
     Raises:
         TooLittleError: it does not fit however little stays.
     """
-    step, decode = (int(_SLACK * most) for most in needs(model, size, kind))
+    step, decode = (int(_SLACK * found) for found in needs(model, size, kind))
     base = resident() + _RUNTIME
     kinds = {name: partial(stored, part, kind=kind) for name, part in model.parts.items()}
     whole = {
