@@ -9,7 +9,7 @@ from mezzotint.adapters.seamless import seamless
 from mezzotint.families import bands
 from mezzotint.families.catalogue import shadow
 from mezzotint.families.ldm import ScaledCodec
-from mezzotint.families.memory import most
+from mezzotint.families.memory import most, plan
 from mezzotint.families.sd1 import SD1
 from mezzotint.networks.ldm_autoencoder import LdmAutoencoder, LdmAutoencoderConfig
 
@@ -71,3 +71,9 @@ def test_takes_less_than_half_the_memory(edge: int) -> None:
     z = torch.empty(1, *codec.shape((edge, edge)), device="meta")
     plain = most(model, lambda: codec.autoencoder.decode(z))
     assert most(model, lambda: codec.decode(z)) < plain / 2
+
+
+def test_a_plan_says_that_a_picture_is_decoded_in_bands() -> None:
+    for edge, banded in ((1024, False), (1536, True)):
+        said = plan(shadow(SD1), (edge, edge), torch.float32, 64 * 10**9).said
+        assert ("in bands" in said) == banded

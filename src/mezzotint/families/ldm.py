@@ -127,8 +127,12 @@ class ScaledCodec:
         stride = self.autoencoder.config.stride
         return (self.autoencoder.config.latent_channels, *(edge // stride for edge in size))
 
+    def banded(self, size: Sequence[int]) -> bool:
+        """Whether media of a size are coded in bands (:mod:`mezzotint.families.bands`)."""
+        return math.prod(size) > bands.AREA
+
     def encode(self, media: Tensor) -> Tensor:
-        if math.prod(media.shape[2:]) > bands.AREA:
+        if self.banded(media.shape[2:]):
             mean = bands.encode(self.autoencoder, media)
         else:
             mean = self.autoencoder.encode(media)[0]
@@ -136,7 +140,8 @@ class ScaledCodec:
 
     def decode(self, x0: Tensor) -> Tensor:
         code = x0 / self.scale + self.offset
-        if math.prod(x0.shape[2:]) * self.autoencoder.config.stride**2 > bands.AREA:
+        stride = self.autoencoder.config.stride
+        if self.banded([edge * stride for edge in x0.shape[2:]]):
             return bands.decode(self.autoencoder, code)
         return self.autoencoder.decode(code)
 

@@ -28,6 +28,7 @@ from torch.utils._pytree import tree_leaves
 from mezzotint.checkpoints.streamed import bytes_streamed
 from mezzotint.diffusion.guidance import cat_conditioning
 from mezzotint.diffusion.level import Conditioning, Tokens
+from mezzotint.families.ldm import ScaledCodec
 from mezzotint.families.model import Model
 from mezzotint.families.precision import stored
 from mezzotint.networks.ldm_unet import LdmUNet
@@ -204,7 +205,10 @@ def plan(model: Model, size: Sequence[int], kind: torch.dtype, memory: int) -> P
         )
     if "network" in room:
         room["network"] = min(memory - taken(), could["network"])
-    return Plan(room, _said(room, could, taken(), memory))
+    said = _said(room, could, taken(), memory)
+    if isinstance(model.codec, ScaledCodec) and model.codec.banded(size):
+        said += "; decoded in bands, as every picture of this size"
+    return Plan(room, said)
 
 
 def _gb(number: int, up: bool = False) -> str:
