@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -31,6 +32,7 @@ from mezzotint.diffusion.schedules import (
     scaled_linear_beta,
     zero_terminal_snr,
 )
+from mezzotint.families import bands
 from mezzotint.families.adapted import targets
 from mezzotint.families.apart import apart
 from mezzotint.families.clip_tokens import END, chunks, emphasized
@@ -136,12 +138,23 @@ class ScaledCodec:
         stride = self.autoencoder.config.stride
         return (self.autoencoder.config.latent_channels, *(edge // stride for edge in size))
 
+    def banded(self, size: Sequence[int]) -> bool:
+        """Whether media of a size are coded in bands (:mod:`mezzotint.families.bands`)."""
+        return math.prod(size) > bands.AREA
+
     def encode(self, media: Tensor) -> Tensor:
-        code = self.autoencoder.encode(media)[0]
+        if self.banded(media.shape[2:]):
+            code = bands.encode(self.autoencoder, media)
+        else:
+            code = self.autoencoder.encode(media)[0]
         return (code - _on(self.offset, code)) * _on(self.scale, code)
 
     def decode(self, x0: Tensor) -> Tensor:
-        return self.autoencoder.decode(x0 / _on(self.scale, x0) + _on(self.offset, x0))
+        code = x0 / _on(self.scale, x0) + _on(self.offset, x0)
+        stride = self.autoencoder.config.stride
+        if self.banded([edge * stride for edge in x0.shape[2:]]):
+            return bands.decode(self.autoencoder, code)
+        return self.autoencoder.decode(code)
 
 
 def _on(value: float | Tensor, code: Tensor) -> float | Tensor:

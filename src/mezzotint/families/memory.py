@@ -28,6 +28,7 @@ from torch.utils._pytree import tree_leaves
 from mezzotint.checkpoints.streamed import bytes_streamed
 from mezzotint.diffusion.guidance import cat_conditioning
 from mezzotint.diffusion.level import Conditioning, Tokens
+from mezzotint.families.ldm import ScaledCodec
 from mezzotint.families.model import Model
 from mezzotint.families.precision import stored
 from mezzotint.networks.ldm_unet import LdmUNet
@@ -97,7 +98,8 @@ class _Attention(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _most(model: Model, work: Callable[[], object]) -> int:
+def most(model: Model, work: Callable[[], object]) -> int:
+    """The bytes of tensors that are alive at a time of some work, beside the model's weights."""
     weights = [weight for part in model.parts.values() for weight in part.parameters()]
     with torch.inference_mode(), _Attention(), _Alive(weights) as alive:
         work()
@@ -127,8 +129,8 @@ def needs(model: Model, size: Sequence[int], kind: torch.dtype) -> Needs:
     told = told if both == 1 else cat_conditioning(told, told)
     x, time = torch.empty(both, *shape, device=place), torch.empty(both, device=place)
     return Needs(
-        _most(model, lambda: model.call(x, time, told)),
-        _most(model, lambda: model.codec.decode(torch.empty(1, *shape, device=place))),
+        most(model, lambda: model.call(x, time, told)),
+        most(model, lambda: model.codec.decode(torch.empty(1, *shape, device=place))),
     )
 
 
@@ -179,7 +181,7 @@ def plan(model: Model, size: Sequence[int], kind: torch.dtype, memory: int) -> P
     Raises:
         TooLittleError: it does not fit however little stays.
     """
-    step, decode = (int(_SLACK * most) for most in needs(model, size, kind))
+    step, decode = (int(_SLACK * found) for found in needs(model, size, kind))
     base = resident() + _RUNTIME
     kinds = {name: partial(stored, part, kind=kind) for name, part in model.parts.items()}
     whole = {
@@ -209,7 +211,10 @@ def plan(model: Model, size: Sequence[int], kind: torch.dtype, memory: int) -> P
         )
     if "network" in room:
         room["network"] = min(memory - taken(), could["network"])
-    return Plan(room, _said(room, could, taken(), memory))
+    said = _said(room, could, taken(), memory)
+    if isinstance(model.codec, ScaledCodec) and model.codec.banded(size):
+        said += "; decoded in bands, as every picture of this size"
+    return Plan(room, said)
 
 
 def _gb(number: int, up: bool = False) -> str:
