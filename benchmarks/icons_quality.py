@@ -8,8 +8,8 @@ Needs the corpus that recipes/icons/corpus.py builds, and two more packages for 
 
 The first run computes features of all drawings and trains the judge (10 to 20 minutes on one
 core) into a cache; later runs only make and score pictures. With --pictures-from, pictures that
-lie in a folder are scored instead: a `metadata.jsonl` there has lines {"file", "prompt"}, and
---write-prompts says which prompts are asked.
+lie in a folder are scored instead: a `metadata.jsonl` there has lines {"file", "prompt"}, with
+"round" where a prompt has several pictures, and --write-prompts says which prompts are asked.
 """
 
 from __future__ import annotations
@@ -44,11 +44,19 @@ def asked(questions: Questions, pictures: int) -> tuple[str, ...]:
 
 
 def generate_all(
-    name: str, prompts: Sequence[str], rounds: int, size: int | None, steps: int | None
+    name: str,
+    prompts: Sequence[str],
+    rounds: int,
+    size: int | None,
+    steps: int | None,
+    first: int = 0,
 ) -> Tensor:
     """Pictures ``(rounds, N, 4, H, W)`` in [−1, 1], one of each prompt a round.
 
     The seed is the prompt's number, in a further round so many thousand more.
+
+    Args:
+        first: the number of the first prompt, where these are a part of the exam's.
     """
     from mezzotint.engine.generate import generate
     from mezzotint.engine.request import Request
@@ -57,28 +65,30 @@ def generate_all(
     model = load(name)
     side = None if size is None else (size, size)
     made: list[Tensor] = []
-    for number, prompt in enumerate(prompts):
+    for number, prompt in enumerate(prompts, start=first):
         seeds = tuple(number + 1000 * each for each in range(rounds))
         made.append(torch.stack(generate(model, Request(prompt, seeds, size=side, steps=steps))))
-        print(f"\rasked {number + 1} of {len(prompts)} prompts", end="", file=sys.stderr)
+        print(f"\rasked {len(made)} of {len(prompts)} prompts", end="", file=sys.stderr)
     print(file=sys.stderr)
     return torch.stack(made, dim=1)
 
 
 def read_folder(folder: Path, questions: Questions) -> Tensor:
-    """The pictures of a folder that answer the first prompts of a list.
+    """The pictures of a folder that answer the first prompts of a list: ``(rounds, N, 4, H, W)``.
 
     Raises:
-        QualityError: no metadata, or no picture for the first prompt.
+        QualityError: no metadata, no picture for the first prompt, or one is missing in a round.
     """
     try:
-        lines = (folder / "metadata.jsonl").read_text("utf-8").splitlines()
-        files = {row["prompt"]: row["file"] for row in map(json.loads, lines)}
+        rows = map(json.loads, (folder / "metadata.jsonl").read_text("utf-8").splitlines())
+        files = {(int(row.get("round", 0)), row["prompt"]): row["file"] for row in rows}
+        rounds = range(1 + max((number for number, _ in files), default=0))
         found: list[Tensor] = []
         for prompt in questions.prompts:
-            if prompt not in files:
+            if not any((number, prompt) in files for number in rounds):
                 break  # a shorter exam is the first part of the longer one
-            found.append(decode((folder / files[prompt]).read_bytes()))
+            names = [files[number, prompt] for number in rounds]
+            found.append(torch.stack([decode((folder / name).read_bytes()) for name in names]))
     except (OSError, ValueError, KeyError) as error:
         raise QualityError(
             f"{folder}: cannot read the pictures ({error}): metadata.jsonl needs lines "
@@ -86,20 +96,26 @@ def read_folder(folder: Path, questions: Questions) -> Tensor:
         ) from error
     if not found:
         raise QualityError(f"{folder}: no picture for the prompt {questions.prompts[0]!r}")
-    return torch.stack(found)
+    return torch.stack(found, dim=1)
 
 
-def keep(folder: Path, pictures: Tensor, prompts: Sequence[str]) -> None:
-    """Write pictures so that --pictures-from can read them back."""
+def keep(folder: Path, pictures: Tensor, prompts: Sequence[str], first: int = 0) -> None:
+    """Write pictures ``(rounds, N, 4, H, W)`` so that --pictures-from can read them back.
+
+    Args:
+        first: the number of the first prompt, by which the files are named.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     lines: list[str] = []
-    for number, (picture, prompt) in enumerate(zip(pictures, prompts, strict=True)):
-        unit = picture.add(1).div(2).clamp(0, 1)
-        rgb = torch.where(unit[3:] > 0, unit[:3] / unit[3:].clamp_min(1e-6), 0.0).clamp(0, 1)
-        array = torch.cat([rgb, unit[3:]]).mul(255).round().to(torch.uint8)
-        file = f"{number:04d}.png"
-        Image.fromarray(array.permute(1, 2, 0).contiguous().numpy()).save(folder / file)
-        lines.append(json.dumps({"file": file, "prompt": prompt}, ensure_ascii=False))
+    for turn, made in enumerate(pictures):
+        for number, (picture, prompt) in enumerate(zip(made, prompts, strict=True), start=first):
+            unit = picture.add(1).div(2).clamp(0, 1)
+            rgb = torch.where(unit[3:] > 0, unit[:3] / unit[3:].clamp_min(1e-6), 0.0).clamp(0, 1)
+            array = torch.cat([rgb, unit[3:]]).mul(255).round().to(torch.uint8)
+            file = f"{turn}-{number:04d}.png"
+            Image.fromarray(array.permute(1, 2, 0).contiguous().numpy()).save(folder / file)
+            row = {"file": file, "prompt": prompt, "round": turn}
+            lines.append(json.dumps(row, ensure_ascii=False))
     (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
 
 
@@ -112,7 +128,7 @@ def _pictures(bench: Bench, options: argparse.Namespace) -> tuple[Tensor, Tensor
     every = [*prompts[0], *prompts[1]]
     made = generate_all(options.model, every, options.rounds, options.size, options.steps)
     if options.keep is not None:
-        keep(options.keep, made[0], every)
+        keep(options.keep, made, every)
     return made[:, : len(prompts[0])], made[:, len(prompts[0]) :]
 
 
@@ -136,7 +152,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--cache", type=Path, default=default_cache(), help="features, judge")
     parser.add_argument("--site", type=Path, help="folder of the feature network's packages")
     parser.add_argument("--pictures-from", type=Path, help="score the pictures of a folder")
-    parser.add_argument("--keep", type=Path, help="write the first round's pictures")
+    parser.add_argument("--keep", type=Path, help="write the pictures")
     parser.add_argument("--write-prompts", type=Path, help="write the prompts and stop")
     return parser.parse_args(arguments)
 

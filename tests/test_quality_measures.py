@@ -341,15 +341,29 @@ def test_corpus_is_read_and_bad_files_are_named(tmp_path: Path) -> None:
 
 
 def test_kept_pictures_come_back(tmp_path: Path) -> None:
-    made = torch.stack([_disc(), _disc(background=0.4)]) * 2 - 1
+    """Two rounds of them, made in two parts."""
+    first = torch.stack([_disc(), _disc(background=0.4)]) * 2 - 1
+    made = torch.stack([first, first.flip(-1) * 0.5 - 0.5])
     prompts = ("a disc, flat", "a disc in haze")
-    icons_quality.keep(tmp_path, made, prompts)
+    for number, prompt in enumerate(prompts):
+        part = tmp_path / f"part{number}"
+        icons_quality.keep(part, made[:, number : number + 1], [prompt], number)
+    lines = "".join((tmp_path / f"part{n}/metadata.jsonl").read_text("utf-8") for n in range(2))
+    rows = [
+        {**row, "file": f"part{prompts.index(row['prompt'])}/{row['file']}"}
+        for row in map(json.loads, lines.splitlines())
+    ]
+    metadata = tmp_path / "metadata.jsonl"
+    metadata.write_text("\n".join(map(json.dumps, rows)), "utf-8")
     questions = reference.Questions("seen", (0, 1, 2), (*prompts, "never made"), ("a", "b", "c"))
     back = icons_quality.read_folder(tmp_path, questions)
     assert torch.allclose(back, made, atol=2 / 255)
     other = reference.Questions("seen", (0,), ("something else",), ("a",))
     with pytest.raises(features.QualityError, match="no picture for the prompt"):
         icons_quality.read_folder(tmp_path, other)
+    metadata.write_text("\n".join(map(json.dumps, rows[:-1])), "utf-8")
+    with pytest.raises(features.QualityError, match="cannot read the pictures"):
+        icons_quality.read_folder(tmp_path, questions)
 
 
 def test_missing_feature_network_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:

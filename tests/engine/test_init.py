@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from mezzotint.checkpoints.files import CheckpointError, load
+from mezzotint.diffusion.level import Conditioning
 from mezzotint.engine.config import TrainConfig
 from mezzotint.engine.config_file import parse_config
 from mezzotint.engine.state import TrainError
@@ -131,6 +132,43 @@ def test_another_network(folder: Path) -> None:
     )
     with pytest.raises(TrainError, match="another model: its network differ"):
         train(other, folder / "other")
+
+
+UNET = CONFIG.replace(
+    'kind = "dit"\npatch = 4\nwidth = 24\ndepth = 1\nheads = 2',
+    'kind = "unet"\nwidth = 16\nmultipliers = [1, 2]\nblocks = [1, 1]\nattention = [false, true]\n'
+    "head_width = 16",
+)
+
+
+@pytest.mark.parametrize("blocks", [[3, 1], [1, 2], [2, 3]])
+def test_blocks_put_in_are_the_identity_and_learn(folder: Path, blocks: list[int]) -> None:
+    first = train(
+        _config(folder, text=UNET.replace("pictures = 16", "pictures = 80")), folder / "a"
+    )
+    deeper = UNET.replace("blocks = [1, 1]", f"blocks = {blocks}")
+    init = 'init = "a/model.safetensors"'
+    same = train(_config(folder, init, deeper.replace("1e-3", "1e-12")), folder / "same")
+    (small, _), (large, description) = load_model(first), load_model(same)
+    assert list(getattr(description.network, "depths", ())) == blocks
+    x, time = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)), torch.ones(2) / 2
+    wanted = small.call(x, time, Conditioning())
+    assert wanted.abs().max() > 1e-3  # it has learnt something
+    assert torch.allclose(large.call(x, time, Conditioning()), wanted, atol=1e-6)
+    fresh, _ = load(same)
+    moved, _ = load(train(_config(folder, init, deeper), folder / "moved"))
+    added = [n for n in moved if n.startswith("network.") and n not in load(first)[0]]
+    ends = [n for n in added if n.endswith("conv2.weight")]
+    assert ends and all(not torch.allclose(fresh[n], moved[n], atol=1e-5) for n in ends)
+
+
+@pytest.mark.parametrize(
+    "change", [("blocks = [1, 1]", "blocks = [1, 2]"), ("width = 16", "width = 32")]
+)
+def test_a_network_with_fewer_blocks_or_other_widths(folder: Path, change: tuple[str, str]) -> None:
+    train(_config(folder, text=UNET.replace(*change)), folder / "a")
+    with pytest.raises(TrainError, match="another model: its network differ"):
+        train(_config(folder, 'init = "a/model.safetensors"', UNET), folder / "b")
 
 
 def test_a_missing_model(folder: Path) -> None:

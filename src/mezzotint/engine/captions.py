@@ -63,10 +63,12 @@ def caption_features(
         return Conditioning(stored[[place[prompt].start for prompt in prompts]].float())
 
     def condition(prompts: Sequence[str]) -> Conditioning:
-        found = [stored[place[prompt]].float() for prompt in prompts]
-        values = torch.nn.utils.rnn.pad_sequence([rows[1:] for rows in found], batch_first=True)
-        counts = torch.tensor([len(rows) - 1 for rows in found])
-        mask = torch.arange(values.shape[1]) < counts[:, None]
-        return Conditioning(torch.stack([rows[0] for rows in found]), tokens=Tokens(values, mask))
+        starts, stops = torch.tensor([[place[p].start, place[p].stop] for p in prompts]).T
+        counts = stops - starts - 1
+        number = torch.arange(int(counts.max()))
+        mask = number < counts[:, None]  # (B, N)
+        rows = (starts[:, None] + 1 + number).where(mask, starts[:, None])
+        values = stored[rows].float().masked_fill(~mask[..., None], 0.0)
+        return Conditioning(stored[starts].float(), tokens=Tokens(values, mask))
 
     return condition if tokens else pooled

@@ -51,6 +51,7 @@ class ModelConfig:
     latent: a trained autoencoder's model file; none diffuses pixels.
     prior: the model file of a trained "mlp", which makes the embeddings when `generate` is asked.
     init: a trained model's file of the same network, to go on from (fine-tuning); none starts anew.
+        A U-Net may have fewer blocks there: those added begin as the identity.
     steps, guidance, sampler, spacing: what `generate` takes when it is not told; guidance_interval:
         the noise times (low, high) at which it guides, none at all of them.
     """

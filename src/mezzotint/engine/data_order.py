@@ -8,7 +8,8 @@ the same whatever the batch, the process or the restart that asks for it.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from threading import Lock
 
 import torch
 from torch import Tensor
@@ -16,6 +17,26 @@ from torch import Tensor
 from mezzotint.diffusion.noise import uniform
 
 BLOCK = 4096
+
+
+def in_blocks(numbers: Sequence[int], block: Callable[[int], Tensor]) -> Tensor:
+    """``block(n // 4096)[n % 4096]`` of each number: ``(len(numbers), …)``.
+
+    Args:
+        numbers: at least one.
+    """
+    places = torch.as_tensor(numbers)
+    owners = places.div(BLOCK, rounding_mode="floor")
+    places = places - owners * BLOCK
+    parts = {number: block(number) for number in owners.unique().tolist()}
+    if len(parts) == 1:
+        return next(iter(parts.values()))[places]
+    first = next(iter(parts.values()))
+    drawn = first.new_empty(len(places), *first.shape[1:])
+    for number, part in parts.items():
+        mine = owners == number
+        drawn[mine] = part[places[mine]]
+    return drawn
 
 
 class Streams:
@@ -31,16 +52,17 @@ class Streams:
 
     def block(self, name: str, number: int) -> Tensor:
         """The numbers of samples ``BLOCK * number`` to ``BLOCK * (number + 1) − 1``."""
-        if (name, number) not in self._blocks:
+        found = self._blocks.get((name, number))
+        if found is None:  # threads may draw one twice, and get the same
+            found = uniform(self.seed, f"train/{name}", number, (BLOCK,))
             if len(self._blocks) > 64:  # samples come nearly in order: old blocks are not needed
                 self._blocks.clear()
-            self._blocks[name, number] = uniform(self.seed, f"train/{name}", number, (BLOCK,))
-        return self._blocks[name, number]
+            self._blocks[name, number] = found
+        return found
 
     def __call__(self, name: str, numbers: Sequence[int]) -> Tensor:
         """``(len(numbers),)`` float64."""
-        drawn = [self.block(name, n // BLOCK)[n % BLOCK] for n in numbers]
-        return torch.stack(drawn)
+        return in_blocks(numbers, lambda number: self.block(name, number))
 
 
 class DataOrder:
@@ -57,6 +79,7 @@ class DataOrder:
         self.seed = seed
         self._starts = [0]  # the first sample number of each epoch known so far
         self._order: dict[int, Tensor] = {}
+        self._lock = Lock()  # threads draw batches ahead, and the epochs are counted as they come
 
     def _draw(self, epoch: int) -> Tensor:
         """The items of an epoch in their order."""
@@ -76,10 +99,11 @@ class DataOrder:
 
     def item(self, number: int) -> int:
         """The item of sample ``number``, counted from 0 over the whole run."""
-        while self._starts[-1] <= number:
-            self._starts.append(self._starts[-1] + len(self._epoch(len(self._starts) - 1)))
-        epoch = bisect_right(self._starts, number) - 1
-        return int(self._epoch(epoch)[number - self._starts[epoch]])
+        with self._lock:
+            while self._starts[-1] <= number:
+                self._starts.append(self._starts[-1] + len(self._epoch(len(self._starts) - 1)))
+            epoch = bisect_right(self._starts, number) - 1
+            return int(self._epoch(epoch)[number - self._starts[epoch]])
 
     def epoch(self, number: int) -> int:
         """The epoch, from 0, that sample ``number`` belongs to."""

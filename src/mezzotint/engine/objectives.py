@@ -21,7 +21,7 @@ from mezzotint.diffusion.noise import draws
 from mezzotint.diffusion.prediction import solve
 from mezzotint.diffusion.schedules import Schedule
 from mezzotint.engine.config import StepsConfig, TrainConfig
-from mezzotint.engine.data_order import BLOCK, DataOrder, Streams
+from mezzotint.engine.data_order import BLOCK, DataOrder, Streams, in_blocks
 from mezzotint.engine.pictures import Reader, to_float
 from mezzotint.families.model import Conditioner, Model
 from mezzotint.modalities.dataset import Dataset, Item
@@ -43,19 +43,27 @@ class Batch(NamedTuple):
     time: Tensor
     conditioning: Conditioning
 
-    def to(self, device: torch.device) -> Batch:
-        """The tensors that the network reads, on its device; levels stay on the CPU."""
+    def _each(self, move: Callable[[Tensor], Tensor]) -> Batch:
+        """With the tensors that the network reads moved; levels stay where they are."""
         vector, _, tokens, _, _ = self.conditioning
         return self._replace(
-            x0=self.x0.to(device, non_blocking=True),
-            eps=self.eps.to(device, non_blocking=True),
+            x0=move(self.x0),
+            eps=move(self.eps),
             conditioning=Conditioning(
-                vector=None if vector is None else vector.to(device),
+                vector=None if vector is None else move(vector),
                 tokens=None
                 if tokens is None
-                else Tokens(*(None if part is None else part.to(device) for part in tokens)),  # type: ignore[arg-type]
+                else Tokens(*(None if part is None else move(part) for part in tokens)),  # type: ignore[arg-type]
             ),
         )
+
+    def pinned(self) -> Batch:
+        """In memory that a GPU reads by itself, so that :meth:`to` need not wait."""
+        return self._each(Tensor.pin_memory)
+
+    def to(self, device: torch.device) -> Batch:
+        """The tensors that the network reads, on its device; levels stay on the CPU."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
 
 
 @dataclass(frozen=True)
@@ -102,14 +110,13 @@ def numbered_levels(
     sample = level_sampler(train, schedule)
 
     @lru_cache(maxsize=8)
-    def block(number: int) -> tuple[Tensor, Tensor, Tensor]:
+    def block(number: int) -> Tensor:
         index = torch.arange(number * BLOCK, (number + 1) * BLOCK)
         level = sample(losses.stratified(streams.block("level", number), index, train.batch))
-        return level.alpha, level.sigma, schedule.time(level)
+        return torch.stack([level.alpha, level.sigma, schedule.time(level)], dim=1)
 
     def levels(numbers: Sequence[int]) -> tuple[Level, Tensor]:
-        rows = [[part[n % BLOCK] for part in block(n // BLOCK)] for n in numbers]
-        alpha, sigma, time = (torch.stack(column) for column in zip(*rows, strict=True))
+        alpha, sigma, time = in_blocks(numbers, block).T.contiguous()
         return Level(alpha, sigma), time
 
     return levels

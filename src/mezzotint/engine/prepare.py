@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from mezzotint.engine import objectives
 from mezzotint.engine.config import DecoderConfig, RankingConfig, TrainConfig
 from mezzotint.engine.embeddings import read_embeddings
+from mezzotint.engine.grow import grown, grows_into
 from mezzotint.engine.objectives import Objective
 from mezzotint.engine.pictures import (
     Note,
@@ -54,6 +55,7 @@ from mezzotint.networks.bert import BertConfig
 from mezzotint.networks.dit import DiTConfig
 from mezzotint.networks.dual_encoder import DualEncoder, DualEncoderConfig
 from mezzotint.networks.mlp import MLPConfig
+from mezzotint.networks.unet import UNetConfig
 
 
 @dataclass(frozen=True)
@@ -327,9 +329,12 @@ def _start_from(
     model: Model, native: NativeConfig, first: Model, description: NativeConfig, path: str
 ) -> None:
     """Take the weights of a trained model, to whose network all must mean the same; its decoder may
-    be another."""
-    same = ("network", "channels", "condition", "prediction", "schedule", "classes")
+    be another, and a U-Net may have fewer blocks."""
+    same = ("channels", "condition", "prediction", "schedule", "classes")
     differ = [name for name in same if getattr(native, name) != getattr(description, name)]
+    had, has = description.network, native.network
+    if had != has and not grows_into(had, has):
+        differ.insert(0, "network")
     if not _encode_alike(model, first):
         differ.append("latent")
     if differ:
@@ -337,7 +342,10 @@ def _start_from(
             f"model.init = {path!r} is another model: its {', '.join(differ)} differ from this "
             "configuration: make them the same, or leave init out"
         )
-    model.network.load_state_dict(first.network.state_dict())
+    weights = first.network.state_dict()
+    if isinstance(had, UNetConfig) and isinstance(has, UNetConfig):
+        weights = grown(weights, had, has, model.network.state_dict())
+    model.network.load_state_dict(weights)
 
 
 def _build(
