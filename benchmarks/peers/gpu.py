@@ -33,6 +33,7 @@ from transformers import (
 )
 
 from mezzotint.checkpoints.keys import to_theirs
+from mezzotint.checkpoints.tables import mmdit
 from mezzotint.diffusion.level import Conditioning, Tokens
 from mezzotint.engine.generate import generate
 from mezzotint.engine.request import Guidance, Request
@@ -47,7 +48,7 @@ from mezzotint.families.sd3 import SD35_MEDIUM
 from mezzotint.families.sdxl import SDXL
 from mezzotint.networks.flux import Flux
 from mezzotint.networks.ldm_unet import LdmUNet
-from mezzotint.networks.mmdit import MMDiT
+from mezzotint.networks.mmdit import MMDiT, MMDiTConfig
 from peers.graphs import replayed
 from peers.report import Bar, Row, Section
 from peers.timing import in_turns, ratios, seconds
@@ -109,12 +110,29 @@ def release(place: torch.device) -> None:
 def narrow(family: Family) -> Family:
     """With few channels and blocks."""
     if isinstance(family, ldm.Family):
-        many = (1,) * len(family.unet.multipliers)
-        return replace(family, unet=replace(family.unet, width=64, multipliers=many))
+        few = {"width": 64, "depth": 2, "heads": 2, "hidden": 64}
+        texts = {
+            part: replace(text, encoder=replace(text.encoder, projection=64 * text.pooled, **few))
+            for part, text in family.texts.items()
+        }
+        unet = family.unet
+        unet = replace(
+            unet,
+            width=64,
+            multipliers=(1,) * len(unet.multipliers),
+            depths=tuple(min(depth, 1) for depth in unet.depths),
+            middle_depth=1,
+            context_width=64 * len(texts),
+            vector_width=unet.vector_width and 64 + 6 * 256,
+        )
+        return replace(family, unet=unet, texts=texts)
     network: Any = family.network
-    if isinstance(family.network, flow.MMDiTConfig):
-        return replace(family, network=replace(network, heads=2, dual=min(network.dual, 13)))
-    return replace(family, network=replace(network, heads=2, depth=2, single=2))
+    few = {"heads": 2, "context_width": 64}
+    if isinstance(family.network, MMDiTConfig):
+        tables = {**family.folder.tables, "network": mmdit.diffusers(3)}
+        network = replace(network, depth=3, dual=2, positions=12, **few)
+        return replace(family, network=network, folder=replace(family.folder, tables=tables))
+    return replace(family, network=replace(network, depth=2, single=2, **few))
 
 
 def _fill(network: nn.Module, place: torch.device) -> None:
@@ -184,7 +202,7 @@ def _told(model: Model, family: Family, place: torch.device, batch: int) -> Cond
     if config.vector_width:
         vector = torch.randn(batch, config.vector_width, device=place)
         if model.distilled:
-            vector = torch.cat([vector, torch.full((batch, 1), 3.5, device=place)], 1)
+            vector = torch.cat([vector, torch.full((batch, 1), 4.0, device=place)], 1)
     return Conditioning(
         vector, Tokens(torch.randn(batch, tokens, config.context_width, device=place))
     )
@@ -212,7 +230,7 @@ def _call_of_theirs(
     height, width = x.shape[2] // 2, x.shape[3] // 2
     ids = flow.positions(height, width, device=x.device)[0].to(KIND)
     text_ids = torch.zeros(context.shape[1], 3, device=x.device, dtype=KIND)
-    scale = torch.full((len(x),), 3.5, device=x.device)
+    scale = torch.full((len(x),), 4.0, device=x.device)  # × 1000, which they round
     packed = flow.pack(x)
 
     def call() -> Tensor:
@@ -332,6 +350,7 @@ def _pipeline(family: ldm.Family, model: Model, place: torch.device) -> Any:
         beta_end=0.012,
         beta_schedule="scaled_linear",
         timestep_spacing="trailing",
+        steps_offset=1,
     )
     given: dict[str, Any] = {
         "vae": _theirs(family, "autoencoder", model.parts["autoencoder"], AutoencoderKL),
