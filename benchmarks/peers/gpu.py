@@ -338,7 +338,7 @@ def _decode(bench: Bench) -> list[Row]:
 
 def _tokenizer(pad: int) -> CLIPTokenizer:
     own = tokenizer()
-    merges = [tuple(pair) for pair in json.loads(own.to_str())["model"]["merges"]]
+    merges: Any = [tuple(pair) for pair in json.loads(own.to_str())["model"]["merges"]]
     vocabulary = own.get_vocab()
     padding = next(name for name, number in vocabulary.items() if number == pad)
     return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=77, pad_token=padding)
@@ -364,9 +364,8 @@ def _pipeline(family: ldm.Family, model: Model, place: torch.device) -> Any:
     if len(family.texts) == 2:
         made: Any = StableDiffusionXLPipeline(**given, add_watermarker=False)
     else:
-        made = StableDiffusionPipeline(
-            **given, safety_checker=None, feature_extractor=None, requires_safety_checker=False
-        )
+        less: dict[str, Any] = dict.fromkeys(("safety_checker", "feature_extractor"))
+        made = StableDiffusionPipeline(**given, **less, requires_safety_checker=False)
     made.set_progress_bar_config(disable=True)
     return made
 
