@@ -111,7 +111,7 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
 
 
-def _version(package: str) -> str:
+def version(package: str) -> str:
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -140,7 +140,7 @@ def facts(options: argparse.Namespace, rows: Sequence[str], load: float) -> dict
         "float32 matrix products": f"{timing.gigaflops():.0f} GFLOP/s in this run",
         "load at the start": f"{load:.2f}",
         "Python": platform.python_version(),
-        **{package: _version(package) for package in packages},
+        **{package: version(package) for package in packages},
     }
 
 

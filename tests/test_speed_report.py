@@ -10,6 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
+import gpu_speed
 import speed
 from mezzotint.engine.generate import generate
 from mezzotint.engine.request import Request
@@ -204,3 +205,25 @@ def test_the_models_that_are_timed_make_pictures() -> None:
         (made,) = generate(model, Request(prompt, (0,), size=(16, 16), steps=2))
         assert made.shape == (model.codec.channels, 16, 16) and float(made.std()) > 0
         assert clock.calls >= 2 and clock.seconds > 0
+
+
+# ------------------------------------------------------------------------------------ on a GPU
+
+
+def test_the_rows_of_a_gpu_run_at_tiny_sizes_on_a_processor(tmp_path: Path) -> None:
+    tiny = ["--quick", "--device", "cpu", "--out", str(tmp_path)]
+    assert gpu_speed.main([*tiny, "--rows", "flux"]) == 0
+    found = json.loads((tmp_path / "gpu.json").read_text("utf-8"))
+    names = [row["name"] for row in found["sections"]["gpu"]]
+    assert names[:2] == [
+        "flux-dev, 64 px, batch 1: difference of both",
+        "flux-dev, 64 px, batch 1: a step of diffusers",
+    ]
+    assert "gpu_speed.py" in (tmp_path / "gpu.md").read_text("utf-8")
+
+
+def test_a_row_of_a_gpu_that_is_not_there_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert gpu_speed.main(["--rows", "sd9", "--out", str(tmp_path)]) == 2
+    assert "'sd9'" in capsys.readouterr().err and not list(tmp_path.iterdir())

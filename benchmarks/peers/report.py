@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from peers.timing import interval, median
 
+COMMAND = "python benchmarks/speed.py"
 Unit = Literal["×", "%", "s", "ms", "MB", "pictures/s", "difference"]
 
 
@@ -105,11 +106,15 @@ def _limit(value: float, unit: Unit) -> str:
     return f"{value:g} {unit}"
 
 
-def page(sections: Sequence[Section], facts: dict[str, Any]) -> str:
+def page(sections: Sequence[Section], facts: dict[str, Any], command: str = COMMAND) -> str:
     """The report as Markdown.  ``facts``: of the run; those under "warnings" come first."""
     warnings = [f"> **{warning}**\n" for warning in facts["warnings"]]
     told = [f"| {key} | {value} |" for key, value in facts.items() if key != "warnings"]
-    parts = [_HEAD, *warnings, "| | |\n|---|---|\n" + "\n".join(told) + "\n"]
+    parts = [
+        _HEAD.format(command=command),
+        *warnings,
+        "| | |\n|---|---|\n" + "\n".join(told) + "\n",
+    ]
     for section in sections:
         rows = "\n".join(_cells(row) for row in section.rows)
         parts.append(f"## {section.title}\n\n{section.text}\n\n{_TABLE}\n{rows}\n")
@@ -119,7 +124,7 @@ def page(sections: Sequence[Section], facts: dict[str, Any]) -> str:
 _HEAD = """\
 # How fast is it?
 
-Written by `python benchmarks/speed.py`. What is compared was run in turns (A B A B …) in one run
+Written by `{command}`. What is compared was run in turns (A B A B …) in one run
 on one machine; a ratio is taken in each round, and the medians of the ratios count. *Spread* is
 the interval that holds the true median with 95 % (with fewer than six rounds: least to most).
 """
@@ -149,9 +154,15 @@ def numbers(sections: Sequence[Section], facts: dict[str, Any]) -> dict[str, Any
     }
 
 
-def write(out: Path, sections: Sequence[Section], facts: dict[str, Any]) -> None:
-    """``report.md`` and ``report.json`` in the folder ``out``."""
+def write(
+    out: Path,
+    sections: Sequence[Section],
+    facts: dict[str, Any],
+    name: str = "report",
+    command: str = COMMAND,
+) -> None:
+    """``report.md`` and ``report.json``, or of another name, in the folder ``out``."""
     out.mkdir(parents=True, exist_ok=True)
     text = json.dumps(numbers(sections, facts), indent=2, ensure_ascii=False)
-    (out / "report.json").write_text(text + "\n", "utf-8")
-    (out / "report.md").write_text(page(sections, facts), "utf-8")
+    (out / f"{name}.json").write_text(text + "\n", "utf-8")
+    (out / f"{name}.md").write_text(page(sections, facts, command), "utf-8")

@@ -144,7 +144,7 @@ def cfg_zero_star(zero_from: Level | None = None, row: Row = ROWS["flow"]) -> Ru
         if zero_from is not None:
             # sigma / alpha ≥ the threshold's, without dividing by an alpha of 0.
             noisy = level.sigma * zero_from.alpha >= zero_from.sigma * level.alpha
-            keep = (~noisy).to(output)
+            keep = (~noisy).to(output.dtype)
             output = output * Level(keep, keep).to(output).alpha
         return displace(strong, row, output - f, level)
 

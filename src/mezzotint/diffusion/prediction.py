@@ -147,10 +147,19 @@ def denoiser(network: Network, parameterization: Parameterization) -> Denoiser:
 
     The prediction is solved in float32 (or wider) whatever the network computes in: near the
     ends of the path the solve divides by small numbers.
+
+    One level for all is a number by the processor's leave, and goes to a GPU with the kernel that
+    fills the batch: a copy would wait until the GPU has done all that came before.
     """
 
+    def told(level: Level, x: Tensor) -> Tensor:
+        time = parameterization.c_noise(level)
+        if time.ndim == 0 and time.device.type == "cpu":
+            return x.new_full(x.shape[:1], float(time))
+        return time.to(x).expand(x.shape[0])
+
     def denoise(x: Tensor, level: Level, conditioning: Conditioning) -> Estimate:
-        time = parameterization.c_noise(level).to(x).expand(x.shape[0])  # (B,)
+        time = told(level, x)  # (B,)
         scaled = x * Level(parameterization.c_in(level), level.sigma).to(x).alpha
         output = network(scaled.to(x.dtype), time, conditioning).to(x.dtype)
         if not parameterization.learned_variance:

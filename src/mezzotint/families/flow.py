@@ -202,10 +202,13 @@ def unpack(tokens: Tensor, height: int, width: int) -> Tensor:
     return square.permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)
 
 
-def positions(height: int, width: int, number: int = 0) -> Tensor:
+def positions(
+    height: int, width: int, number: int = 0, device: torch.device | None = None
+) -> Tensor:
     """``(1, height · width, 3)``: of each token the picture's number (the text's ids are all 0,
     and so is the number of what is made), its row and its column."""
-    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    edges = (torch.arange(edge, device=device) for edge in (height, width))
+    rows, columns = torch.meshgrid(*edges, indexing="ij")
     return torch.stack([torch.full_like(rows, number), rows, columns], dim=-1).flatten(0, 1)[None]
 
 
@@ -219,7 +222,7 @@ def _flux(network: Flux) -> NetworkCall:
         given, told = rounded(network, x, conditioning)
         given, context, vector = _told(given, told)
         height, width = (edge // _PATCH for edge in x.shape[2:])
-        ids = positions(height, width).expand(len(x), -1, -1).to(x.device)
+        ids = positions(height, width, device=x.device).expand(len(x), -1, -1)
         residuals, skip = told.residuals, weaker.skip
         tokens, own = pack(given), ids.shape[1]
         if told.tokens is not None:  # of another picture, behind those of this one

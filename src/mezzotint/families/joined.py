@@ -93,7 +93,7 @@ def beside(codec: ScaledCodec) -> Joined:
         code = codec.encode(picture)
         values = flow.pack(code)
         height, width = (edge // codec.patch for edge in code.shape[2:])
-        ids = flow.positions(height, width, number=1).to(values.device)
+        ids = flow.positions(height, width, number=1, device=values.device)
         return Conditioning(tokens=Tokens(values, None, ids))
 
     return Joined(tell, optional=True, free_size=True)

@@ -19,11 +19,12 @@ from mezzotint.networks.ldm_autoencoder import WIDE, LdmAutoencoder
 
 AUTO = "auto"
 KINDS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_EDGES, _OTHER_EDGES = ((64, 0.2), (256, 0.75), (512, 1.5)), ((1024, 1.5),)
+_EDGES, _OTHER_EDGES = ((64, 0.2), (256, 0.75), (512, 1.5)), ((4096, 1.5),)
 """Of the products that are timed, on a CPU and elsewhere, with what bfloat16 must gain to go on.
 
 The last is far from the noise of a clock, so the choice is stable.  The first ones are small and
-ask for little: where bfloat16 is emulated, hundreds of times slower, one of 1024 takes seconds."""
+ask for little: where bfloat16 is emulated, hundreds of times slower, one of 1024 takes seconds.  On a GPU they must
+outlast their start."""
 _ROUNDS = 5
 
 
@@ -73,10 +74,10 @@ def stored(module: nn.Module, name: str, kind: torch.dtype) -> torch.dtype:
 
 def working(network: nn.Module) -> torch.dtype:
     """What a network computes with: the type of its matrices."""
-    packed = (layer.kind for layer in network.modules() if isinstance(layer, Streamed))
-    if (kind := next(packed, None)) is not None:
-        return kind
-    return next(weight.dtype for weight in network.parameters() if weight.ndim > 1)
+    held = next((weight for weight in network.parameters() if weight.ndim > 1), None)
+    if held is not None:  # at hand at every step: the first one tells
+        return held.dtype
+    return next(layer.kind for layer in network.modules() if isinstance(layer, Streamed))
 
 
 def _tokens(tokens: Tokens | None, kind: torch.dtype) -> Tokens | None:

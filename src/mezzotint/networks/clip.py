@@ -137,7 +137,7 @@ class ClipText(nn.Module):
             hidden = x if number == len(self.layers) - skip else hidden
         last = self.norm(x)
         hidden = self.norm(hidden) if normalize else hidden
-        pooled = last[torch.arange(len(ids)), ends.int().argmax(dim=1)]  # (B, C)
+        pooled = last[torch.arange(len(ids), device=ids.device), ends.int().argmax(dim=1)]  # (B, C)
         return Encoded(hidden, pooled if self.projection is None else self.projection(pooled))
 
 

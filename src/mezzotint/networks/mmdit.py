@@ -71,9 +71,7 @@ class Norm(nn.Module):
         self.weight = nn.Parameter(torch.ones(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        wide = wide * (wide.square().mean(-1, keepdim=True) + 1e-6).rsqrt()
-        return wide.to(x.dtype) * self.weight
+        return F.rms_norm(x, x.shape[-1:], self.weight, 1e-6)
 
 
 class Attention(nn.Module):
