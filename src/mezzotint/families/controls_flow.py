@@ -111,10 +111,11 @@ def _flux(model: Model, file: ControlFile) -> ControlNet:
             vector, scale = vector[:, :-1], vector[:, -1]
         given, same = rounded(network, x, Conditioning(vector, told.context))
         assert same.context is not None and same.vector is not None
-        ids = flow.positions(*(edge // 2 for edge in x.shape[2:])).expand(len(x), -1, -1)
+        height, width = (edge // 2 for edge in x.shape[2:])
+        ids = flow.positions(height, width, device=x.device).expand(len(x), -1, -1)
         joint, single = network(
             flow.pack(given),
-            ids.to(x.device),
+            ids,
             time,
             same.context.values,
             same.vector,

@@ -23,8 +23,8 @@ _EDGES, _OTHER_EDGES = ((64, 0.2), (256, 0.75), (512, 1.5)), ((4096, 1.5),)
 """Of the products that are timed, on a CPU and elsewhere, with what bfloat16 must gain to go on.
 
 The last is far from the noise of a clock, so the choice is stable.  The first ones are small and
-ask for little: where bfloat16 is emulated, hundreds of times slower, one of 1024 takes seconds.  On a GPU they must
-outlast their start."""
+ask for little: where bfloat16 is emulated, hundreds of times slower, one of 1024 takes seconds.
+On a GPU they must outlast their start."""
 _ROUNDS = 5
 
 
