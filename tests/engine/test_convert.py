@@ -140,7 +140,7 @@ def test_diffusers_loads_the_folder(
                 output_type="pt",
             ).images[0]
         )
-    # Where its weights lie in memory decides the last bits: a multiple of 8 bytes is all a file gives.
+    # The last bits depend on where weights lie in memory: in a file, at any multiple of 8 bytes.
     torch.testing.assert_close(*images, rtol=0, atol=1e-5)
 
 

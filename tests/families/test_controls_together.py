@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import test_controls_flow as of_flow
-import test_t2i_adapter as of_unet
+import test_t2i_adapters as of_unet
 import torch
 from diffusers.pipelines.flux.pipeline_flux_controlnet_image_to_image import (
     FluxControlNetImg2ImgPipeline,
