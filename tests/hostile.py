@@ -34,7 +34,7 @@ from mezzotint.families import catalogue
 SECONDS = 1.0
 """Of processor time that one file may take, all ways of reading it together, where a loop of
 Python takes `_LOOP`; a slower machine has longer."""
-_LOOP = 0.04
+_LOOP = 0.025
 SPARE = 8 << 20
 """Bytes that reading a file may take beside twice its size: what Python's own decoders and the
 report take for the smallest of files.  Measured by `tracemalloc`: all of Python's and numpy's

@@ -109,7 +109,7 @@ def test_which_families_take_embeddings() -> None:
     takes = {f.name: catalogue.shadow(f).words for f in catalogue.FAMILIES}
     widths = {name: dict(words.widths) for name, words in takes.items() if words is not None}
     assert widths["sd1"] == {"clip_l": 768}
-    assert widths["sd2"] == {"clip_l": 1024}
+    assert widths["sd2"] == {"clip_h": 1024}
     assert widths["sdxl"] == {"clip_l": 768, "clip_g": 1280}
     assert not {"sd3", "sd35-large", "flux-dev", "flux-schnell"} & set(widths)
 

@@ -389,12 +389,13 @@ def _walk(
     seed = request.seeds[number] if vary is None else vary.seed
     shape = model.codec.shape(planned.size)
     areas = [
-        (_told(model, prompt, seed), share.to(place))
+        (_told(model, prompt, seed), share)
         for prompt, share in zip((planned.prompt, *planned.regions), planned.shares, strict=True)
         if bool((share != 0).any())
     ]
     told = areas[0][0]
-    areas = areas if len(areas) > 1 else []  # one prompt over all is told as any
+    one = len(areas) == 1  # a prompt over all is told as any
+    areas = [] if one else [(what, share.to(place)) for what, share in areas]
     guided = planned.scale != 1 or planned.image_scale != 1
     negative = _told(model, planned.negative, seed) if guided else told
     path, wish = planned.path, request.guidance

@@ -139,7 +139,7 @@ def family_of(path: Path, listing: Listing, name: str | None = None) -> Family:
     said = open_folder(path).configs.get("scheduler", {}) if whole else marks.scheduler(listing)
     read = [_scheduled(family, said, f"{path}: scheduler") for family in fit]
     same = [new for new, own in zip(read, fit, strict=True) if new.prediction == own.prediction]
-    fit = same or read[:1]
+    fit = same or [family for family in read if not family.title][:1] or read[:1]
     if not same and fit[0].prediction in marks.EDM:
         raise CheckpointError(
             f"{path}: is {kind} that predicts in EDM's terms ({fit[0].prediction}), of which no "
