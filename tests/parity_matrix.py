@@ -112,13 +112,13 @@ def page(found: Collected) -> str:
 
 
 def read(text: str) -> dict[Cell, tuple[int, str]]:
-    """The cells of the page: number of tests, and what they measured."""
+    """The cells of the page, tasks in small letters: number of tests, and what they measured."""
     found: dict[Cell, tuple[int, str]] = {}
     task = ""
     for line in text.splitlines():
         if line.startswith("## "):
-            task = line[3].lower() + line[4:]
-        if match := re.match(r"\| ([\w-]+) \|(.*)\|$", line):
+            task = line[3:].lower()
+        if match := re.match(r"\| ([\w.-]+) \|(.*)\|$", line):
             for layout, cell in zip(LAYOUTS, match[2].split("|"), strict=True):
                 if cell.strip():
                     number, _, error = cell.strip().partition(": ")
@@ -129,7 +129,8 @@ def read(text: str) -> dict[Cell, tuple[int, str]]:
 def main() -> int:
     if sys.argv[1:] == ["--list"]:
         found, code = collect("--collect-only")
-        print(json.dumps([[*cell, len(tests)] for cell, tests in found.tests.items()]))
+        cells = [[f, task.lower(), at, len(n)] for (f, task, at), n in found.tests.items()]
+        print(json.dumps(cells))
         return code
     found, code = collect()
     if code == 0:
