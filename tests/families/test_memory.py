@@ -199,7 +199,7 @@ from pipelines import small
 catalogue.FAMILIES = (small("sd1", 768),)
 for _ in range(3):
     print(memory.resident(), flush=True)
-    maker = mezzotint.load(sys.argv[1], device="cpu", precision="float32")
+    maker = mezzotint.load(sys.argv[1], device="cpu", precision="float32", memory="30GB")
     maker.generate("a fox", size=(64, 64), steps=1)
     print(memory.resident(), flush=True)
     maker.unload()
