@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mezzotint.networks.ldm_autoencoder import Decoder, Encoder, LdmAutoencoder, Residual
+from mezzotint.networks.winograd import convolved
 
 AREA = 1024 * 1024
 """Pixels above which a picture is decoded and encoded in bands, however much memory there is: so
@@ -125,7 +126,7 @@ def _convolved(x: Rows, convolution: nn.Conv2d) -> Rows:
         rows = _beside(x, first - reach, last + reach, down).to(weight.dtype)
         if across:
             rows = F.pad(rows, (reach, reach, 0, 0), mode="circular")
-        return F.conv2d(rows, weight, bias, padding=(0, 0 if across else reach))
+        return convolved(rows, weight, bias, (0, 0 if across else reach))
 
     return Rows(read, (x.shape[0], len(weight), *x.shape[2:]))
 
@@ -164,7 +165,7 @@ def _keep(x: Rows, into: Tensor | None = None) -> Tensor:
         it are.
     """
     batch, width, height, across = x.shape
-    step = max(2, _BAND // (batch * width * across))
+    step = max(4, _BAND // (batch * width * across) // 4 * 4)  # whole squares of a convolution
     for first in range(0, height, step):
         band = x.read(first, min(first + step, height))
         if into is None:

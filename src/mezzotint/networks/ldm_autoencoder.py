@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mezzotint.networks.winograd import Convolution, convolve, pays
+
 WIDE = ("encoder.head.", "decoder.head.", "mix_out.", "mix_in.")
 """What stays in float32 where the rest is rounded: the layers next to a picture or a code."""
 
@@ -55,9 +57,9 @@ class Residual(nn.Module):
     def __init__(self, width_in: int, width: int) -> None:
         super().__init__()
         self.norm1 = _norm(width_in)
-        self.conv1 = nn.Conv2d(width_in, width, 3, padding=1)
+        self.conv1 = Convolution(width_in, width)
         self.norm2 = _norm(width)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+        self.conv2 = Convolution(width, width)
         self.skip = nn.Conv2d(width_in, width, 1) if width_in != width else None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -73,6 +75,7 @@ class Enlarge(nn.Conv2d):
     a transposed convolution of it, with 4/9 of the products.  With ``a, b, c`` those of an axis,
     its even outputs are ``a x[i−1] + (b + c) x[i]``, its odd ones ``(a + b) x[i] + c x[i+1]``.
     Only float32 has room for the sums; in narrower precisions they would be rounded once more.
+    Winograd's way has 1/4 of the products, where it pays.
     """
 
     _sums = ((0.0, 0.0, 1.0), (0.0, 1.0, 1.0), (1.0, 1.0, 0.0), (1.0, 0.0, 0.0))
@@ -83,15 +86,17 @@ class Enlarge(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         """``(B, C, H, W)`` to ``(B, C, 2H, 2W)``.  Along an axis without padding, ``x`` has a
         pixel more at both ends."""
-        weight = self.weight
+        weight, bias = self.weight, self.bias
         rows, columns = (int(width) for width in self.padding)
+        if bias is not None and pays(x, weight, (rows, columns), scale=2):
+            return convolve(x, weight, bias, (rows, columns), scale=2)
         if weight.dtype == torch.float32:
             sums = torch.tensor(self._sums, device=weight.device)
             taps = torch.einsum("ka,lb,oiab->iokl", sums, sums, weight)
             taps = taps.contiguous(memory_format=torch.channels_last)
             ends = (3 - 2 * rows, 3 - 2 * columns)
-            return F.conv_transpose2d(x, taps, self.bias, stride=2, padding=ends)
-        y = F.conv2d(F.interpolate(x, scale_factor=2.0), weight, self.bias, padding=(rows, columns))
+            return F.conv_transpose2d(x, taps, bias, stride=2, padding=ends)
+        y = F.conv2d(F.interpolate(x, scale_factor=2.0), weight, bias, padding=(rows, columns))
         top, left = 1 - rows, 1 - columns
         return y[:, :, top : y.shape[2] - top, left : y.shape[3] - left]
 

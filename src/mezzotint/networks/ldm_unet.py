@@ -20,6 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mezzotint.networks.winograd import Convolution
+
 Bank = Sequence[tuple[Tensor, Tensor]]
 """Further keys and values ``(B, M, C)`` for each cross-attention, in the order they run."""
 
@@ -119,10 +121,10 @@ class Residual(nn.Module):
     def __init__(self, width_in: int, width: int, embedding: int) -> None:
         super().__init__()
         self.norm1 = nn.GroupNorm(32, width_in)
-        self.conv1 = nn.Conv2d(width_in, width, 3, padding=1)
+        self.conv1 = Convolution(width_in, width)
         self.time = nn.Linear(embedding, width)
         self.norm2 = nn.GroupNorm(32, width)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+        self.conv2 = Convolution(width, width)
         self.skip = nn.Conv2d(width_in, width, 1) if width_in != width else None
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
@@ -273,7 +275,7 @@ class Up(nn.Module):
             Block(config, (width if n else width_in) + extra, width, depth)
             for n, extra in enumerate(kept)
         )
-        self.upsample = nn.Conv2d(width, width, 3, padding=1) if level else None
+        self.upsample = Convolution(width, width) if level else None
 
 
 class LdmUNet(nn.Module):
