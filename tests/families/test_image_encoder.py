@@ -149,6 +149,7 @@ def test_every_layout_gives_the_same_weights() -> None:
         assert all(torch.equal(back[name], state[name]) for name in state)
 
 
+@torch.no_grad()
 def test_a_file_alone_is_known_by_its_widths(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
