@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 import torch
 from diffusers.pipelines.flux.modeling_flux import ReduxImageEncoder
+from diffusers.pipelines.flux.pipeline_flux_controlnet import FluxControlNetPipeline
 from diffusers.pipelines.flux.pipeline_flux_fill import FluxFillPipeline
 from diffusers.pipelines.flux.pipeline_flux_prior_redux import FluxPriorReduxPipeline
 from PIL import Image
+from test_controls_flow import flux_control
 from torch import Tensor
 from transformers import SiglipVisionConfig, SiglipVisionModel
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
@@ -30,8 +32,15 @@ from mezzotint.checkpoints.inspect import inspect
 from mezzotint.diffusion.noise import batch
 from mezzotint.engine.generate import generate
 from mezzotint.engine.image_prompts import open_image_adapter, prepared
-from mezzotint.engine.request import Guidance, ImagePrompt, Known, Request, RequestError
-from mezzotint.families import catalogue
+from mezzotint.engine.request import (
+    Control,
+    Guidance,
+    ImagePrompt,
+    Known,
+    Request,
+    RequestError,
+)
+from mezzotint.families import catalogue, controls
 from mezzotint.families.flow import load, pack
 from mezzotint.families.image_encoder import load_encoder
 from mezzotint.families.ldm import load as load_ldm
@@ -205,6 +214,26 @@ def test_beside_a_mask(tmp_path: Path) -> None:
     request = asked(ready.shown(), known=Known(pixels(*SIZE), ragged(*SIZE)))
     ours, new = generate(ready.model, request)[0], ragged(*SIZE)
     measured.close((ours / 2 + 0.5) * new, expected * new, 1e-3)
+
+
+@pytest.mark.filterwarnings("ignore:`FluxPosEmbed` is deprecated:FutureWarning")
+@pytest.mark.parity(TASK, "diffusers folder", family="flux-dev")
+def test_a_control_network_is_told_the_picture_too(ready: Ready, tmp_path: Path) -> None:
+    used = flux_control("XLabs")
+    used.save_pretrained(tmp_path / "control")
+    hint = pixels(*SIZE)
+    network = controls.load(ready.model, tmp_path / "control")
+    request = asked(ready.shown(), controls=(Control(network, hint, 0.6),))
+    parts = dict(ready.base.components, controlnet=used)
+    del parts["image_encoder"], parts["feature_extractor"]
+    base = FluxControlNetPipeline(**parts)
+    base.set_progress_bar_config(disable=True)
+    told = {"control_image": hint[None], "controlnet_conditioning_scale": 0.6}
+    expected = _expected(base, 2, **told, **ready.told(FOX))
+    ours = generate(ready.model, request)[0]
+    plain = generate(ready.model, replace(request, controls=()))[0]
+    assert (ours - plain).abs().max() > 1e-2
+    measured.close(ours / 2 + 0.5, expected, 1e-3)
 
 
 def test_pictures_share_where_their_strengths_are_more_than_one() -> None:
