@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from mezzotint.checkpoints.files import CheckpointError, load_into
 from mezzotint.checkpoints.keys import to_ours
+from mezzotint.checkpoints.source import one_file, open_folder
 from mezzotint.checkpoints.streamed import finite, not_finite
 from mezzotint.checkpoints.tables import redux
 from mezzotint.networks.redux import Redux
@@ -25,6 +27,16 @@ class Embedder:
 
     network: Redux
     image: int
+
+
+def file_of(path: Path) -> Path:
+    """The file of an embedder that is given by its file, its folder, or that of its pipeline.
+
+    Raises:
+        CheckpointError: there is none in the folder.
+    """
+    file = one_file(path)
+    return open_folder(file).weights(redux.PLACE) if file.is_dir() else file
 
 
 def embeds(state: Mapping[str, Tensor]) -> bool:

@@ -17,8 +17,7 @@ from mezzotint.adapters.image_prompt import Attended, ImageAdapter
 from mezzotint.checkpoints.files import CheckpointError
 from mezzotint.checkpoints.gguf import Packed
 from mezzotint.checkpoints.inspect import recognise
-from mezzotint.checkpoints.source import describe, one_file, open_folder, read
-from mezzotint.checkpoints.tables import redux
+from mezzotint.checkpoints.source import describe, read
 from mezzotint.diffusion.level import Conditioning, Tokens
 from mezzotint.engine.request import ImagePrompt, Request, RequestError
 from mezzotint.families.image_encoder import ImageEncoder, giving
@@ -30,7 +29,7 @@ from mezzotint.networks.siglip import Siglip, SiglipConfig
 
 def open_image_adapter(model: Model, path: Path) -> ImageAdapter | Embedder:
     """Read what makes prompts of pictures, for a model: a file of IP-Adapter (plain, Plus or
-    full-face), or Redux, from its file or its folder of `diffusers`.
+    full-face), or an embedder from its file or its folder of `diffusers`.
 
     Raises:
         CheckpointError: it is damaged or no such adapter; it is for another model; or this model
@@ -40,8 +39,7 @@ def open_image_adapter(model: Model, path: Path) -> ImageAdapter | Embedder:
     takes = model.pictured.said if model.pictured is not None else takes
     if takes is None:
         raise CheckpointError(f"{path}: the model {model.name!r} takes no image prompts")
-    file = one_file(path)
-    file = open_folder(file).weights(redux.PLACE) if file.is_dir() else file
+    file = embedder.file_of(path)
     state = {n: t.unpack() if isinstance(t, Packed) else t for n, t in read(file).items()}
     kind, place = working(model.network), next(model.network.parameters()).device
     try:
