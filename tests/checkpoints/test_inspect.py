@@ -154,6 +154,14 @@ def test_original_layouts(tmp_path: Path) -> None:
             {"encoder.down.0.block.0.norm1.weight": (8,), "decoder.conv_in.weight": (8, 4, 3, 3)},
         ),
         ("text encoder OpenCLIP-H", {"text_model.embeddings.token_embedding.weight": (9, 1024)}),
+        (
+            "image encoder OpenCLIP ViT-H/14",
+            {
+                "vision_model.embeddings.class_embedding": (1280,),
+                "vision_model.embeddings.patch_embedding.weight": (1280, 3, 14, 14),
+                "visual_projection.weight": (1024, 1280),
+            },
+        ),
         ("ControlNet", {"control_model.zero_convs.0.0.weight": (2, 2, 1, 1)}),
     ):
         assert kind(path, tensors) == expected  # type: ignore[arg-type]

@@ -9,13 +9,21 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+from transformers import (
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
+    SiglipVisionConfig,
+    SiglipVisionModel,
+)
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
 from mezzotint.checkpoints.files import CheckpointError, save
+from mezzotint.checkpoints.inspect import inspect
 from mezzotint.checkpoints.keys import to_ours, to_theirs
-from mezzotint.checkpoints.tables import clip
+from mezzotint.checkpoints.tables import clip, siglip
 from mezzotint.families.image_encoder import (
+    SO400M,
     VIT_BIGG,
     VIT_H,
     VIT_L,
@@ -23,8 +31,9 @@ from mezzotint.families.image_encoder import (
     giving,
     load_encoder,
 )
-from mezzotint.modalities.image import for_clip
+from mezzotint.modalities.image import for_clip, for_siglip
 from mezzotint.networks.clip import ClipVision, ClipVisionConfig
+from mezzotint.networks.siglip import Siglip, SiglipConfig
 
 SMALL = {
     "hidden_size": 32,
@@ -55,6 +64,9 @@ def test_pictures_are_prepared_as_transformers_does(size: tuple[int, int], mode:
     theirs = CLIPImageProcessorPil(size={"shortest_edge": 16}, crop_size=16)
     expected = theirs(image, return_tensors="pt").pixel_values[0]
     assert (for_clip(image, 16) - expected).abs().max() < 1e-5
+    square = SiglipImageProcessorPil(size={"height": 18, "width": 18})
+    expected = square(image, return_tensors="pt").pixel_values[0]
+    assert (for_siglip(image, 18) - expected).abs().max() < 1e-5
 
 
 def test_what_is_transparent_lies_on_white() -> None:
@@ -75,6 +87,35 @@ def test_a_folder_equals_transformers(activation: str, seed: int, tmp_path: Path
     hidden, pooled = ours.network(x, skip=1)
     assert _relative(pooled, expected.image_embeds) < 1e-5
     assert _relative(hidden, expected.hidden_states[-2]) < 1e-5
+
+
+@torch.no_grad()
+def test_a_folder_of_siglip_equals_transformers(tmp_path: Path) -> None:
+    """A size that is not written down is the default of its kind, as of a patch."""
+    torch.manual_seed(0)
+    sizes = {k: v for k, v in SMALL.items() if k not in ("projection_dim", "patch_size")}
+    theirs = SiglipVisionModel(SiglipVisionConfig(**{**sizes, "image_size": 40})).eval()
+    theirs.save_pretrained(tmp_path)
+    said = tmp_path / "config.json"
+    whole = json.loads(said.read_text())
+    del whole["patch_size"]
+    said.write_text(json.dumps({"model_type": "siglip", "vision_config": whole}))
+    ours = load_encoder(tmp_path, torch.float32, CPU)
+    assert ours.name == "SigLIP of width 32" and ours.ready is for_siglip
+    x = torch.randn(2, 3, 40, 40)
+    assert _relative(ours.network(x), theirs(x).last_hidden_state) < 1e-5
+    for change, message in (
+        (
+            {"model_type": "siglip2_vision_model"},
+            "'siglip2_vision_model'; known are clip_vision_mo",
+        ),
+        ({"hidden_act": "gelu"}, "hidden_act is 'gelu'; known are gelu_pytorch_tanh"),
+        ({"layer_norm_eps": 1e-5}, "describes no picture encoder of SigLIP's"),
+        ({"image_size": 64}, r"positions.weight \(\[4, 32\] in the file, \[16, 32\] here"),
+    ):
+        said.write_text(json.dumps(whole | change))
+        with pytest.raises(CheckpointError, match=message):
+            load_encoder(tmp_path, torch.float32, CPU)
 
 
 @pytest.mark.parametrize(("width", "config"), [(1280, VIT_H), (1664, VIT_BIGG), (1024, VIT_L)])
@@ -108,6 +149,7 @@ def test_every_layout_gives_the_same_weights() -> None:
         assert all(torch.equal(back[name], state[name]) for name in state)
 
 
+@torch.no_grad()
 def test_a_file_alone_is_known_by_its_widths(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,6 +163,14 @@ def test_a_file_alone_is_known_by_its_widths(
         save(path, to_theirs(network.state_dict(), table), {})
         ours = load_encoder(path, torch.float32, CPU).network
         assert torch.equal(ours(x).pooled, network(x).pooled)
+    other = SiglipConfig(16, 4, 32, 3, 4, 64)  # the same widths: a bias tells it
+    monkeypatch.setattr("mezzotint.families.image_encoder._ALONE", (config, other))
+    sees = Siglip(other)
+    for number, prefix in enumerate((siglip.PREFIX, "")):
+        path = tmp_path / f"siglip-{number}.safetensors"
+        save(path, to_theirs(sees.state_dict(), siglip.vision(prefix)), {})
+        assert inspect(path).kind == "image encoder SigLIP"
+        assert _relative(load_encoder(path, torch.float32, CPU).network(x), sees(x)) < 1e-5
     state = to_theirs(network.state_dict(), clip.VISION)
     state["vision_model.head.weight"] = torch.ones(1)
     save(path, state, {})
@@ -158,3 +208,6 @@ def test_names() -> None:
     assert giving(1280, pooled=True) == " (OpenCLIP ViT-bigG/14)"
     assert giving(1280, pooled=False) == " (OpenCLIP ViT-H/14)"
     assert giving(7, pooled=True) == ""
+    assert called(SO400M) == "SigLIP so400m/14 at 384 px"
+    assert giving(1152, pooled=False, kind=SiglipConfig) == " (SigLIP so400m/14 at 384 px)"
+    assert giving(1152, pooled=False) == ""

@@ -306,7 +306,7 @@ def _generate_parser(parser: argparse.ArgumentParser) -> None:
         metavar="FILE[:S]",
         help="a picture as a prompt, and how strongly it acts",
     )
-    edit("--ip-adapter", type=Path, metavar="FILE", help="what makes prompts of pictures")
+    edit("--ip-adapter", type=Path, metavar="PATH", help="what makes prompts of pictures")
     edit("--image-encoder", type=Path, metavar="PATH", help="with which it was trained")
     edit("--only-masked", type=_pixels, metavar="PX", help="work on the mask and so much around it")
     edit("--expand", type=_sides, metavar="N|left=N,…|W:H", help="draw around it: pixels, aspect")

@@ -12,16 +12,17 @@ from mezzotint.apps.errors import UsageError
 from mezzotint.engine.image_prompts import check_encoder, open_image_adapter, prepared
 from mezzotint.engine.request import ImagePrompt
 from mezzotint.families.image_encoder import load_encoder
+from mezzotint.families.memory import release
 from mezzotint.families.model import Model
 from mezzotint.families.precision import working
-from mezzotint.modalities.image import for_clip, open_image
+from mezzotint.modalities.image import open_image
 
 BESIDE = "image_encoder"
-"""The folder beside an adapter in which its authors keep the encoder."""
+"""The folder beside an adapter, or in its own folder, in which its authors keep the encoder."""
 
 
 def encoder_of(adapter: Path, given: Path | None) -> Path:
-    """Where the image encoder is: as given, else in the folder beside the adapter.
+    """Where the image encoder is: as given, else in the adapter's folder, or beside it.
 
     Raises:
         UsageError: it is not given, and there is no such folder.
@@ -29,6 +30,8 @@ def encoder_of(adapter: Path, given: Path | None) -> Path:
     if given is not None:
         return given
     beside = adapter.parent / BESIDE
+    if (adapter / BESIDE).is_dir():
+        beside = adapter / BESIDE
     if not beside.is_dir():
         raise UsageError(
             f"{adapter} needs the image encoder that it was trained with, and there is no {beside}:"
@@ -56,12 +59,14 @@ def image_prompts(
     place = next(model.network.parameters()).device
     sees = load_encoder(encoder_of(adapter, encoder), working(model.network), place)
     check_encoder(opened, sees)
-    size = sees.network.config.size
     found: list[ImagePrompt] = []
     for number, (source, strength) in enumerate(given, start=1):
         if isinstance(source, Image.Image):
             image, name = source, f"picture {number}"
         else:
             image, name = open_image(source), Path(source).name
-        found.append(prepared(opened, sees, for_clip(image, size), name, strength))
+        ready = sees.ready(image, sees.network.config.size)
+        found.append(prepared(opened, sees, ready, name, strength))
+    del sees
+    release()
     return tuple(found)

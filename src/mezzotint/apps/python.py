@@ -91,9 +91,10 @@ class Maker:
             loras: adapters' files with their strengths.
             lora_blocks: other strengths of some blocks (:mod:`mezzotint.adapters.strengths`).
             embeddings: files of textual inversion by the word that means each.
-            image_prompts: pictures with their strengths, which ``ip_adapter`` makes prompts of.
+            image_prompts: pictures with their strengths, which ``ip_adapter`` makes prompts of, the
+                file of an IP-Adapter or of Redux, or Redux' folder.
             image_encoder: the file or folder of the encoder that it was trained with; None: the
-                folder ``image_encoder`` beside it.
+                folder ``image_encoder`` in its folder or beside it.
             regions: prompts for parts of the picture, each as ``--region`` takes it:
                 ``"0,0,0.5,1=a fox"`` or ``"mask.png=a fox"``.
             size: ``(height, width)``; None values take the model's defaults.

@@ -38,6 +38,7 @@ _FLUX_PART = "single_transformer_blocks.0.attn.to_q.weight"
 _CLIP = "embeddings.token_embedding.weight"
 _WORDS, _OPEN = "token_embedding.weight", "transformer.resblocks.0.ln_1.weight"
 _CLIPS = (("CLIP-L", 768), ("OpenCLIP-H", 1024), ("OpenCLIP-bigG", 1280))
+_SEEING = (("CLIP ViT-L/14", 1024), ("OpenCLIP ViT-H/14", 1280), ("OpenCLIP ViT-bigG/14", 1664))
 _T5 = "encoder.block.0.layer.0.SelfAttention.q.weight"
 _EPS_OR_V = "the weights do not say whether it predicts eps or v"
 
@@ -194,6 +195,14 @@ SIGNATURES: tuple[Signature, ...] = (
         for name, width in _CLIPS
     ),
     *(
+        Signature(
+            f"image encoder {name}",
+            ("vision_model.embeddings.class_embedding", "visual_projection.weight"),
+            (("vision_model.embeddings.patch_embedding.weight", 0, width),),
+        )
+        for name, width in _SEEING
+    ),
+    *(
         signature
         for prefix, first, words in (
             ("", _T5, "shared.weight"),
@@ -213,6 +222,22 @@ SIGNATURES: tuple[Signature, ...] = (
         for prefix in ("embeddings.", "bert.embeddings.")
     ),
 )
+
+ADAPTER = "--ip-adapter"
+OPTIONS: tuple[tuple[str, str], ...] = (
+    ("LoRA", "--lora"),
+    ("LoHa", "--lora"),
+    ("LoKr", "--lora"),
+    ("textual inversion", "--embedding"),
+    ("ControlNet", "--control"),
+    ("T2I-Adapter", "--control"),
+    ("IP-Adapter", ADAPTER),
+    ("Redux", ADAPTER),
+    ("image encoder", "--image-encoder"),
+    ("text encoder", "--part"),
+    ("VAE", "--part"),
+)
+"""By which option `generate` is given what is no model by itself, by how its kind begins."""
 
 ARCHITECTURES: tuple[tuple[str, str], ...] = (
     ("stable-diffusion-v1", "SD1"),

@@ -24,7 +24,7 @@ from mezzotint.diffusion.regions import by_region
 from mezzotint.diffusion.schedules import Schedule
 from mezzotint.diffusion.two_guidances import text_and_image
 from mezzotint.engine.attach import with_words
-from mezzotint.engine.image_prompts import behind, with_pictures
+from mezzotint.engine.image_prompts import Sides, between_sides, sides, with_pictures
 from mezzotint.engine.passes import counted, enlarged, from_picture, narrowed, tiling
 from mezzotint.engine.regions import check_regions, shares
 from mezzotint.engine.request import (
@@ -87,7 +87,7 @@ def _prompt(
     scale: float,
     steps: int,
     pictures: Conditioning,
-    before: Sequence[Tensor],
+    beside: Sides,
 ) -> _Prompt:
     imagining = None
     if model.prior is not None and prompt != "":
@@ -96,7 +96,7 @@ def _prompt(
     told = {step: placed(model, what, framed) for step, what in turns.items()}
     if model.distilled:
         told = {step: scaled(what, scale) for step, what in told.items()}
-    told = {step: behind(before, with_shown(what, pictures)) for step, what in told.items()}
+    told = {step: between_sides(beside, with_shown(what, pictures)) for step, what in told.items()}
     return _Prompt(told, imagining)
 
 
@@ -186,8 +186,7 @@ def plan(model: Model, request: Request) -> _Plan:
     pictures = shown(model, request, size, device(model))
     framed = None if model.framing is None else model.framing(size)
     negative = framed if model.framing_negative is None else model.framing_negative(size)
-    yes = [shown.tokens for shown in request.image_prompts]
-    no = [shown.negative for shown in request.image_prompts]
+    yes, no = sides(request.image_prompts)
     return _Plan(
         size,
         schedule,
@@ -204,7 +203,7 @@ def plan(model: Model, request: Request) -> _Plan:
         ),
         shares(request.regions, model.codec.shape(size)),
         request.controls,
-        sum(tokens.shape[1] for tokens in yes),
+        sum(tokens.shape[1] for tokens in yes.before),
     )
 
 

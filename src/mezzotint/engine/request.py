@@ -145,14 +145,17 @@ class Vary(NamedTuple):
 
 
 class ImagePrompt(NamedTuple):
-    """A picture as a prompt, for the time of a request: its name, the tokens that an adapter made
-    of it and those of no picture, each ``(1, N, C)``, and how strongly it acts.
+    """A picture as a prompt, for the time of a request: its name, the tokens that were made of it
+    and those of no picture, each ``(1, N, C)``, and how strongly it acts.
+
+    adapter: by whose keys and values the tokens are attended to.  None: they are joined to those
+        of the text; there are none of no picture then, and the strength lies in [0, 1].
     """
 
     name: str
-    adapter: ImageAdapter
+    adapter: ImageAdapter | None
     tokens: Tensor
-    negative: Tensor
+    negative: Tensor | None
     strength: float = 1.0
 
     def __str__(self) -> str:

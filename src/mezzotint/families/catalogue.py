@@ -17,6 +17,7 @@ from mezzotint.checkpoints import marks
 from mezzotint.checkpoints.files import CheckpointError
 from mezzotint.checkpoints.inspect import recognise
 from mezzotint.checkpoints.layout import Beside
+from mezzotint.checkpoints.signatures import ADAPTER, OPTIONS
 from mezzotint.checkpoints.source import Listing, describe, one_file, open_folder, read
 from mezzotint.families import flow, ldm, separate
 from mezzotint.families.memory import plan, resting
@@ -96,8 +97,23 @@ def _listing(path: Path) -> Listing:
     folder = open_folder(path)
     part = next((part for part in _DENOISERS if part in folder.networks), None)
     if part is None:
+        kinds = [recognise(describe(folder.weights(other))).kind for other in folder.networks]
+        if adapter := next((kind for kind in kinds if _option(kind) == ADAPTER), None):
+            raise _no_model(path, adapter, ADAPTER)
         raise CheckpointError(f"{path}: has none of {', '.join(_DENOISERS)}: no such pipeline")
     return describe(folder.weights(part))
+
+
+def _option(kind: str | None) -> str | None:
+    """By which option a model is given what is none by itself."""
+    return next((option for start, option in OPTIONS if (kind or "").startswith(start)), None)
+
+
+def _no_model(path: Path, kind: str | None, option: str) -> CheckpointError:
+    return CheckpointError(
+        f"{path}: is {kind}, no model by itself: give `generate` a model with --model, and this "
+        f"with {option}"
+    )
 
 
 def _scheduled(family: Family, config: Mapping[str, Any], where: str) -> Family:
@@ -131,6 +147,8 @@ def family_of(path: Path, listing: Listing, name: str | None = None) -> Family:
     base = (kind or "").split(",")[0]  # what follows is a prediction, which the marks tell too
     fit = [f for f in FAMILIES if base == f.folder.kind or (base == f.file.kind and not whole)]
     if not fit:
+        if (option := _option(kind)) is not None:
+            raise _no_model(path, kind, option)
         known = ", ".join(family.name for family in FAMILIES)
         raise CheckpointError(
             f"{path}: {kind or 'no weights that are known'}: pictures are made by Mezzotint's own "

@@ -41,6 +41,7 @@ from mezzotint.families.model import (
     Defaults,
     Model,
     NetworkCall,
+    Pictured,
     Pieces,
     Weaker,
 )
@@ -100,6 +101,8 @@ class Family:
     file, folder: the layouts of a single file and of a folder of `diffusers`.
     notes, controls: see :class:`~mezzotint.families.model.Model`.
     joining, title: see :class:`~mezzotint.families.ldm.Family`.
+    pictured: how `inspect` calls what makes tokens of pictures beside those of the text; empty:
+        there is nothing that does.
     """
 
     name: str
@@ -120,6 +123,7 @@ class Family:
     joining: Joining | None = None
     title: str = ""
     controls: tuple[ControlKind, ...] = ()
+    pictured: str = ""
 
 
 # --- what the network is told -----------------------------------------------------------------
@@ -341,6 +345,7 @@ def build(family: Family, tokenizer: Tokenizer | None = None) -> Model:
         notes=family.notes,
         joined=None if family.joining is None else family.joining(codec),
         controls=family.controls,
+        pictured=Pictured(family.pictured, sizes.context_width) if family.pictured else None,
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from mezzotint.checkpoints.layout import Layout
-from mezzotint.checkpoints.tables import flux, ldm_autoencoder
+from mezzotint.checkpoints.tables import flux, ldm_autoencoder, redux
 from mezzotint.families import controls_flow
 from mezzotint.families.flow import T5, ByTokens, Family, LongText
 from mezzotint.families.joined import beside, filling, followed
@@ -56,6 +56,7 @@ FLUX_DEV = Family(
         tables={**_FOLDER.tables, "network": flux.DIFFUSERS},
     ),
     controls=controls_flow.FLUX,
+    pictured=redux.KIND,
 )
 
 FLUX_SCHNELL = replace(

@@ -133,6 +133,16 @@ class Banked(NamedTuple):
     call: Callable[[Sequence[Attended]], NetworkCall]
 
 
+class Pictured(NamedTuple):
+    """How a model is told pictures by tokens that stand behind those of its text.
+
+    said: how `inspect` begins to call the files that make them; width: of the tokens.
+    """
+
+    said: str
+    width: int
+
+
 Hint = tuple[Tensor, ...]
 """What a control network makes of its picture, once for all steps."""
 
@@ -194,7 +204,7 @@ class Model:
     notes: what a person should know of this checkpoint, a sentence each.
     joined: the pictures that it is told of; None: it is told of none.
     words: how it takes embeddings of words; None: it takes none.
-    banked: how it takes image prompts; None: it takes none.
+    banked, pictured: how it takes image prompts; None: it does not in this way.
     controls: the kinds of control networks that it takes.
     """
 
@@ -219,6 +229,7 @@ class Model:
     framing_negative: Callable[[Sequence[int]], Tensor] | None = None
     words: Words | None = None
     banked: Banked | None = None
+    pictured: Pictured | None = None
     controls: tuple[ControlKind, ...] = ()
 
     def schedule_of(self, size: Sequence[int]) -> Schedule:

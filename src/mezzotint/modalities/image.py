@@ -151,10 +151,24 @@ def for_clip(image: Image.Image, size: int) -> Tensor:
     width, height = (size if edge == short else int(size * edge / short) for edge in image.size)
     image = image.resize((width, height), Image.Resampling.BICUBIC)
     left, top = (width - size) // 2, (height - size) // 2
-    pixels = np.asarray(image.crop((left, top, left + size, top + size)))
-    values = torch.from_numpy(pixels.astype(np.float32)).permute(2, 0, 1) / 255
+    values = _unit(image.crop((left, top, left + size, top + size)))
     mean, deviation = torch.tensor(CLIP_MEAN), torch.tensor(CLIP_DEVIATION)
     return ((values - mean[:, None, None]) / deviation[:, None, None]).contiguous()
+
+
+def for_siglip(image: Image.Image, size: int) -> Tensor:
+    """A picture as SigLIP's encoders take it: ``(3, size, size)`` in [−1, 1].
+
+    All of it is resized to a square (bicubic), whatever its aspect, as in training (Zhai et al.
+    2023); what was transparent lies on white.
+    """
+    square = _as_mode(image, "rgb").resize((size, size), Image.Resampling.BICUBIC)
+    return ((_unit(square) - 0.5) / 0.5).contiguous()
+
+
+def _unit(image: Image.Image) -> Tensor:
+    """``(3, H, W)`` in [0, 1]."""
+    return torch.from_numpy(np.asarray(image).astype(np.float32)).permute(2, 0, 1) / 255
 
 
 def open_image(path: str | os.PathLike[str]) -> Image.Image:

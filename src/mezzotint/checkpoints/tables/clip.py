@@ -5,7 +5,7 @@ from __future__ import annotations
 from mezzotint.checkpoints.keys import TRANSPOSED, Part, Table, parts, prefixed
 
 _Q, _K, _V = parts("layers.{n}.qkv.{p}", 3)
-_LAYER: Table = {
+LAYER: Table = {
     "layer_norm1.{p}": "layers.{n}.norm1.{p}",
     "self_attn.q_proj.{p}": _Q,
     "self_attn.k_proj.{p}": _K,
@@ -32,7 +32,7 @@ def text(prefix: str = "text_model.") -> Table:
         "embeddings.position_ids": None,
         "embeddings.token_embedding.weight": "words.weight",
         "embeddings.position_embedding.weight": "positions.weight",
-        **prefixed(_LAYER, "encoder.layers.{n}."),
+        **prefixed(LAYER, "encoder.layers.{n}."),
         "final_layer_norm.{p}": "norm.{p}",
     }
     return {**prefixed(inner, prefix), "text_projection.weight": "projection.weight"}
@@ -63,7 +63,7 @@ VISION: Table = {
     "vision_model.embeddings.patch_embedding.weight": "stem.weight",
     "vision_model.embeddings.position_embedding.weight": "positions.weight",
     "vision_model.pre_layrnorm.{p}": "norm_in.{p}",  # sic
-    **prefixed(_LAYER, "vision_model.encoder.layers.{n}."),
+    **prefixed(LAYER, "vision_model.encoder.layers.{n}."),
     "vision_model.post_layernorm.{p}": "norm.{p}",
     "visual_projection.weight": "projection.weight",
 }
