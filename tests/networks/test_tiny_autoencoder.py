@@ -4,28 +4,17 @@ from __future__ import annotations
 
 import pytest
 import torch
-from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from parity import assert_named_once, take
-from torch import nn
 
 from mezzotint.checkpoints.tables import tiny_autoencoder as tables
 from mezzotint.networks.tiny_autoencoder import TinyAutoencoder, TinyAutoencoderConfig
-
-
-def lively(network: nn.Module) -> nn.Module:
-    """Random weights as trained ones are: what was made of a code does not die away."""
-    for weight in network.parameters():
-        if weight.ndim == 4:
-            nn.init.kaiming_normal_(weight, nonlinearity="relu")
-            weight.data *= 0.7
-    return network.eval()
+from pipelines import tiny_autoencoder
 
 
 @pytest.mark.parametrize("channels", [4, 16])
 @torch.no_grad()
 def test_equals_diffusers(channels: int) -> None:
-    torch.manual_seed(0)
-    theirs = lively(AutoencoderTiny(latent_channels=channels))
+    theirs = tiny_autoencoder(channels)
     ours = TinyAutoencoder(TinyAutoencoderConfig(latent_channels=channels)).eval()
     take(ours, theirs.state_dict(), tables.DIFFUSERS)
     x, z = torch.rand(2, 3, 32, 48) * 2 - 1, 3 * torch.randn(2, channels, 4, 6)

@@ -166,13 +166,7 @@ def _part(
         raise CheckpointError(f"{path}: no such file or folder")
     listing = describe(one_file(path))
     wanted = [names[said]] if said is not None else list(called)
-    tried = {part: _tried(family, parts, listing, part) for part in wanted}
-    if said is not None and isinstance(tried.get(AUTOENCODER), Misfit):
-        # Asked for by name, a tiny one stands in the place of the large one.
-        stands = _tiny(parts, listing, True), _tiny(parts, listing, False)
-        tried[AUTOENCODER] = next(
-            (found for found in stands if isinstance(found, Beside)), tried[AUTOENCODER]
-        )
+    tried = {part: _tried(family, parts, listing, part, said is not None) for part in wanted}
     fit = {part: beside for part, beside in tried.items() if isinstance(beside, Beside)}
     if len(fit) > 1:
         fits = " and ".join(called[part] for part in fit)
@@ -184,12 +178,19 @@ def _part(
 
 
 def _tried(
-    family: Family, parts: Mapping[str, nn.Module], listing: Listing, part: str
+    family: Family, parts: Mapping[str, nn.Module], listing: Listing, part: str, said: bool
 ) -> Beside | Misfit:
-    """How a part lies in a file, or why it does not."""
+    """How a part lies in a file, or why it does not.  In the place of the autoencoder a tiny one
+    may stand, where that is said."""
     if part == TINY:
         return _tiny(parts, listing, encoder=False)
-    return match(listing, _forms(family, part, parts[part]), parts[part].state_dict())
+    found = match(listing, _forms(family, part, parts[part]), parts[part].state_dict())
+    if part == AUTOENCODER and said and isinstance(found, Misfit):
+        tiny = [_tiny(parts, listing, encoder) for encoder in (True, False)]
+        fit = [small for small in tiny if isinstance(small, Beside)]
+        unfit = [found, *(small for small in tiny if isinstance(small, Misfit))]
+        return fit[0] if fit else max(unfit, key=lambda misfit: misfit.known)
+    return found
 
 
 def _tiny(parts: Mapping[str, nn.Module], listing: Listing, encoder: bool) -> Beside | Misfit:
