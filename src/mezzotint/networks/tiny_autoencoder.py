@@ -10,6 +10,7 @@ Its own conventions end here: it was taught pictures in [0, 1], and codes as the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -76,19 +77,21 @@ class Level(nn.Module):
         return x
 
 
+def _levels(width: int, blocks: Sequence[int], stride: int) -> nn.ModuleList:
+    """``stride``: of the convolutions between the levels."""
+    between = [nn.Conv2d(width, width, 3, stride, 1, bias=False) for _ in blocks[1:]]
+    return nn.ModuleList(
+        Level(width, count, resample)
+        for count, resample in zip(blocks, [*between, None], strict=True)
+    )
+
+
 class Encoder(nn.Module):
     def __init__(self, config: TinyAutoencoderConfig) -> None:
         super().__init__()
-        width, last = config.width, len(config.blocks) - 1
+        width = config.width
         self.stem = nn.Conv2d(config.channels, width, 3, padding=1)
-        self.levels = nn.ModuleList(
-            Level(
-                width,
-                blocks,
-                nn.Conv2d(width, width, 3, 2, 1, bias=False) if level < last else None,
-            )
-            for level, blocks in enumerate(reversed(config.blocks))
-        )
+        self.levels = _levels(width, config.blocks[::-1], stride=2)
         self.head = nn.Conv2d(width, config.latent_channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -103,16 +106,9 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     def __init__(self, config: TinyAutoencoderConfig) -> None:
         super().__init__()
-        width, last = config.width, len(config.blocks) - 1
+        width = config.width
         self.stem = nn.Conv2d(config.latent_channels, width, 3, padding=1)
-        self.levels = nn.ModuleList(
-            Level(
-                width,
-                blocks,
-                nn.Conv2d(width, width, 3, padding=1, bias=False) if level < last else None,
-            )
-            for level, blocks in enumerate(config.blocks)
-        )
+        self.levels = _levels(width, config.blocks, stride=1)
         self.head = nn.Conv2d(width, config.channels, 3, padding=1)
 
     def forward(self, z: Tensor) -> Tensor:
