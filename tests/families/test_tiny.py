@@ -153,7 +153,7 @@ def forms(folder: Path, taesd: Path) -> dict[str, Path]:
     return {what: folder / f"{what}.safetensors" for what in made}
 
 
-@pytest.mark.parametrize("name", ["flux-dev"], indirect=True, scope="module")
+@pytest.mark.parametrize("name", ["sd1"], indirect=True, scope="module")
 @torch.inference_mode()
 def test_every_layout_makes_the_same(name: str, folder: Path, taesd: Path, tmp_path: Path) -> None:
     paths = forms(tmp_path, taesd)
@@ -161,18 +161,17 @@ def test_every_layout_makes_the_same(name: str, folder: Path, taesd: Path, tmp_p
     code = torch.randn(1, theirs.config.latent_channels, 4, 4)
     media = torch.rand(1, 3, 32, 32) * 2 - 1
     expected, encoded = theirs.decode(code).sample, theirs.encode(media).latents
-    made: list[Tensor] = []
     for what in ("diffusers", "combined", "decoder", "half"):
         codec = opened(folder, Given(paths[what], "vae")).codec
-        made += [codec.decode(code), opened(folder, Given(paths[what])).show(code)[None]]
+        torch.testing.assert_close(codec.decode(code), expected, atol=1e-5, rtol=1e-5)
         if what in ("decoder", "half"):
             with pytest.raises(ValueError, match="is the decoder alone: give a file with both"):
                 codec.encode(media)
         else:
             torch.testing.assert_close(codec.encode(media), encoded, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(made[0], expected, atol=1e-5, rtol=1e-5)
-    assert all(torch.equal(same, made[0]) for same in made[2::2])
-    assert all(torch.equal(same, made[0].clamp(-1, 1)) for same in made[1::2])
+    for what in ("combined", "decoder"):
+        seen = opened(folder, Given(paths[what])).show(code)
+        assert torch.equal(seen, codec.decode(code)[0].clamp(-1, 1))
 
 
 @pytest.mark.parametrize("name", ["sd1"], indirect=True, scope="module")
