@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
 from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -189,6 +190,17 @@ def small(name: str, width: int = 8) -> Family:
 def _deep_autoencoder(scale: float, offset: float) -> AutoencoderKL:
     mixed = {"use_quant_conv": False, "use_post_quant_conv": False}
     return _autoencoder(scale, shift_factor=offset, latent_channels=16, **mixed)
+
+
+def tiny_autoencoder(channels: int) -> AutoencoderTiny:
+    """TAESD at its true size.  Its weights are such that what it makes does not die away in it."""
+    torch.manual_seed(0)
+    made = AutoencoderTiny(latent_channels=channels)
+    for weight in made.parameters():
+        if weight.ndim == 4:
+            torch.nn.init.kaiming_normal_(weight, nonlinearity="relu")
+            weight.data *= 0.7
+    return made.eval()
 
 
 def _t5() -> T5EncoderModel:

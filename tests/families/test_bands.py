@@ -8,7 +8,7 @@ import torch
 from mezzotint.adapters.seamless import seamless
 from mezzotint.families import bands
 from mezzotint.families.catalogue import shadow
-from mezzotint.families.ldm import ScaledCodec
+from mezzotint.families.codec import ScaledCodec
 from mezzotint.families.memory import most, plan
 from mezzotint.families.sd1 import SD1
 from mezzotint.networks.ldm_autoencoder import LdmAutoencoder, LdmAutoencoderConfig

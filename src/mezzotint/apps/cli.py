@@ -232,14 +232,14 @@ def _sides(text: str) -> tuple[int, int, int, int] | tuple[int, int]:
 # --- commands ---------------------------------------------------------------------------------
 
 
-def _part_option(parser: argparse.ArgumentParser) -> None:
+def _part_option(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument(
         "--part",
         type=_part,
         action="append",
         default=[],
         metavar="[NAME=]FILE",
-        help="a text encoder or VAE in a file of its own (docs/checkpoints.md)",
+        help=f"{what} in a file of its own (docs/checkpoints.md)",
     )
 
 
@@ -252,7 +252,7 @@ def _generate_parser(parser: argparse.ArgumentParser) -> None:
     add("-o", "--output", metavar="PATH", help="folder, or file .png .webp .jpg (default: here)")
     add("--model", default="icons", metavar="NAME|PATH", help="default: %(default)s")
     add("--family", metavar="NAME", help="what a checkpoint is, where its file cannot say")
-    _part_option(parser)
+    _part_option(parser, "a text encoder, VAE or TAESD")
     add("--negative", default="", metavar="TEXT", help="what to keep away from")
     add("--lora", type=_lora, action="append", default=[], metavar="FILE[:S]", help="an adapter")
     add("--lora-blocks", type=_blocks, default=(), metavar="PATTERN=S,…", help="docs/adapters.md")
@@ -363,7 +363,7 @@ def _convert_parser(parser: argparse.ArgumentParser) -> None:
         help="of the numbers (default: each its own)",
     )
     add("--family", metavar="NAME", help="what a checkpoint is, where its file cannot say")
-    _part_option(parser)
+    _part_option(parser, "a text encoder or VAE")
     add("--force", action="store_true", help="replace what stands at DST")
 
 

@@ -21,7 +21,7 @@ from mezzotint.families.separate import Given as Part
 from mezzotint.modalities.image import to_image
 
 Parts = Sequence[str | os.PathLike[str]] | Mapping[str, str | os.PathLike[str]]
-"""Files with parts of a model, perhaps by the part's name ("vae", "clip_l", "clip_g", "t5")."""
+"""Files with parts of a model, perhaps by the part's name ("vae", "clip_l", "t5", "taesd", …)."""
 
 
 class Maker:

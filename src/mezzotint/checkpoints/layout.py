@@ -147,11 +147,12 @@ def open_parts(
         unused = dict.fromkeys(name for name in state if any_of(name, own.ignored))
         states[part] = {n.removeprefix(own.prefix): t for n, t in state.items() if n not in unused}
         ignored, maps = (*ignored, *unused), maps + mapped
+    every = dict.fromkeys((*parts, *beside))  # a tiny autoencoder is no checkpoint's
     tables = {**(folder if whole else file).tables, **{p: own.table for p, own in beside.items()}}
     return Opened(
-        {part: states[part] for part in parts},
+        {part: states[part] for part in every},
         tables,
-        {part: beside[part].path if part in beside else path for part in parts},
+        {part: beside[part].path if part in beside else path for part in every},
         frozenset(part for part in parts if part not in beside) if whole else frozenset(),
         ignored,
         maps,

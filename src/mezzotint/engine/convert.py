@@ -103,6 +103,11 @@ def convert(
     source = one_file(source)
     found, listing = catalogue.identify(source, family)
     beside = catalogue.located(found, source, listing, given)
+    for part in separate.tiny_halves(beside):
+        raise CheckpointError(
+            f"{beside[part].path}: is a tiny autoencoder, for which a checkpoint has no place: "
+            "leave it out, and give it to generate"
+        )
     notes = list(separate.replaced(found, source, beside))
     if isinstance(found, flow.Family):
         found = _present(found, source, form, beside)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -244,7 +245,8 @@ def _refined(model: Model, request: Request, planned: _Plan) -> _Plan:
         )
     return planned._replace(
         walked=slice(0, first + 1),
-        after=(second, after._replace(walked=slice(first, None))),
+        # What it is given is a code of the first's: shown as that one shows it.
+        after=(replace(second, preview=model.preview), after._replace(walked=slice(first, None))),
     )
 
 
@@ -413,14 +415,13 @@ def _walk(
     for step in planned.sampler.run(denoise, x, part, told[0], noise):
         x = step.x
         if listener is not None:
-            believed = step.estimate.x0
             listener(
                 Progress(
                     number,
                     len(request.seeds),
                     before + step.number,
                     path.sigma.numel() - 1,
-                    lambda believed=believed: model.codec.decode(believed)[0].clamp(-1, 1).cpu(),
+                    partial(model.show, step.estimate.x0),
                 )
             )
     if planned.after is None:

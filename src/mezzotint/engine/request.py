@@ -213,7 +213,8 @@ class Request:
 
 
 class Progress(NamedTuple):
-    """Told to a listener after every step; ``preview()`` decodes what is believed now."""
+    """Told to a listener after every step; ``preview()`` shows what is believed now, perhaps small:
+    see :class:`~mezzotint.families.model.Model`."""
 
     sample: int  # 0 … samples − 1
     samples: int

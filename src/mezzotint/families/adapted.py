@@ -10,6 +10,7 @@ from mezzotint.adapters.lora import Style, Target, index
 from mezzotint.checkpoints.layout import Layout
 from mezzotint.checkpoints.streamed import shapes
 from mezzotint.checkpoints.tables import clip
+from mezzotint.families.separate import NO_TEXT
 from mezzotint.networks.clip import ClipText
 from mezzotint.networks.t5 import T5Encoder
 
@@ -40,7 +41,7 @@ def targets(parts: Mapping[str, nn.Module], file: Layout, folder: Layout) -> dic
         (folder.tables["network"], file.tables["network"]),
         _DENOISER,
     )
-    texts = [name for name in parts if name not in ("network", "autoencoder")]
+    texts = [name for name in parts if name not in NO_TEXT]
     for name in texts:
         module, tables = parts[name], [folder.tables[name]]
         if isinstance(module, ClipText):

@@ -19,7 +19,7 @@ from mezzotint.checkpoints.inspect import recognise
 from mezzotint.checkpoints.layout import Beside
 from mezzotint.checkpoints.signatures import ADAPTER, OPTIONS
 from mezzotint.checkpoints.source import Listing, describe, one_file, open_folder, read
-from mezzotint.families import flow, ldm, separate
+from mezzotint.families import flow, ldm, separate, tiny
 from mezzotint.families.memory import plan, resting
 from mezzotint.families.model import Model
 from mezzotint.families.native import KEY, EmbeddingCodec, load_model
@@ -288,8 +288,9 @@ def _load(
     kind = kind_of(precision, place)
     beside = located(found, path, listing, given)
     said = separate.replaced(found, path, beside)
+    found = tiny.fitted(found, beside)
     lean = limit is None and place.type == "cpu"
-    room = resting(found.file.places) if lean else {}
+    room = resting((*found.file.places, *beside)) if lean else {}
     if limit is not None:
         if place.type != "cpu":
             raise CheckpointError(

@@ -15,8 +15,8 @@ from mezzotint.checkpoints.source import Listing, read
 from mezzotint.checkpoints.tables import control_flux, control_mmdit
 from mezzotint.diffusion.level import Conditioning
 from mezzotint.families import flow
+from mezzotint.families.codec import ScaledCodec
 from mezzotint.families.controls import filled, numbered, without_mode
-from mezzotint.families.ldm import ScaledCodec
 from mezzotint.families.model import ControlFile, ControlKind, ControlNet, Hint, Model
 from mezzotint.families.precision import rounded, working
 from mezzotint.networks.control_flux import ControlFlux, ControlFluxConfig

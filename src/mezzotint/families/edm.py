@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from mezzotint.checkpoints.marks import EDM_MEAN, EDM_STD, SIGMA_MAX, SIGMA_MIN
 from mezzotint.diffusion.schedules import VarianceExploding
+from mezzotint.families import linear
 from mezzotint.families.sdxl import SDXL
 
 PLAYGROUND = replace(
@@ -22,6 +23,8 @@ PLAYGROUND = replace(
     scale=0.5,
     mean=(-1.6574, 1.886, -1.383, 2.5155),
     std=(8.4927, 5.9022, 6.5498, 5.2299),
+    linear=linear.PLAYGROUND,
+    tiny_scale=SDXL.scale,
     defaults=replace(SDXL.defaults, guidance=3.0, steps=50),
     file=replace(SDXL.file, marks=(EDM_MEAN, EDM_STD)),
 )

@@ -26,15 +26,16 @@ from mezzotint.families import t5_tokens
 from mezzotint.families.adapted import targets
 from mezzotint.families.apart import apart
 from mezzotint.families.clip_tokens import emphasized
+from mezzotint.families.codec import AutoencoderConfig, ScaledCodec, coded
 from mezzotint.families.ldm import (
     EMPTY,
     Joining,
-    ScaledCodec,
     Text,
     clip_features,
     fill,
     one_by_one,
 )
+from mezzotint.families.linear import Linear
 from mezzotint.families.model import (
     WHOLE,
     ControlKind,
@@ -49,9 +50,9 @@ from mezzotint.families.precision import rounded
 from mezzotint.families.separate import T5, incomplete, lacking
 from mezzotint.networks.clip import ClipText
 from mezzotint.networks.flux import Flux, FluxConfig
-from mezzotint.networks.ldm_autoencoder import LdmAutoencoder, LdmAutoencoderConfig
 from mezzotint.networks.mmdit import MMDiT, MMDiTConfig
 from mezzotint.networks.t5 import T5Config, T5Encoder
+from mezzotint.networks.tiny_autoencoder import TinyAutoencoderConfig
 
 _STEPS = 1000  # the time that these networks are told of pure noise
 _PATCH = 2  # pixels of the code a side of a token
@@ -100,14 +101,14 @@ class Family:
     scale, offset: ``(mean − offset) * scale`` of the code is diffused.
     file, folder: the layouts of a single file and of a folder of `diffusers`.
     notes, controls: see :class:`~mezzotint.families.model.Model`.
-    joining, title: see :class:`~mezzotint.families.ldm.Family`.
     pictured: how `inspect` calls what makes tokens of pictures beside those of the text; empty:
         there is nothing that does.
+    joining, title, linear, tiny: see :class:`~mezzotint.families.ldm.Family`.
     """
 
     name: str
     network: MMDiTConfig | FluxConfig
-    autoencoder: LdmAutoencoderConfig
+    autoencoder: AutoencoderConfig
     texts: Mapping[str, Text]
     t5: LongText
     joined: bool
@@ -124,6 +125,8 @@ class Family:
     title: str = ""
     controls: tuple[ControlKind, ...] = ()
     pictured: str = ""
+    linear: Linear | None = None
+    tiny: TinyAutoencoderConfig | None = None
 
 
 # --- what the network is told -----------------------------------------------------------------
@@ -322,12 +325,16 @@ def build(family: Family, tokenizer: Tokenizer | None = None) -> Model:
     call = _mmdit(network) if isinstance(network, MMDiT) else _flux(network)
     encoders = {name: ClipText(text.encoder) for name, text in family.texts.items()}
     t5 = None if family.t5.encoder is None else T5Encoder(family.t5.encoder)
-    autoencoder = LdmAutoencoder(family.autoencoder)
-    codec = ScaledCodec(autoencoder, family.scale, family.offset, _PATCH)
+    codec, preview, pictures = coded(
+        family.autoencoder,
+        family.tiny,
+        family.linear,
+        lambda autoencoder: ScaledCodec(autoencoder, family.scale, family.offset, _PATCH),
+    )
     schedule = _schedule(family)
     weighted = _weighted(family, encoders, t5, tokenizer or t5_tokens.tokenizer())
     parts: dict[str, nn.Module] = {"network": network, **encoders}
-    parts |= ({} if t5 is None else {T5: t5}) | {"autoencoder": autoencoder}
+    parts |= ({} if t5 is None else {T5: t5}) | pictures
     return Model(
         name=family.name,
         network=network,
@@ -346,6 +353,7 @@ def build(family: Family, tokenizer: Tokenizer | None = None) -> Model:
         joined=None if family.joining is None else family.joining(codec),
         controls=family.controls,
         pictured=Pictured(family.pictured, sizes.context_width) if family.pictured else None,
+        preview=preview,
     )
 
 

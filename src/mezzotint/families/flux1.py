@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from mezzotint.checkpoints.layout import Layout
 from mezzotint.checkpoints.tables import flux, ldm_autoencoder, redux
-from mezzotint.families import controls_flow
+from mezzotint.families import controls_flow, linear
 from mezzotint.families.flow import T5, ByTokens, Family, LongText
 from mezzotint.families.joined import beside, filling, followed
 from mezzotint.families.ldm import Text
@@ -57,6 +57,7 @@ FLUX_DEV = Family(
     ),
     controls=controls_flow.FLUX,
     pictured=redux.KIND,
+    linear=linear.FLUX,
 )
 
 FLUX_SCHNELL = replace(

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from mezzotint.diffusion.level import Conditioning, Tokens
 from mezzotint.families import flow
-from mezzotint.families.ldm import Family, Joining, ScaledCodec
+from mezzotint.families.codec import ScaledCodec
+from mezzotint.families.ldm import Family, Joining
 from mezzotint.families.model import Joined
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -32,11 +31,12 @@ from mezzotint.diffusion.schedules import (
     scaled_linear_beta,
     zero_terminal_snr,
 )
-from mezzotint.families import bands
 from mezzotint.families.adapted import targets
 from mezzotint.families.apart import apart
 from mezzotint.families.clip_tokens import END, chunks, emphasized
+from mezzotint.families.codec import Autoencoder, AutoencoderConfig, ScaledCodec, coded
 from mezzotint.families.exploding import exploding, is_edm
+from mezzotint.families.linear import Linear
 from mezzotint.families.model import (
     WHOLE,
     Banked,
@@ -53,8 +53,8 @@ from mezzotint.families.model import (
 from mezzotint.families.precision import rounded, stored
 from mezzotint.families.separate import incomplete, lacking
 from mezzotint.networks.clip import ClipText, ClipTextConfig, Encoded
-from mezzotint.networks.ldm_autoencoder import LdmAutoencoder, LdmAutoencoderConfig
 from mezzotint.networks.ldm_unet import LdmUNet, LdmUNetConfig, embed_time
+from mezzotint.networks.tiny_autoencoder import TinyAutoencoderConfig
 
 
 @dataclass(frozen=True)
@@ -91,11 +91,14 @@ class Family:
     title: of a variant that has another family's tensors, as `checkpoints.marks` names it; no
         checkpoint is taken for it that does not say so.
     notes, controls: see :class:`~mezzotint.families.model.Model`.
+    linear: the colours of its codes at a glance.
+    tiny: of a tiny autoencoder that shows its codes; none comes with a checkpoint.
+    tiny_scale: of the codes that its tiny autoencoders were taught; None: ``scale``.
     """
 
     name: str
     unet: LdmUNetConfig
-    autoencoder: LdmAutoencoderConfig
+    autoencoder: AutoencoderConfig
     texts: Mapping[str, Text]
     prediction: str
     schedule: Table | VarianceExploding
@@ -111,57 +114,12 @@ class Family:
     controls: tuple[ControlKind, ...] = ()
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    linear: Linear | None = None
+    tiny: TinyAutoencoderConfig | None = None
+    tiny_scale: float | None = None
 
 
-@dataclass(frozen=True)
-class ScaledCodec:
-    """Pictures are diffused as the means of an autoencoder's code, ``(mean − offset) * scale``.
-
-    scale, offset: one number, or one a channel, ``(C, 1, 1)``.
-    patch: pixels of the code a side of what the network takes as one token.
-    """
-
-    autoencoder: LdmAutoencoder
-    scale: float | Tensor
-    offset: float | Tensor = 0.0
-    patch: int = 1
-
-    @property
-    def channels(self) -> int:
-        return self.autoencoder.config.channels
-
-    @property
-    def multiple(self) -> int:
-        return self.autoencoder.config.stride * self.patch
-
-    def shape(self, size: Sequence[int]) -> tuple[int, ...]:
-        stride = self.autoencoder.config.stride
-        return (self.autoencoder.config.latent_channels, *(edge // stride for edge in size))
-
-    def banded(self, size: Sequence[int]) -> bool:
-        """Whether media of a size are coded in bands (:mod:`mezzotint.families.bands`)."""
-        return math.prod(size) > bands.AREA
-
-    def encode(self, media: Tensor) -> Tensor:
-        if self.banded(media.shape[2:]):
-            code = bands.encode(self.autoencoder, media)
-        else:
-            code = self.autoencoder.encode(media)[0]
-        return (code - _on(self.offset, code)) * _on(self.scale, code)
-
-    def decode(self, x0: Tensor) -> Tensor:
-        code = x0 / _on(self.scale, x0) + _on(self.offset, x0)
-        stride = self.autoencoder.config.stride
-        if self.banded([edge * stride for edge in x0.shape[2:]]):
-            return bands.decode(self.autoencoder, code)
-        return self.autoencoder.decode(code)
-
-
-def _on(value: float | Tensor, code: Tensor) -> float | Tensor:
-    return value.to(code.device) if isinstance(value, Tensor) else value
-
-
-def _codec(family: Family, autoencoder: LdmAutoencoder) -> ScaledCodec:
+def _codec(family: Family, autoencoder: Autoencoder) -> ScaledCodec:
     if not family.std:
         return ScaledCodec(autoencoder, family.scale)
     mean, std = (torch.tensor(row)[:, None, None] for row in (family.mean, family.std))
@@ -373,11 +331,12 @@ def build(family: Family) -> Model:
     """A model of a family with fresh weights."""
     network = LdmUNet(family.unet)
     encoders = {name: ClipText(text.encoder) for name, text in family.texts.items()}
-    autoencoder = LdmAutoencoder(family.autoencoder)
+    codec, preview, pictures = coded(
+        family.autoencoder, family.tiny, family.linear, partial(_codec, family)
+    )
     weighted = partial(_weighted, family.texts, encoders, family.framed)
     widths = {text.called: text.encoder.width for text in family.texts.values()}
-    codec = _codec(family, autoencoder)
-    parts = {"network": network, **encoders, "autoencoder": autoencoder}
+    parts = {"network": network, **encoders, **pictures}
     good, bad = family.scores or (None, None)
     framed = family.framed or family.scores is not None
     return Model(
@@ -400,6 +359,7 @@ def build(family: Family) -> Model:
         distilled=family.unet.guided,
         notes=family.notes,
         controls=family.controls,
+        preview=preview,
     )
 
 

@@ -28,9 +28,10 @@ from torch.utils._pytree import tree_leaves
 from mezzotint.checkpoints.streamed import bytes_streamed
 from mezzotint.diffusion.guidance import cat_conditioning
 from mezzotint.diffusion.level import Conditioning, Tokens
-from mezzotint.families.ldm import ScaledCodec
+from mezzotint.families.codec import ScaledCodec
 from mezzotint.families.model import Model
 from mezzotint.families.precision import stored
+from mezzotint.families.separate import AUTOENCODER, NETWORK, NO_TEXT, TINY
 from mezzotint.networks.ldm_unet import LdmUNet
 from mezzotint.networks.mmdit import MMDiT
 
@@ -137,7 +138,7 @@ def needs(model: Model, size: Sequence[int], kind: torch.dtype) -> Needs:
 def resting(parts: Iterable[str]) -> dict[str, int]:
     """What stays of a family's parts where no amount was given: all of the denoiser, nothing of
     those that a prompt or a picture uses once; see :func:`mezzotint.families.ldm.fill`."""
-    return {name: 0 for name in parts if name != "network"}
+    return {name: 0 for name in parts if name != NETWORK}
 
 
 def parse(text: str) -> int:
@@ -193,14 +194,15 @@ def plan(model: Model, size: Sequence[int], kind: torch.dtype, memory: int) -> P
         weight.numel() * 4 for part in model.parts.values() for weight in part.parameters()
     )
     at_work = max(step, decode, _TEXT)
-    texts = [name for name in whole if name not in ("network", "autoencoder")]
+    texts = [name for name in whole if name not in NO_TEXT]
+    pictures = [name for name in (AUTOENCODER, TINY) if name in whole]
     room: dict[str, int] = {}
 
     def taken() -> int:
         kept = sum(whole.values()) - sum(could[name] - left for name, left in room.items())
         return base + kept + at_work + (_LAYER * largest if room else 0)
 
-    for names in (texts, ["autoencoder"], ["network"]):
+    for names in (texts, pictures, [NETWORK]):
         if taken() <= memory:
             break
         room |= dict.fromkeys(names, 0)

@@ -206,6 +206,8 @@ class Model:
     words: how it takes embeddings of words; None: it takes none.
     banked, pictured: how it takes image prompts; None: it does not in this way.
     controls: the kinds of control networks that it takes.
+    preview: ``x0`` to media ``(B, channels, *spatial)`` that show it quickly, roughly in [−1, 1],
+        perhaps smaller than it decodes; None: it is decoded, for that is quick.
     """
 
     name: str
@@ -231,10 +233,16 @@ class Model:
     banked: Banked | None = None
     pictured: Pictured | None = None
     controls: tuple[ControlKind, ...] = ()
+    preview: Callable[[Tensor], Tensor] | None = None
 
     def schedule_of(self, size: Sequence[int]) -> Schedule:
         """The schedule of media of a spatial size."""
         return self.schedule if self.shifted is None else self.shifted(size)
+
+    def show(self, x0: Tensor) -> Tensor:
+        """What a sample ``x0 (1, …)`` looks like, ``(C, *spatial)`` in [−1, 1] on the CPU."""
+        media = (self.preview or self.codec.decode)(x0)
+        return media[0].clamp(-1, 1).cpu()
 
     def denoise(self, weaker: Weaker = WHOLE) -> Denoiser:
         """This model as a denoiser, or its weaker self."""

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from mezzotint.checkpoints.streamed import Streamed
 from mezzotint.diffusion.level import Conditioning, Tokens
 from mezzotint.networks.ldm_autoencoder import WIDE, LdmAutoencoder
+from mezzotint.networks.tiny_autoencoder import TinyAutoencoder
 
 AUTO = "auto"
 KINDS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -67,7 +68,7 @@ def kind_of(name: str, place: torch.device) -> torch.dtype:
 
 def stored(module: nn.Module, name: str, kind: torch.dtype) -> torch.dtype:
     """What a weight of a part is rounded to where its model works in a precision."""
-    if not isinstance(module, LdmAutoencoder):
+    if not isinstance(module, LdmAutoencoder | TinyAutoencoder):
         return kind
     return torch.float32 if kind == torch.float16 or name.startswith(WIDE) else kind
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mezzotint.checkpoints.layout import Layout
 from mezzotint.checkpoints.tables import clip, ldm_autoencoder, ldm_unet
 from mezzotint.diffusion.schedules import scaled_linear_beta
-from mezzotint.families import controls_ldm
+from mezzotint.families import controls_ldm, linear
 from mezzotint.families.ldm import Family, Text
 from mezzotint.families.model import Defaults
 from mezzotint.networks.clip import ClipTextConfig
@@ -49,4 +49,5 @@ SD1 = Family(
         pipeline="StableDiffusionPipeline",
     ),
     controls=controls_ldm.CONTROLS,
+    linear=linear.SD,
 )

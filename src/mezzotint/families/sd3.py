@@ -11,7 +11,7 @@ from dataclasses import replace
 from mezzotint.checkpoints.layout import Layout
 from mezzotint.checkpoints.tables import clip, ldm_autoencoder, mmdit
 from mezzotint.checkpoints.tables.t5 import T5 as T5_TABLE
-from mezzotint.families import controls_flow
+from mezzotint.families import controls_flow, linear
 from mezzotint.families.flow import T5, Family, LongText
 from mezzotint.families.ldm import Text
 from mezzotint.families.model import Defaults
@@ -80,6 +80,7 @@ SD3 = Family(
         },
     ),
     controls=controls_flow.MMDIT,
+    linear=linear.SD3,
 )
 
 _MEDIUM = MMDiTConfig(positions=384, normalized=True, dual=13)

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from mezzotint.checkpoints.marks import V_PRED, ZERO_SNR
 from mezzotint.checkpoints.tables import clip, ldm_unet
+from mezzotint.families import linear
 from mezzotint.families.ldm import Text
 from mezzotint.families.sd1 import SD1
 from mezzotint.networks.clip import ClipTextConfig
@@ -43,6 +44,7 @@ SDXL = replace(
     },
     scale=0.13025,
     framed=True,
+    linear=linear.SDXL,
     defaults=replace(SD1.defaults, size=(1024, 1024), guidance=5.0),
     file=replace(
         SD1.file,

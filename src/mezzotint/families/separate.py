@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+import torch
 from torch import nn
 
 from mezzotint.checkpoints.files import CheckpointError, nearest
@@ -18,13 +19,17 @@ from mezzotint.checkpoints.inspect import recognise
 from mezzotint.checkpoints.layout import Beside, Layout
 from mezzotint.checkpoints.separate import Form, Misfit, match
 from mezzotint.checkpoints.source import Listing, describe, one_file, open_folder
-from mezzotint.checkpoints.tables import clip, ldm_autoencoder, t5
+from mezzotint.checkpoints.tables import clip, ldm_autoencoder, t5, tiny_autoencoder
 from mezzotint.networks.clip import ClipText
 from mezzotint.networks.ldm_autoencoder import LdmAutoencoder
 from mezzotint.networks.t5 import T5Encoder
+from mezzotint.networks.tiny_autoencoder import TinyAutoencoder, TinyAutoencoderConfig
 
-NETWORK, AUTOENCODER, T5 = "network", "autoencoder", "t5"
-"""Parts of every family; its CLIP encoders have names of their own."""
+NETWORK, AUTOENCODER, T5, TINY = "network", "autoencoder", "t5", "tiny"
+"""Parts of every family; its CLIP encoders have names of their own.  What shows a code while it
+forms, the tiny autoencoder, is no part of a checkpoint."""
+NO_TEXT = (NETWORK, AUTOENCODER, TINY)
+"""Parts that are no text encoders."""
 
 
 class Given(NamedTuple):
@@ -73,13 +78,20 @@ _FORMS: dict[type[nn.Module], tuple[Form, ...]] = {
     ),
 }
 """How networks lie in files of their own, beside the layouts of their family."""
+_BOTH_HALVES = (Form(tiny_autoencoder.DIFFUSERS), Form(tiny_autoencoder.COMBINED))
+_DECODERS = (
+    Form(tiny_autoencoder.DIFFUSERS, ignored=("encoder.*",)),
+    Form(tiny_autoencoder.COMBINED, ignored=("taesd_encoder.*",)),
+    Form(tiny_autoencoder.DECODER),
+)
+"""How a tiny autoencoder does, or its decoder."""
 
 
 def labels(family: Family) -> dict[str, str]:
     """What people call the parts of a family that may be given beside its denoiser."""
     own = {part: text.called for part, text in family.texts.items()}
     more = {T5: T5} if T5 in family.file.places else {}
-    return {**own, **more, AUTOENCODER: "vae"}
+    return {**own, **more, AUTOENCODER: "vae", TINY: "taesd"}
 
 
 def _forms(family: Family, part: str, network: nn.Module) -> list[Form]:
@@ -154,10 +166,7 @@ def _part(
         raise CheckpointError(f"{path}: no such file or folder")
     listing = describe(one_file(path))
     wanted = [names[said]] if said is not None else list(called)
-    tried = {
-        part: match(listing, _forms(family, part, parts[part]), parts[part].state_dict())
-        for part in wanted
-    }
+    tried = {part: _tried(family, parts, listing, part, said is not None) for part in wanted}
     fit = {part: beside for part, beside in tried.items() if isinstance(beside, Beside)}
     if len(fit) > 1:
         fits = " and ".join(called[part] for part in fit)
@@ -166,6 +175,43 @@ def _part(
     if not fit:
         raise CheckpointError(f"{path}: {_unfit(family, listing, tried)}")
     return next(iter(fit.items()))
+
+
+def _tried(
+    family: Family, parts: Mapping[str, nn.Module], listing: Listing, part: str, said: bool
+) -> Beside | Misfit:
+    """How a part lies in a file, or why it does not.  In the place of the autoencoder a tiny one
+    may stand, where that is said."""
+    if part == TINY:
+        return _tiny(parts, listing, encoder=False)
+    found = match(listing, _forms(family, part, parts[part]), parts[part].state_dict())
+    if part == AUTOENCODER and said and isinstance(found, Misfit):
+        tiny = [_tiny(parts, listing, encoder) for encoder in (True, False)]
+        fit = [small for small in tiny if isinstance(small, Beside)]
+        unfit = [found, *(small for small in tiny if isinstance(small, Misfit))]
+        return fit[0] if fit else max(unfit, key=lambda misfit: misfit.known)
+    return found
+
+
+def _tiny(parts: Mapping[str, nn.Module], listing: Listing, encoder: bool) -> Beside | Misfit:
+    """How a tiny autoencoder for a model's codes, or its decoder alone, lies in a file."""
+    own = parts[AUTOENCODER].config
+    config = TinyAutoencoderConfig(latent_channels=own.latent_channels, encoder=encoder)  # type: ignore[union-attr]
+    if own.stride != config.stride:  # type: ignore[union-attr]
+        return Misfit(f"its codes are {config.stride} times smaller, not {own.stride}", 0.0)  # type: ignore[union-attr]
+    with torch.device("meta"):
+        wanted = TinyAutoencoder(config).state_dict()
+    return match(listing, _BOTH_HALVES if encoder else _DECODERS, wanted)
+
+
+def tiny_halves(beside: Mapping[str, Beside]) -> dict[str, bool]:
+    """Those parts in files of their own that are tiny autoencoders, and whether with an encoder."""
+    known = [form.table for form in _DECODERS]
+    return {
+        part: not own.ignored and own.table is not tiny_autoencoder.DECODER
+        for part, own in beside.items()
+        if any(own.table is table for table in known)
+    }
 
 
 def _unfit(family: Family, listing: Listing, tried: Mapping[str, Beside | Misfit]) -> str:
@@ -205,7 +251,9 @@ def replaced(family: Family, path: Path, beside: Mapping[str, Beside]) -> tuple[
     """What is said of parts that stand in the place of a checkpoint's own, a sentence each."""
     called, own = labels(family), set(lacking(family, path, ()))
     return tuple(
-        f"{called[part]} is from {found.path}, in place of its own"
+        f"previews are by {found.path}"
+        if part == TINY
+        else f"{called[part]} is from {found.path}, in place of its own"
         for part, found in beside.items()
         if part not in own and found.path != path
     )
