@@ -118,7 +118,7 @@ def test_sd3(name: str) -> None:
     assert_taken_once(theirs, ours, control_mmdit.DIFFUSERS)
 
 
-# SD1: `diffusers`, scripts/convert_original_t2i_adapter.py, which asserts the sizes of the releases;
+# SD1: `diffusers`, scripts/convert_original_t2i_adapter.py, which asserts the releases' sizes;
 # SDXL: its examples/t2i_adapter/train_t2i_adapter_sdxl.py, by which TencentARC's were trained.
 ADAPTERS: dict[str, tuple[Any, dict[str, Any], Table]] = {
     "full_adapter": (SD1, {}, t2i_adapter.full(4, 2)),
