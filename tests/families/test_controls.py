@@ -319,7 +319,10 @@ def test_from_the_command_line(
     assert '"hint": "canny"' in first.info["parameters"]
     capsys.readouterr()
     for wrong, message in (
-        ("x", "give FILE=PICTURE"),
+        ("x", "--control x without a picture is told what is painted over: give --image"),
+        ("x=", "give FILE=PICTURE"),
+        ("x,canny", "canny is made of a picture: give FILE=PICTURE"),
+        ("x=y,strength=a", "strength=a of 'x=y,strength=a': give a number"),
         ("x=y,cany", "no hint 'cany'"),
         ("x=y,weight=3", "give a hint, strength=, from=, to= and mode="),
         ("x=y,hed", "no hint 'hed', which takes a trained detector (nearest: edges)"),

@@ -37,10 +37,17 @@ from mezzotint.engine.request import (
     check,
     check_coded,
 )
-from mezzotint.engine.shown import check_shown, shown, with_shown, without_shown
+from mezzotint.engine.shown import (
+    check_shown,
+    hinted,
+    left_to_itself,
+    shown,
+    with_shown,
+    without_shown,
+)
 from mezzotint.engine.told import check_adapters, placed, said, scaled
 from mezzotint.families.controls import Acting, controlled
-from mezzotint.families.model import Model, Weaker
+from mezzotint.families.model import Hint, Model, Weaker
 
 Listener = Callable[[Progress], None]
 
@@ -70,7 +77,7 @@ class _Plan(NamedTuple):
     walked: slice  # the levels of the path that this model walks
     regions: tuple[_Prompt, ...]
     shares: tuple[Tensor, ...]  # of the prompt and of each region, (1, 1, *spatial) of x0
-    controls: tuple[Control, ...] = ()
+    controls: tuple[tuple[Control, Hint], ...] = ()
     before: int = 0  # tokens of image prompts before those of the text
     after: tuple[Model, _Plan] | None = None  # and by whom the rest is walked
 
@@ -203,7 +210,7 @@ def plan(model: Model, request: Request) -> _Plan:
             for region in request.regions
         ),
         shares(request.regions, model.codec.shape(size)),
-        request.controls,
+        tuple((control, hinted(control, request.known)) for control in request.controls),
         sum(tokens.shape[1] for tokens in yes),
     )
 
@@ -331,12 +338,10 @@ def _turned(
     def at(turns: _Told, step: int) -> Conditioning:
         return turns[max(first for first in turns if first <= step)]
 
-    hinted = [(control, control.network.hint(control.picture)) for control in planned.controls]
-
     def acting(step: int) -> list[Acting]:
         return [
             Acting(control.network, hint, control.strength)
-            for control, hint in hinted
+            for control, hint in planned.controls
             if control.acts(step, _steps(planned))
         ]
 
@@ -349,7 +354,7 @@ def _turned(
     changes = {
         step
         for step in range(1, _steps(planned))
-        for control in planned.controls
+        for control, _ in planned.controls
         if control.acts(step, _steps(planned)) != control.acts(step - 1, _steps(planned))
     }
     begins = {*told, *negative, *changes}.union(*(turns for turns, _ in areas))
@@ -404,8 +409,8 @@ def _walk(
         x = start(model, request, path, _eps(request, number, shape).to(place))
     else:
         x = begun.to(place)
-    # A network that is told the mask was trained to make what fits around it: left to itself.
-    if request.known is not None and not (model.joined is not None and model.joined.masked):
+    alone = left_to_itself(model, [control for control, _ in planned.controls])
+    if request.known is not None and not alone:
         known = model.codec.encode(request.known.media[None].to(place))
         mask = _coarse_mask(request.known.mask, shape).to(place)
         denoise = guidance.constrained(denoise, guidance.known_region(known, mask))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from mezzotint.checkpoints.files import CheckpointError
@@ -13,6 +14,7 @@ from mezzotint.checkpoints.source import Listing
 from mezzotint.checkpoints.tables import control_unet, t2i_adapter
 from mezzotint.diffusion.level import Conditioning
 from mezzotint.families.controls import filled, without_mode
+from mezzotint.families.joined import hard
 from mezzotint.families.model import ControlFile, ControlKind, ControlNet, Hint, Model
 from mezzotint.families.precision import rounded, working
 from mezzotint.networks.control_unet import ControlUNet
@@ -73,7 +75,12 @@ def _control_net(model: Model, file: ControlFile) -> ControlNet:
         found = network(given, time, same.context.values, hint[0], same.vector)
         return *found, *(None for _ in unet.ends)
 
-    return ControlNet(file.name, network, hint, residuals)
+    def masked(picture: Tensor, mask: Tensor) -> Hint:
+        shown = _placed(model, picture)
+        # −1 where it is to be painted, below all colours: as it was trained (ControlNet 1.1).
+        return (network.hint(torch.where(hard(mask).to(shown.device) == 1, -1.0, shown)),)
+
+    return ControlNet(file.name, network, hint, residuals, masked)
 
 
 # --- T2I-Adapter ------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from mezzotint.families.ldm import Family, Joining, ScaledCodec
 from mezzotint.families.model import Joined
 
 
-def _hard(mask: Tensor) -> Tensor:
+def hard(mask: Tensor) -> Tensor:
     """1 where something new is to be made: these networks have seen no soft masks."""
     return (mask >= 0.5).float()
 
@@ -28,7 +28,7 @@ def inpainting(codec: ScaledCodec) -> Joined:
     """
 
     def tell(picture: Tensor, mask: Tensor) -> Conditioning:
-        new = _hard(mask)
+        new = hard(mask)
         code = codec.encode(picture * (1 - new))
         return Conditioning(concat=torch.cat([F.interpolate(new, size=code.shape[2:]), code], 1))
 
@@ -68,7 +68,7 @@ def filling(codec: ScaledCodec) -> Joined:
     of each of the code's as channels (FLUX.1 Fill)."""
 
     def tell(picture: Tensor, mask: Tensor) -> Conditioning:
-        new = _hard(mask)
+        new = hard(mask)
         code = codec.encode(picture * (1 - new))
         stride = picture.shape[2] // code.shape[2]
         return Conditioning(concat=torch.cat([code, F.pixel_unshuffle(new, stride)], dim=1))
