@@ -75,6 +75,7 @@ SIGNATURES: tuple[Signature, ...] = (
     Signature("ControlNet for SDXL", (f"{_ZERO}weight",), ((_CONTROL_XL, 1, 2048),)),
     Signature("ControlNet", (f"{_ZERO}weight",)),
     Signature("ControlNet", ("zero_convs.0.0.weight", "input_hint_block.0.weight")),
+    Signature("ControlNet Union for SDXL (diffusers)", (_HINT, "task_embedding")),
     Signature("ControlNet for SDXL (diffusers)", (_HINT,), ((_UNET_XL, 1, 2048),)),
     Signature("ControlNet for SD1 (diffusers)", (_HINT,), ((_UNET_1, 1, 768),)),
     Signature("ControlNet for SD2 (diffusers)", (_HINT,), ((_UNET_1, 1, 1024),)),

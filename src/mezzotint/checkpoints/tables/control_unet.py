@@ -40,6 +40,21 @@ def hint(theirs: str, ours: str) -> Table:
     return {f"{theirs}{name}.{{p}}": f"{ours}{2 * n}.{{p}}" for n, name in enumerate(names)}
 
 
+UNION: Table = {
+    "task_embedding": "kinds",
+    "control_add_embedding.linear_1.{p}": "kind.0.{p}",
+    "control_add_embedding.linear_2.{p}": "kind.2.{p}",
+    "transformer_layes.{n}.attn.in_proj_{p}": "layers.{n}.qkv.{p}",  # sic
+    "transformer_layes.{n}.attn.out_proj.{p}": "layers.{n}.out.{p}",
+    "transformer_layes.{n}.ln_1.{p}": "layers.{n}.norm1.{p}",
+    "transformer_layes.{n}.ln_2.{p}": "layers.{n}.norm2.{p}",
+    "transformer_layes.{n}.mlp.c_fc.{p}": "layers.{n}.mlp_in.{p}",
+    "transformer_layes.{n}.mlp.c_proj.{p}": "layers.{n}.mlp_out.{p}",
+    "spatial_ch_projs.{p}": "shift.{p}",
+}
+"""What a network of several kinds of pictures has beside all that any has (xinsir's Union)."""
+
+
 def diffusers(convolutions: bool) -> Table:
     """The layout of `diffusers`."""
     return {
