@@ -13,6 +13,7 @@ from mezzotint.checkpoints.keys import Table
 from mezzotint.checkpoints.source import Listing
 from mezzotint.checkpoints.tables import control_unet, t2i_adapter
 from mezzotint.diffusion.level import Conditioning
+from mezzotint.families.control_lora import beside
 from mezzotint.families.controls import filled, numbered, without_mode
 from mezzotint.families.joined import hard
 from mezzotint.families.model import ControlFile, ControlKind, ControlNet, Hint, Model
@@ -57,7 +58,8 @@ def _placed(model: Model, picture: Tensor) -> Tensor:
 
 def _layout(listing: Listing, config: LdmUNetConfig) -> tuple[str, Table]:
     """How a file names its tensors: behind which prefix, by which table."""
-    proj = (entry for name, entry in listing.tensors.items() if name.endswith("proj_in.weight"))
+    ends = ("proj_in.weight", "proj_in.up")
+    proj = (entry for name, entry in listing.tensors.items() if name.endswith(ends))
     convolutions = any(len(entry.shape) == 4 for entry in proj)
     original = control_unet.original(config.depths, config.blocks, convolutions)
     if any(name.startswith(control_unet.ORIGINAL_PREFIX) for name in listing.tensors):
@@ -96,7 +98,8 @@ def _control_net(model: Model, file: ControlFile) -> ControlNet:
     def build() -> ControlUNet:
         return ControlUnion(config, kinds, layers, widths) if kinds else ControlUNet(config)
 
-    network = filled(model, file, build, table, prefix)
+    fill = beside if control_unet.LOW_RANK in file.listing.tensors else filled
+    network = fill(model, file, build, table, prefix)
 
     def read(shown: Tensor) -> Hint:
         if isinstance(network, ControlUnion) and kind is not None:

@@ -11,6 +11,10 @@ from mezzotint.checkpoints.keys import Part, Table
 from mezzotint.checkpoints.tables import ldm_unet
 
 ORIGINAL_PREFIX = "control_model."
+LOW_RANK = "lora_controlnet"
+"""An empty tensor of files that hold differences to the model's own U-Net (Control-LoRA)."""
+ALONE = ("hint.", "ports.", "middle_port.")
+"""How our names begin of what a control network has and the U-Net has not."""
 _LACKING = ("up.", "norm.", "head.")
 _HINT = 8  # convolutions of the hint, each followed by an activation but the last
 
