@@ -44,6 +44,15 @@ def instructed(codec: ScaledCodec) -> Joined:
     return Joined(tell, guidance=1.5)
 
 
+def edited(codec: ScaledCodec) -> Joined:
+    """The same of a code that is scaled as what is diffused is (CosXL Edit, Stability AI 2024)."""
+
+    def tell(picture: Tensor, mask: Tensor) -> Conditioning:
+        return Conditioning(concat=codec.encode(picture))
+
+    return Joined(tell, guidance=1.5)
+
+
 def depth(codec: ScaledCodec) -> Joined:
     """A map of depth, lighter is nearer, at the code's size and spread over [−1, 1], as `ldm` has
     it for Stable Diffusion 2.
