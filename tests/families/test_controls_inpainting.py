@@ -11,9 +11,8 @@ import pytest
 import test_controls as of_unet
 import test_controls_flow as of_flow
 import torch
-from diffusers.pipelines.controlnet.pipeline_controlnet_inpaint import (
-    StableDiffusionControlNetInpaintPipeline,
-)
+from diffusers.pipelines.controlnet import pipeline_controlnet_inpaint as of_sd1
+from diffusers.pipelines.controlnet import pipeline_controlnet_inpaint_sd_xl as of_sdxl
 from diffusers.pipelines.controlnet_sd3 import (
     pipeline_stable_diffusion_3_controlnet_inpainting as of_sd3,
 )
@@ -52,43 +51,71 @@ def close_inside(found: Tensor, expected: Tensor, new: Tensor) -> None:
     assert torch.equal(found * (1 - new), SHOWN * (1 - new))
 
 
-# --- Stable Diffusion 1: the same tensors as of any other, told −1 where it is painted ----------
+# --- U-Nets: the same tensors as of any other, told −1 where it is painted ----------------------
+
+
+class OfUNet:
+    """A pipeline, the model of it, and a control network in a folder."""
+
+    def __init__(self, name: str, place: Path) -> None:
+        self.base: Any = stable_diffusion(name)
+        certain(self.base.vae)
+        self.base.save_pretrained(place)
+        self.control = of_unet.network(self.base, 1)
+        self.control.save_pretrained(place / "control")
+        self.model, self.folder = ldm.load(small(name), place), place / "control"
+
+    def pipeline(self) -> Any:
+        parts = {key: part for key, part in self.base.components.items() if part is not None}
+        if "text_encoder_2" in parts:
+            made: Any = of_sdxl.StableDiffusionXLControlNetInpaintPipeline(
+                **parts, controlnet=self.control, add_watermarker=False
+            )
+        else:
+            empty = {"safety_checker": None, "feature_extractor": None}
+            made = of_sd1.StableDiffusionControlNetInpaintPipeline(
+                **parts, **empty, controlnet=self.control, requires_safety_checker=False
+            )
+        made.set_progress_bar_config(disable=True)
+        return made
 
 
 @pytest.fixture(scope="module")
-def sd1(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    base = stable_diffusion("sd1")
-    certain(base.vae)
-    place = tmp_path_factory.mktemp("sd1")
-    base.save_pretrained(place)
-    of_unet.network(base, 1).save_pretrained(place / "control")
-    return base, ldm.load(small("sd1"), place), place / "control"
+def unets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, OfUNet]:
+    return {name: OfUNet(name, tmp_path_factory.mktemp(name)) for name in ("sd1", "sdxl")}
 
 
 def painted(new: Tensor) -> Tensor:
-    """As the model card of control_v11p_sd15_inpaint has it."""
+    """As the pages of control_v11p_sd15_inpaint and EcomXL_controlnet_inpaint (SDXL) have it."""
     condition = SHOWN / 2 + 0.5
     condition[:, new[0] > 0.5] = -1.0
     return condition[None]
 
 
-@pytest.mark.parity("ControlNet, inpainting", "diffusers folder", family="sd1")
-@pytest.mark.parametrize(("steps", "scale"), [(2, 1.0), (5, 5.0)])
-def test_sd1(sd1: Any, steps: int, scale: float, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "steps", "scale"),
+    [
+        pytest.param(
+            *row,
+            marks=pytest.mark.parity("ControlNet, inpainting", "diffusers folder", family=row[0]),
+        )
+        for row in (("sd1", 2, 1.0), ("sd1", 5, 5.0), ("sdxl", 5, 5.0))
+    ],
+)
+def test_unets(
+    unets: dict[str, OfUNet],
+    name: str,
+    steps: int,
+    scale: float,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Where the noise of the start is what the known part is noised with, both definitions of
     what is known are one."""
-    base, ours, folder = sd1
+    made, new = unets[name], mask(*SIZE)
     noise = batch([3], "start", 0, (4, 8, 12))
-    monkeypatch.setattr(
-        "diffusers.pipelines.controlnet.pipeline_controlnet_inpaint.randn_tensor",
-        lambda *_, **__: noise,
-    )
-    theirs: Any = StableDiffusionControlNetInpaintPipeline(
-        **base.components, controlnet=of_unet.network(base, 1), requires_safety_checker=False
-    )
-    theirs.set_progress_bar_config(disable=True)
-    new = mask(*SIZE)
-    expected = theirs(
+    for module in (of_sd1, of_sdxl):
+        monkeypatch.setattr(module, "randn_tensor", lambda *_, **__: noise)
+    expected = made.pipeline()(
         FOX,
         image=SHOWN[None] / 2 + 0.5,
         mask_image=new[None],
@@ -102,7 +129,7 @@ def test_sd1(sd1: Any, steps: int, scale: float, monkeypatch: pytest.MonkeyPatch
         controlnet_conditioning_scale=0.7,
         output_type="pt",
     ).images[0]
-    network = controls.load(ours, folder)
+    network = controls.load(made.model, made.folder)
     request = Request(
         FOX,
         (3,),
@@ -116,9 +143,9 @@ def test_sd1(sd1: Any, steps: int, scale: float, monkeypatch: pytest.MonkeyPatch
         known=Known(SHOWN, new),
         controls=(Control(network, None, 0.7),),
     )
-    found = generate(ours, request)[0]
+    found = generate(made.model, request)[0]
     close_inside(found, expected, new)
-    assert not torch.equal(found, generate(ours, replace(request, controls=()))[0])
+    assert not torch.equal(found, generate(made.model, replace(request, controls=()))[0])
 
 
 # --- Stable Diffusion 3 and FLUX.1: a mask beside the code --------------------------------------
@@ -222,14 +249,14 @@ def test_flows(flows: dict[str, of_flow.Made], name: str, steps: int, scale: flo
 # --- beside all else ----------------------------------------------------------------------------
 
 
-def test_the_masked_area_alone_and_a_second_pass(sd1: Any) -> None:
-    _, ours, folder = sd1
-    control = Control(controls.load(ours, folder), None)
+def test_the_masked_area_alone_and_a_second_pass(unets: dict[str, OfUNet]) -> None:
+    ours = unets["sd1"].model
+    control = Control(controls.load(ours, unets["sd1"].folder), None)
     known = Known(SHOWN, mask(*SIZE))
     plain = Request(FOX, (3,), size=SIZE, steps=2, known=known)
     for request in (
         replace(plain, known=replace(known, around=8)),
-        replace(plain, enlarge=Enlarge(2.0, 0.5)),
+        replace(plain, enlarge=Enlarge(1.5, 0.5)),
     ):
         found = generate(ours, replace(request, controls=(control,)))[0]
         assert bool(found.isfinite().all())

@@ -11,7 +11,6 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from mezzotint.adapters.lora import attached
@@ -24,13 +23,13 @@ from mezzotint.diffusion.regions import by_region
 from mezzotint.diffusion.schedules import Schedule
 from mezzotint.diffusion.two_guidances import text_and_image
 from mezzotint.engine.attach import with_words
+from mezzotint.engine.edit import coarse_mask, keep
 from mezzotint.engine.image_prompts import behind, with_pictures
 from mezzotint.engine.passes import counted, enlarged, from_picture, narrowed, tiling
 from mezzotint.engine.regions import check_regions, shares
 from mezzotint.engine.request import (
     Control,
     Guidance,
-    Known,
     Progress,
     Request,
     RequestError,
@@ -362,14 +361,6 @@ def _turned(
     return turns[0] if len(turns) == 1 else guidance.in_turn(planned.path, turns)
 
 
-_MAX_POOL = {1: F.adaptive_max_pool1d, 2: F.adaptive_max_pool2d, 3: F.adaptive_max_pool3d}
-
-
-def _coarse_mask(mask: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """A media mask ``(1, *spatial)`` at the resolution of ``x0``: new wherever any of it is."""
-    return _MAX_POOL[len(shape) - 1](mask[None], shape[1:])
-
-
 def _eps(request: Request, number: int, shape: tuple[int, ...]) -> Tensor:
     """The noise at the start of sample ``number``, ``(1, *shape)``."""
     own = batch([request.seeds[number]], "start", 0, shape)
@@ -412,7 +403,7 @@ def _walk(
     alone = left_to_itself(model, [control for control, _ in planned.controls])
     if request.known is not None and not alone:
         known = model.codec.encode(request.known.media[None].to(place))
-        mask = _coarse_mask(request.known.mask, shape).to(place)
+        mask = coarse_mask(request.known.mask, shape).to(place)
         denoise = guidance.constrained(denoise, guidance.known_region(known, mask))
     noise = stream([seed], "step" if begun is None else "refine", x)
     part, before = path.at(planned.walked), planned.walked.start or 0
@@ -441,7 +432,7 @@ def _sample(
     """The sample of seed ``number`` of the request: ``(C, *spatial)`` in [−1, 1]."""
     x = _walk(model, request, planned, number, listener)
     result = model.codec.decode(x)[0].clamp(-1, 1).cpu()
-    return result if request.known is None else _keep(result, request.known)
+    return result if request.known is None else keep(result, request.known)
 
 
 def start(model: Model, request: Request, path: Level, eps: Tensor) -> Tensor:
@@ -456,12 +447,6 @@ def start(model: Model, request: Request, path: Level, eps: Tensor) -> Tensor:
     media = request.start.media[None].to(eps.device)
     x0 = media if request.start.coded else model.codec.encode(media)
     return alpha * x0 + sigma * eps
-
-
-def _keep(result: Tensor, known: Known) -> Tensor:
-    """The known values, exactly, where the mask is 0; a soft mask blends."""
-    blended = torch.lerp(known.media, result, known.mask)
-    return torch.where(known.mask == 0, known.media, blended)
 
 
 def _steps(planned: _Plan) -> int:
