@@ -19,7 +19,6 @@ from diffusers.pipelines.controlnet_sd3 import (
 from torch import Tensor, nn
 
 import measured
-from mezzotint.apps.cli import main
 from mezzotint.checkpoints.files import CheckpointError, save
 from mezzotint.checkpoints.files import load as load_file
 from mezzotint.diffusion.noise import batch
@@ -33,9 +32,8 @@ from mezzotint.engine.request import (
     RequestError,
     Start,
 )
-from mezzotint.families import catalogue, controls, ldm
+from mezzotint.families import controls, ldm
 from mezzotint.families.flow import pack
-from mezzotint.modalities.image import to_image
 from pipelines import small, stable_diffusion
 from variants import certain, mask, picture, ragged
 
@@ -276,22 +274,3 @@ def test_what_does_not_fit_says_so(flows: dict[str, of_flow.Made], tmp_path: Pat
         CheckpointError, match="told 72 channels of a picture: known are 64, and 68"
     ):
         controls.load(made.model, tmp_path / "a.safetensors")
-
-
-def test_from_the_command_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    base = stable_diffusion("sd1", 768)
-    base.save_pretrained(tmp_path / "base")
-    of_unet.network(base, 1).save_pretrained(tmp_path / "control")
-    monkeypatch.setattr(catalogue, "FAMILIES", (small("sd1", 768),))
-    to_image(SHOWN).save(tmp_path / "a.png")
-    to_image(mask(*SIZE) * 2 - 1).save(tmp_path / "m.png")
-    told = ["generate", "a fox", "--model", str(tmp_path / "base"), "--steps", "2", "--seed", "1"]
-    told += ["--no-preview", "--precision", "float32", "-o", str(tmp_path / "made.png")]
-    control = ["--control", str(tmp_path / "control")]
-    edit = ["--image", str(tmp_path / "a.png"), "--mask", str(tmp_path / "m.png")]
-    assert main([*told, *edit, *control]) == 0
-    capsys.readouterr()
-    assert main([*told, *control]) == 2
-    assert "without a picture is told what is painted over: give --image" in capsys.readouterr().err
