@@ -82,10 +82,15 @@ def hinted(control: Control, known: Known | None) -> Hint:
 
 def left_to_itself(model: Model, controls: Sequence[Control]) -> bool:
     """Whether the model makes by itself what fits around a mask: where it is told the mask, or a
-    control network that was trained so is."""
+    control network that was trained so is, and acts all the way."""
     joined = model.joined
     told = joined is not None and joined.masked
-    return told or any(control.network.hint is None for control in controls)
+    return told or any(
+        control.network.hint is None
+        and control.strength != 0
+        and (control.begin, control.end) == (0, 1)
+        for control in controls
+    )
 
 
 def with_shown(told: Conditioning, pictures: Conditioning) -> Conditioning:

@@ -73,7 +73,7 @@ def union_sizes(listing: Listing) -> tuple[int, int, tuple[int, ...]]:
     """Of a network of several kinds of pictures how many, the layers of its hint, and the hint's
     widths; no kinds of one that knows one."""
     kinds = listing.tensors.get("task_embedding")
-    if kinds is None or len(kinds.shape) != 2:
+    if kinds is None or len(kinds.shape) != 2 or not kinds.shape[1]:
         return 0, 0, HINT_WIDTHS
     layers = _numbers(listing, r"transformer_layes\.(\d+)\.ln_1\.weight")
     names = ["conv_in", *(f"blocks.{2 * n + 1}" for n in range(len(HINT_WIDTHS) - 1))]
