@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from diffusers.models.controlnets.controlnet import ControlNetModel
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from PIL import Image
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
@@ -49,6 +50,10 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     CLIPVisionModelWithProjection(config).save_pretrained(path / "image_encoder")
     pixels = np.random.default_rng(0).integers(0, 256, (20, 31, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(path / "shown.png")
+    control = ControlNetModel.from_unet(theirs.unet)
+    for weight in control.parameters():
+        weight.data += torch.randn(weight.shape, generator=generator) * 0.05
+    control.save_pretrained(path / "control")
     return path
 
 
@@ -105,6 +110,25 @@ def test_from_the_command_line(here: Path) -> None:
     toy = _made(here / "toy.png", "a <toy>", "--embedding", "toy.safetensors")[0]
     named_so = _made(here / "own.png", "a beast", "--embedding", "toy.safetensors=beast")[0]
     assert toy == named_so and toy != _made(here / "no.png", "a beast")[0]
+
+
+def test_python_steers_by_the_same_control_networks(here: Path) -> None:
+    edges, soft = "control=shown.png,canny,strength=0.8", "control=shown.png,edges,to=0.5"
+    pixels, said = _made(here / "a.png", "a fox", "--control", edges, "--control", soft)
+    assert said["controls"] == [
+        {"file": "control", "picture": "shown.png", "hint": "canny", "strength": 0.8},
+        {"file": "control", "picture": "shown.png", "hint": "edges", "to": 0.5},
+    ]
+    maker = Maker.load("sd1", "cpu", precision="float32")
+    told = {"seed": 1, "size": (64, 64), "steps": 2}
+    made = maker.generate("a fox", controls=[edges, soft], **told)  # type: ignore[arg-type]
+    assert made.tobytes() == pixels
+    plain = maker.generate("a fox", **told)  # type: ignore[arg-type]
+    assert plain.tobytes() != pixels
+    with pytest.raises(RequestError, match="give FILE=PICTURE, and perhaps ,canny"):
+        maker.generate("a fox", controls=["control="])
+    with pytest.raises(RequestError, match="control is told what is painted over, and where"):
+        maker.generate("a fox", controls=["control"])
 
 
 def test_python_makes_the_same(here: Path) -> None:

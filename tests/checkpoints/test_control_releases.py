@@ -36,6 +36,10 @@ from mezzotint.networks.mmdit import MMDiT, MMDiTConfig
 from mezzotint.networks.t2i_adapter import T2IAdapter
 
 pytestmark = pytest.mark.filterwarnings("ignore:`FluxPosEmbed` is deprecated:FutureWarning")
+# Union, Union-Pro: DiffSynth-Studio's `FluxControlNetStateDictConverter`, which knows the releases
+# by their names' hash (10 modes; 5 and 10 blocks are its defaults); Union-Pro-2.0: its model card
+# ("6 double blocks and 0 single block", no mode embedding); XLabs: x-flux, `src/flux/controlnet.py`
+# (`controlnet_depth=2`, no single blocks, 16 channels of the hint, 2x2 patches).
 FLUX: dict[str, dict[str, Any]] = {
     "InstantX Union": {"num_layers": 5, "num_single_layers": 10, "num_mode": 10},
     "Shakker Union-Pro-2.0": {"num_layers": 6, "num_single_layers": 0},
@@ -46,9 +50,12 @@ FLUX: dict[str, dict[str, Any]] = {
         "patch_size": 2,
     },
 }
+# InstantX: SD3 medium's configuration with the depth that `SD3ControlNetModel.from_transformer` has
+# by default; that of the releases stands in no source that was found, and a file tells its own.
+# Stability: `diffusers`, scripts/convert_sd3_controlnet_to_diffusers.py.
 MMDIT: dict[str, dict[str, Any]] = {
     "InstantX": {
-        "num_layers": 6,
+        "num_layers": 12,
         "num_attention_heads": 24,
         "caption_projection_dim": 1536,
         "pos_embed_max_size": 192,
@@ -111,6 +118,8 @@ def test_sd3(name: str) -> None:
     assert_taken_once(theirs, ours, control_mmdit.DIFFUSERS)
 
 
+# SD1: `diffusers`, scripts/convert_original_t2i_adapter.py, which asserts the releases' sizes;
+# SDXL: its examples/t2i_adapter/train_t2i_adapter_sdxl.py, by which TencentARC's were trained.
 ADAPTERS: dict[str, tuple[Any, dict[str, Any], Table]] = {
     "full_adapter": (SD1, {}, t2i_adapter.full(4, 2)),
     "light_adapter": (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ from mezzotint.families.model import Model
 from mezzotint.modalities.image import to_image
 from mezzotint.networks.control_unet import ControlUNet
 from pipelines import small, small_flow, stable_diffusion
-from variants import picture
+from variants import mask, picture
 
 SIZE = (64, 96)
 FOX = "a red fox, flat style"
@@ -317,9 +318,19 @@ def test_from_the_command_line(
     first, second = (Image.open(tmp_path / f"{name}.png") for name in ("a", "b"))
     assert first.tobytes() != second.tobytes()
     assert '"hint": "canny"' in first.info["parameters"]
+    to_image(mask(*SIZE) * 2 - 1).save(tmp_path / "mask.png")
+    edit = ["--image", str(tmp_path / "edges.png"), "--mask", str(tmp_path / "mask.png")]
+    paints = ["--control", f"{tmp_path / 'control'},strength=0.8"]
+    assert main([*told, *edit, *paints, "-o", str(tmp_path / "c.png")]) == 0
+    with Image.open(tmp_path / "c.png") as painted:
+        said = json.loads(painted.info["parameters"])
+    assert said["controls"] == [{"file": "control", "strength": 0.8}]
     capsys.readouterr()
     for wrong, message in (
-        ("x", "give FILE=PICTURE"),
+        ("x", "--control x without a picture is told what is painted over: give --image"),
+        ("x=", "give FILE=PICTURE"),
+        ("x,canny", "canny is made of a picture: give FILE=PICTURE"),
+        ("x=y,strength=a", "strength=a of 'x=y,strength=a': give a number"),
         ("x=y,cany", "no hint 'cany'"),
         ("x=y,weight=3", "give a hint, strength=, from=, to= and mode="),
         ("x=y,hed", "no hint 'hed', which takes a trained detector (nearest: edges)"),

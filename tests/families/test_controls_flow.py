@@ -425,10 +425,12 @@ def test_what_does_not_fit_says_so(bases: dict[str, Made], tmp_path: Path) -> No
     with pytest.raises(CheckpointError, match="unknown key 'controlnet_x_embed.weight'"):
         controls.load(dev.model, tmp_path / "a.safetensors")
     wide = random(
-        SD3ControlNetModel.from_config(sd3_control("pooled").config, extra_conditioning_channels=1),
+        SD3ControlNetModel.from_config(sd3_control("pooled").config, extra_conditioning_channels=2),
         1,
     )
-    with pytest.raises(CheckpointError, match="17 channels of a picture, not 16: one for inpaint"):
+    with pytest.raises(
+        CheckpointError, match="told 18 channels of a picture: known are 16, and 17"
+    ):
         controls.load(sd3.model, sd3.stored(wide, "wide"))
     adapter = {"body.0.block1.weight": torch.zeros(1), "body.0.block2.weight": torch.zeros(1)}
     save(tmp_path / "c.safetensors", adapter, {})

@@ -238,10 +238,13 @@ def test_marks_tell_the_family(true_sizes: Callable[..., Path], tmp_path: Path) 
         catalogue.identify(true_sizes(path, {}, **code))
     with pytest.raises(CheckpointError, match=r"its edm_vpred.sigma_max is not one number"):
         catalogue.identify(true_sizes(path, {}, edm_vpred__sigma_max=torch.zeros(3)))
-    # CosXL Edit reads the picture in another scale than InstructPix2Pix: not guessed.
     first = {"model__diffusion_model__input_blocks__0__0__weight": torch.zeros(8, 8, 3, 3)}
-    with pytest.raises(CheckpointError, match=r"predicts in EDM's terms \(edm_v\), of which no"):
-        catalogue.identify(true_sizes(path, {}, **first, **ends))
+    found, _ = catalogue.identify(true_sizes(path, {}, **first, **ends))
+    assert found == replace(edm.COSXL_EDIT, schedule=VarianceExploding(0.5, 100.0))
+    assert catalogue.identify(true_sizes(path, {}, **first))[0].name == "sdxl-pix2pix"
+    with pytest.raises(CheckpointError, match=r"predicts in EDM's terms \(edm\), of which no"):
+        code[marks.EDM_STD] = torch.tensor(own.std)[None, :, None, None]
+        catalogue.identify(true_sizes(path, {}, **first, **code))
 
 
 def test_a_folders_code_must_be_playgrounds(tmp_path: Path) -> None:

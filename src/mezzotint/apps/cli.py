@@ -22,6 +22,7 @@ from mezzotint.adapters.strengths import Rule, StrengthError, read_rule
 from mezzotint.apps.errors import UsageError, one_line, suggestion
 
 if TYPE_CHECKING:
+    from mezzotint.apps.controls import Wanted as WantedControl
     from mezzotint.apps.regions import Wanted
 
 _EXAMPLES = """examples:
@@ -130,26 +131,14 @@ def _lora(text: str) -> tuple[Path, float, tuple[Rule, ...]]:
         return Path(text), 1.0, rules  # a colon of the file's name
 
 
-def _control(text: str) -> dict[str, str]:
-    """``FILE=PICTURE``, then any of ``,HINT`` ``,strength=S`` ``,from=A`` ``,to=B`` ``,mode=M``."""
-    first, *rest = text.split(",")
-    file, equals, picture = first.rpartition("=")
-    if not (equals and file and picture):
-        raise argparse.ArgumentTypeError(
-            f"{text!r}: give FILE=PICTURE, and perhaps ,canny ,strength=0.8 ,from=0 ,to=0.6"
-        )
-    found = {"file": file, "picture": picture}
-    for part in rest:
-        name, equals, value = part.partition("=")
-        key = name if equals else "hint"
-        if key in found or (equals and name not in ("strength", "from", "to", "mode")):
-            raise argparse.ArgumentTypeError(
-                f"{part!r} of {text!r}: give a hint, strength=, from=, to= and mode=, each once"
-            )
-        if equals and name != "mode":
-            _number(value)
-        found[key] = value if equals else name
-    return found
+def _control(text: str) -> WantedControl:
+    """``FILE=PICTURE`` or ``FILE``, and what is wished of it."""
+    from mezzotint.apps.controls import wanted
+
+    try:
+        return wanted(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _image_prompt(text: str) -> tuple[Path, float]:
@@ -295,7 +284,7 @@ def _generate_parser(parser: argparse.ArgumentParser) -> None:
         type=_control,
         action="append",
         default=[],
-        metavar="FILE=PICTURE,…",
+        metavar="FILE[=PICTURE],…",
         help="a control network and what it follows (docs/adapters.md)",
     )
     edit(

@@ -22,22 +22,18 @@ from mezzotint.apps.named import Adapters, Embeddings, Given, decided
 from mezzotint.apps.output import Output, prepare
 from mezzotint.apps.preview import Watch
 from mezzotint.diffusion import samplers, spacings
-from mezzotint.engine import hints
 from mezzotint.engine.edit import expand, near_aspect, sides_to
 from mezzotint.engine.generate import generate
 from mezzotint.engine.request import (
-    Control,
     Enlarge,
     Guidance,
     Known,
     Progress,
     Refiner,
-    Region,
     Request,
     Start,
     Vary,
 )
-from mezzotint.families import controls
 from mezzotint.families.catalogue import Limit, load
 from mezzotint.families.memory import parse
 from mezzotint.families.model import Model
@@ -95,8 +91,11 @@ def _check_options(args: argparse.Namespace) -> None:
     if args.refiner_from is not None and args.refiner is None:
         raise UsageError("--refiner-from needs --refiner: name the model that goes on from there")
     for given in args.control:
-        if (hint := given.get("hint")) is not None:
-            hints.find(hint)
+        if given.picture is None and args.mask is None and args.expand is None:
+            raise UsageError(
+                f"--control {given.file} without a picture is told what is painted over: give "
+                "--image and --mask, or what it follows, as FILE=PICTURE"
+            )
     if args.lora_blocks and not args.lora:
         raise UsageError("--lora-blocks needs --lora: name the adapter that it is for")
     if args.image_prompt and args.ip_adapter is None:
@@ -199,29 +198,11 @@ def _reference(args: argparse.Namespace, model: Model, edit: _Edit) -> tuple[_Ed
     return replace(edit, size=size), fitted
 
 
-def _controls(args: argparse.Namespace, model: Model, edit: _Edit) -> tuple[Control, ...]:
-    """What --control asks for; its pictures are fitted to the size of what is made."""
+def _whole(model: Model, edit: _Edit) -> tuple[int, int]:
+    """The size of what is made, to which controls and regions are fitted."""
     whole = None if edit.known is None else tuple(edit.known.media.shape[1:])
     height, width = whole or edit.size or model.defaults.size
-    found: list[Control] = []
-    for given in args.control:
-        picture = pictures.fit(pictures.open_image(given["picture"]), "rgb", (height, width))
-        if (hint := given.get("hint")) is not None:
-            picture = hints.find(hint)(picture)
-        strength, begin, end = (
-            float(given.get(name, usual))
-            for name, usual in (("strength", 1), ("from", 0), ("to", 1))
-        )
-        network = controls.load(model, given["file"], given.get("mode"), hint and hints.base(hint))
-        found.append(Control(network, picture, strength, begin, end))
-    return tuple(found)
-
-
-def _regions(args: argparse.Namespace, model: Model, edit: _Edit) -> tuple[Region, ...]:
-    """What --region asks for, at the size of what is made."""
-    whole = None if edit.known is None else tuple(edit.known.media.shape[1:])
-    height, width = whole or edit.size or model.defaults.size
-    return tuple(wanted.at((height, width)) for wanted in args.region)
+    return height, width
 
 
 def _enlarge(args: argparse.Namespace) -> Enlarge | None:
@@ -242,6 +223,7 @@ def _refiner(args: argparse.Namespace) -> Refiner | None:
 def _request(args: argparse.Namespace, model: Model) -> Request:
     """What is asked for, but for its seed and what the seed decides."""
     edit, reference = _reference(args, model, _edit(args, model))
+    whole = _whole(model, edit)
     guidance = Guidance(
         scale=args.guidance,
         interval=args.interval,
@@ -270,11 +252,11 @@ def _request(args: argparse.Namespace, model: Model) -> Request:
         vary=None if args.vary is None else Vary(*args.vary),
         tiled=_TILED[args.tile],
         enlarge=_enlarge(args),
-        controls=_controls(args, model, edit),
+        controls=tuple(wanted.of(model, whole) for wanted in args.control),
         image_prompts=image_prompts(model, args.ip_adapter, args.image_encoder, args.image_prompt)
         if args.image_prompt
         else (),
-        regions=_regions(args, model, edit),
+        regions=tuple(wanted.at(whole) for wanted in args.region),
     )
 
 
@@ -348,11 +330,7 @@ def parameters(args: argparse.Namespace, model: Model, request: Request, picture
         "expand": args.expand,
         "reference": None if args.reference is None else Path(args.reference).name,
         "image_guidance": args.image_guidance,
-        "controls": [
-            {**given, "file": Path(given["file"]).name, "picture": Path(given["picture"]).name}
-            for given in args.control
-        ]
-        or None,
+        "controls": [wanted.said() for wanted in args.control] or None,
         "image_prompts": [str(prompt) for prompt in request.image_prompts] or None,
         "ip_adapter": None if args.ip_adapter is None else args.ip_adapter.name,
         "image_encoder": None if args.image_encoder is None else args.image_encoder.name,

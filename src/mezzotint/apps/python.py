@@ -9,6 +9,7 @@ from pathlib import Path
 from PIL.Image import Image
 
 from mezzotint.adapters.strengths import Rule
+from mezzotint.apps.controls import wanted as control
 from mezzotint.apps.image_prompts import image_prompts as from_pictures
 from mezzotint.apps.named import Adapters, Embeddings, Given, decided
 from mezzotint.apps.regions import wanted
@@ -78,6 +79,7 @@ class Maker:
         ip_adapter: str | os.PathLike[str] | None = None,
         image_encoder: str | os.PathLike[str] | None = None,
         regions: Sequence[str] = (),
+        controls: Sequence[str] = (),
         size: tuple[int, int] | None = None,
         steps: int | None = None,
         guidance: float | None = None,
@@ -97,10 +99,12 @@ class Maker:
                 folder ``image_encoder`` in its folder or beside it.
             regions: prompts for parts of the picture, each as ``--region`` takes it:
                 ``"0,0,0.5,1=a fox"`` or ``"mask.png=a fox"``.
+            controls: control networks and what they follow, each as ``--control`` takes it:
+                ``"canny.safetensors=photo.jpg,canny,strength=0.8"``.
             size: ``(height, width)``; None values take the model's defaults.
         Raises:
             RequestError: the request is impossible for this model.
-            CheckpointError: an adapter does not fit this model.
+            CheckpointError: an adapter or a control network does not fit this model.
         """
         rules = tuple(Rule(*row) for row in (lora_blocks or {}).items())
         given = [Given(Path(name), strength, rules) for name, strength in (loras or {}).items()]
@@ -129,6 +133,7 @@ class Maker:
             embeddings=words.of(prompt, negative, *(part.prompt for part in parts)),
             image_prompts=shown,
             regions=tuple(parts),
+            controls=tuple(control(text).of(self.model, (height, width)) for text in controls),
             size=size,
             steps=steps,
             guidance=Guidance(scale=guidance),

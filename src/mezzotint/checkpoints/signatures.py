@@ -27,6 +27,8 @@ _UNET_1 = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight"
 _UNET_XL = "down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k.weight"
 _CONTROL_1 = "control_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
 _CONTROL_XL = "control_model.input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight"
+_LOW_1 = "input_blocks.1.1.transformer_blocks.0.attn2.to_k.down"
+_LOW_XL = "input_blocks.4.1.transformer_blocks.0.attn2.to_k.down"
 _ZERO = "control_model.zero_convs.0.0."
 _UP = "up_blocks.1.resnets.0.conv1.weight"  # a control network has no way up
 _CONTROLS = "controlnet_blocks.0.weight"
@@ -71,11 +73,15 @@ SIGNATURES: tuple[Signature, ...] = (
     Signature("textual inversion (SDXL)", ("clip_l", "clip_g")),
     Signature("textual inversion", ("emb_params",)),
     # --- control networks -----------------------------------------------------------------
+    Signature("ControlNet as LoRA for SDXL", ("lora_controlnet",), ((_LOW_XL, 1, 2048),)),
+    Signature("ControlNet as LoRA for SD1", ("lora_controlnet",), ((_LOW_1, 1, 768),)),
+    Signature("ControlNet as LoRA", ("lora_controlnet",)),
     Signature("ControlNet for SD1", (f"{_ZERO}weight",), ((_CONTROL_1, 1, 768),)),
     Signature("ControlNet for SD2", (f"{_ZERO}weight",), ((_CONTROL_1, 1, 1024),)),
     Signature("ControlNet for SDXL", (f"{_ZERO}weight",), ((_CONTROL_XL, 1, 2048),)),
     Signature("ControlNet", (f"{_ZERO}weight",)),
     Signature("ControlNet", ("zero_convs.0.0.weight", "input_hint_block.0.weight")),
+    Signature("ControlNet Union for SDXL (diffusers)", (_HINT, "task_embedding")),
     Signature("ControlNet for SDXL (diffusers)", (_HINT,), ((_UNET_XL, 1, 2048),)),
     Signature("ControlNet for SD1 (diffusers)", (_HINT,), ((_UNET_1, 1, 768),)),
     Signature("ControlNet for SD2 (diffusers)", (_HINT,), ((_UNET_1, 1, 1024),)),

@@ -13,10 +13,10 @@ from mezzotint.diffusion.level import Conditioning, Denoiser, Estimate, Level
 def by_region(parts: Sequence[tuple[Denoiser, Tensor]]) -> Denoiser:
     """``x0 = sum_i m_i x0_i``, ``eps = sum_i m_i eps_i`` with ``sum_i m_i = 1`` at every element.
 
-    The weighted mean of estimates of one ``x`` (Bar-Tal et al. 2023, "MultiDiffusion", eq. 5, for
-    windows that are each the whole picture); as the weights add up to 1 it keeps
-    ``x = alpha x0 + sigma eps``.  Where one weight is 1 the estimate is that part's, to the last
-    bit, and so is all of it with one part.
+    The weighted mean of estimates of one ``x`` (Bar-Tal et al. 2023, "MultiDiffusion", arXiv
+    2302.08113, eq. 5, for windows that are each the whole picture); as the weights add up to 1 it
+    keeps ``x = alpha x0 + sigma eps``.  Where one weight is 1 the estimate is that part's, to the
+    last bit, and so is all of it with one part.
 
     Args:
         parts: denoisers, each with its weights, which broadcast to ``x (B, C, *spatial)``.  A part

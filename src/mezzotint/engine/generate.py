@@ -12,7 +12,6 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from mezzotint.adapters.lora import attached
@@ -25,23 +24,30 @@ from mezzotint.diffusion.regions import by_region
 from mezzotint.diffusion.schedules import Schedule
 from mezzotint.diffusion.two_guidances import text_and_image
 from mezzotint.engine.attach import with_words
+from mezzotint.engine.edit import coarse_mask, keep
 from mezzotint.engine.image_prompts import Sides, between_sides, sides, with_pictures
 from mezzotint.engine.passes import counted, enlarged, from_picture, narrowed, tiling
 from mezzotint.engine.regions import check_regions, shares
 from mezzotint.engine.request import (
     Control,
     Guidance,
-    Known,
     Progress,
     Request,
     RequestError,
     check,
     check_coded,
 )
-from mezzotint.engine.shown import check_shown, shown, with_shown, without_shown
+from mezzotint.engine.shown import (
+    check_shown,
+    hinted,
+    left_to_itself,
+    shown,
+    with_shown,
+    without_shown,
+)
 from mezzotint.engine.told import check_adapters, placed, said, scaled
 from mezzotint.families.controls import Acting, controlled
-from mezzotint.families.model import Model, Weaker
+from mezzotint.families.model import Hint, Model, Weaker
 
 Listener = Callable[[Progress], None]
 
@@ -71,7 +77,7 @@ class _Plan(NamedTuple):
     walked: slice  # the levels of the path that this model walks
     regions: tuple[_Prompt, ...]
     shares: tuple[Tensor, ...]  # of the prompt and of each region, (1, 1, *spatial) of x0
-    controls: tuple[Control, ...] = ()
+    controls: tuple[tuple[Control, Hint], ...] = ()
     before: int = 0  # tokens of image prompts before those of the text
     after: tuple[Model, _Plan] | None = None  # and by whom the rest is walked
 
@@ -203,7 +209,7 @@ def plan(model: Model, request: Request) -> _Plan:
             for region in request.regions
         ),
         shares(request.regions, model.codec.shape(size)),
-        request.controls,
+        tuple((control, hinted(control, request.known)) for control in request.controls),
         sum(tokens.shape[1] for tokens in yes.before),
     )
 
@@ -332,12 +338,10 @@ def _turned(
     def at(turns: _Told, step: int) -> Conditioning:
         return turns[max(first for first in turns if first <= step)]
 
-    hinted = [(control, control.network.hint(control.picture)) for control in planned.controls]
-
     def acting(step: int) -> list[Acting]:
         return [
             Acting(control.network, hint, control.strength)
-            for control, hint in hinted
+            for control, hint in planned.controls
             if control.acts(step, _steps(planned))
         ]
 
@@ -350,20 +354,12 @@ def _turned(
     changes = {
         step
         for step in range(1, _steps(planned))
-        for control in planned.controls
+        for control, _ in planned.controls
         if control.acts(step, _steps(planned)) != control.acts(step - 1, _steps(planned))
     }
     begins = {*told, *negative, *changes}.union(*(turns for turns, _ in areas))
     turns = {step: turn(step) for step in sorted(begins)}
     return turns[0] if len(turns) == 1 else guidance.in_turn(planned.path, turns)
-
-
-_MAX_POOL = {1: F.adaptive_max_pool1d, 2: F.adaptive_max_pool2d, 3: F.adaptive_max_pool3d}
-
-
-def _coarse_mask(mask: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """A media mask ``(1, *spatial)`` at the resolution of ``x0``: new wherever any of it is."""
-    return _MAX_POOL[len(shape) - 1](mask[None], shape[1:])
 
 
 def _eps(request: Request, number: int, shape: tuple[int, ...]) -> Tensor:
@@ -405,10 +401,10 @@ def _walk(
         x = start(model, request, path, _eps(request, number, shape).to(place))
     else:
         x = begun.to(place)
-    # A network that is told the mask was trained to make what fits around it: left to itself.
-    if request.known is not None and not (model.joined is not None and model.joined.masked):
+    alone = left_to_itself(model, [control for control, _ in planned.controls])
+    if request.known is not None and not alone:
         known = model.codec.encode(request.known.media[None].to(place))
-        mask = _coarse_mask(request.known.mask, shape).to(place)
+        mask = coarse_mask(request.known.mask, shape).to(place)
         denoise = guidance.constrained(denoise, guidance.known_region(known, mask))
     noise = stream([seed], "step" if begun is None else "refine", x)
     part, before = path.at(planned.walked), planned.walked.start or 0
@@ -436,7 +432,7 @@ def _sample(
     """The sample of seed ``number`` of the request: ``(C, *spatial)`` in [−1, 1]."""
     x = _walk(model, request, planned, number, listener)
     result = model.codec.decode(x)[0].clamp(-1, 1).cpu()
-    return result if request.known is None else _keep(result, request.known)
+    return result if request.known is None else keep(result, request.known)
 
 
 def start(model: Model, request: Request, path: Level, eps: Tensor) -> Tensor:
@@ -451,12 +447,6 @@ def start(model: Model, request: Request, path: Level, eps: Tensor) -> Tensor:
     media = request.start.media[None].to(eps.device)
     x0 = media if request.start.coded else model.codec.encode(media)
     return alpha * x0 + sigma * eps
-
-
-def _keep(result: Tensor, known: Known) -> Tensor:
-    """The known values, exactly, where the mask is 0; a soft mask blends."""
-    blended = torch.lerp(known.media, result, known.mask)
-    return torch.where(known.mask == 0, known.media, blended)
 
 
 def _steps(planned: _Plan) -> int:

@@ -111,7 +111,7 @@ def narrowed(model: Model, request: Request) -> tuple[Request, Callable[[Tensor]
     if start is not None:
         start = replace(start, media=cut(start.media))
     part = Known(cut(known.media), cut(known.mask).clamp(0, 1))
-    controls = tuple(control._replace(picture=cut(control.picture)) for control in request.controls)
+    controls = tuple(control.shown(cut) for control in request.controls)
     regions = tuple(
         region._replace(mask=cut(region.mask).clamp(0, 1)) for region in request.regions
     )
@@ -146,8 +146,7 @@ def enlarged(model: Model, request: Request) -> Request | None:
         known=known,
         reference=reference,
         controls=tuple(
-            control._replace(picture=resized(control.picture, larger))
-            for control in request.controls
+            control.shown(lambda picture: resized(picture, larger)) for control in request.controls
         ),
         regions=tuple(
             region._replace(mask=resized(region.mask, larger)) for region in request.regions

@@ -95,17 +95,22 @@ class Attached(NamedTuple):
 class Control(NamedTuple):
     """A control network for the time of a request, and the picture ``(3, *spatial)`` it is told.
 
+    picture: None for a network that is told the picture that is painted over, and where.
     begin, end: the share of the steps in which it acts.
     """
 
     network: ControlNet
-    picture: Tensor
+    picture: Tensor | None
     strength: float = 1.0
     begin: float = 0.0
     end: float = 1.0
 
     def __str__(self) -> str:
         return f"{self.network.name}:{self.strength:g}:{self.begin:g}-{self.end:g}"
+
+    def shown(self, change: Callable[[Tensor], Tensor]) -> Control:
+        """This control with its picture changed, where it has one."""
+        return self if self.picture is None else self._replace(picture=change(self.picture))
 
     def acts(self, step: int, steps: int) -> bool:
         """Whether it acts in a step, counted from 0."""
@@ -274,7 +279,7 @@ def check(request: Request, channels: int, multiple: int, size: tuple[int, ...])
             )
         if not math.isfinite(control.strength):
             raise RequestError(f"a control's strength must be a number, not {control.strength}")
-        _check_media("the control's picture", control.picture, 3, size)
+        _check_followed(control, request.known, size)
     for number, region in enumerate(request.regions, start=1):
         _check_media(f"the mask of region {number}", region.mask, 1, size)
     wish = request.guidance
@@ -299,6 +304,25 @@ def check(request: Request, channels: int, multiple: int, size: tuple[int, ...])
     if request.known is not None:
         _check_media("the known image", request.known.media, channels, size)
         _check_media("the mask", request.known.mask, 1, size)
+
+
+def _check_followed(control: Control, known: Known | None, size: tuple[int, ...]) -> None:
+    """Raise RequestError where a control network is not told what it follows."""
+    name = control.network.name
+    if control.picture is None:
+        if control.network.masked is None:
+            raise RequestError(f"{name} follows a picture: give one (--control FILE=PICTURE)")
+        if known is None:
+            raise RequestError(
+                f"{name} is told what is painted over, and where: give --image and --mask, or a "
+                "picture that it follows (--control FILE=PICTURE)"
+            )
+        return
+    if control.network.hint is None:
+        raise RequestError(
+            f"{name} is told the picture that is painted over: give it no other (--control FILE)"
+        )
+    _check_media("the control's picture", control.picture, 3, size)
 
 
 def check_coded(request: Request, shape: tuple[int, ...]) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from mezzotint.diffusion.level import Conditioning, Tokens
-from mezzotint.engine.request import Request, RequestError
-from mezzotint.families.model import Joined, Model
+from mezzotint.engine.request import Control, Known, Request, RequestError
+from mezzotint.families.model import Hint, Joined, Model
 
 
 def check_shown(model: Model, request: Request, size: tuple[int, ...]) -> None:
@@ -66,6 +68,29 @@ def shown(
         return Conditioning()
     picture, mask = (tensor[None].to(place) for tensor in given)
     return joined.tell(picture, mask)
+
+
+def hinted(control: Control, known: Known | None) -> Hint:
+    """What a control network is told of its picture, or of what is painted over; it was checked."""
+    network = control.network
+    if control.picture is None:
+        assert known is not None and network.masked is not None
+        return network.masked(known.media, known.mask)
+    assert network.hint is not None
+    return network.hint(control.picture)
+
+
+def left_to_itself(model: Model, controls: Sequence[Control]) -> bool:
+    """Whether the model makes by itself what fits around a mask: where it is told the mask, or a
+    control network that was trained so is, and acts all the way."""
+    joined = model.joined
+    told = joined is not None and joined.masked
+    return told or any(
+        control.network.hint is None
+        and control.strength != 0
+        and (control.begin, control.end) == (0, 1)
+        for control in controls
+    )
 
 
 def with_shown(told: Conditioning, pictures: Conditioning) -> Conditioning:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from mezzotint.checkpoints.files import CheckpointError
@@ -17,7 +18,8 @@ from mezzotint.diffusion.level import Conditioning
 from mezzotint.families import flow
 from mezzotint.families.codec import ScaledCodec
 from mezzotint.families.controls import filled, numbered, without_mode
-from mezzotint.families.model import ControlFile, ControlKind, ControlNet, Hint, Model
+from mezzotint.families.joined import hard
+from mezzotint.families.model import Codec, ControlFile, ControlKind, ControlNet, Hint, Model
 from mezzotint.families.precision import rounded, working
 from mezzotint.networks.control_flux import ControlFlux, ControlFluxConfig
 from mezzotint.networks.control_mmdit import ControlMMDiT, ControlMMDiTConfig
@@ -53,6 +55,33 @@ def _size(listing: Listing, name: str, axis: int, lacking: int = 0) -> int:
     return lacking if entry is None or len(entry.shape) <= axis else entry.shape[axis]
 
 
+def _paints(file: ControlFile, hinted: int, code: int, mask: int) -> bool:
+    """Whether a network is told a mask beside the code of a picture, by its channels.
+
+    Raises:
+        CheckpointError: it is told something else.
+    """
+    if hinted not in (code, code + mask):
+        raise CheckpointError(
+            f"{file.path}: is told {hinted} channels of a picture: known are {code}, and "
+            f"{code + mask} with a mask"
+        )
+    return hinted != code
+
+
+def painted(codec: Codec, picture: Tensor, mask: Tensor) -> Tensor:
+    """``(1, C + 1, H, W)``: the code of a picture that is black where something new is to be made,
+    and a mask, 1 where nothing is (alimama-creative's networks for inpainting, 2024).
+
+    Args:
+        picture: ``(3, H, W)``.
+        mask: ``(1, H, W)``, which the code takes at the corner of its pixels.
+    """
+    new = hard(mask)[None]
+    code = codec.encode(torch.where(new == 1, -1.0, picture[None]))
+    return torch.cat([code, 1 - F.interpolate(new, size=code.shape[2:])], dim=1)
+
+
 # --- FLUX.1 -----------------------------------------------------------------------------------
 
 
@@ -77,7 +106,8 @@ def flux_sizes(network: Flux, listing: Listing) -> ControlFluxConfig:
     )
     modes = _size(listing, "controlnet_mode_embedder.weight", 0)
     drawn = any(name.startswith("input_hint_block.") for name in listing.tensors)
-    return ControlFluxConfig(blocks, modes, drawn)
+    hinted = _size(listing, "controlnet_x_embedder.weight", 1, network.config.out_channels)
+    return ControlFluxConfig(blocks, modes, drawn, hinted)
 
 
 def _flux(model: Model, file: ControlFile) -> ControlNet:
@@ -91,6 +121,7 @@ def _flux(model: Model, file: ControlFile) -> ControlNet:
         number = numbered(file, [*UNION, *[()] * config.modes][: config.modes])
     else:
         without_mode(file)
+    paints = _paints(file, config.hinted, config.blocks.in_channels, 4)
     network = filled(model, file, lambda: ControlFlux(config), table)
     place = next(own.parameters()).device
 
@@ -101,6 +132,10 @@ def _flux(model: Model, file: ControlFile) -> ControlNet:
         else:
             code = model.codec.encode(picture[None].to(place)).to(kind)
         return (network.hint(flow.pack(code)),)
+
+    def masked(picture: Tensor, mask: Tensor) -> Hint:
+        code = painted(model.codec, picture.to(place), mask.to(place))
+        return (network.hint(flow.pack(code.to(working(network)))),)
 
     def residuals(
         x: Tensor, time: Tensor, told: Conditioning, hint: Hint
@@ -128,7 +163,8 @@ def _flux(model: Model, file: ControlFile) -> ControlNet:
             *spread(single, own.config.single, config.drawn),
         )
 
-    return ControlNet(file.name, network, hint, residuals)
+    told = (None, masked) if paints else (hint, None)
+    return ControlNet(file.name, network, told[0], residuals, told[1])
 
 
 # --- Stable Diffusion 3 -----------------------------------------------------------------------
@@ -147,7 +183,7 @@ def mmdit_sizes(network: MMDiT, listing: Listing) -> ControlMMDiTConfig:
         normalized="transformer_blocks.0.attn.norm_q.weight" in listing.tensors,
         dual=sum(second.fullmatch(name) is not None for name in listing.tensors),
     )
-    hinted = _size(listing, "pos_embed_input.proj.weight", 1)
+    hinted = _size(listing, "pos_embed_input.proj.weight", 1, sizes.in_channels)
     return ControlMMDiTConfig(blocks, hinted, reads)
 
 
@@ -194,13 +230,9 @@ def _mmdit(model: Model, file: ControlFile) -> ControlNet:
     own, codec, listing = model.network, model.codec, file.listing
     assert isinstance(own, MMDiT) and isinstance(codec, ScaledCodec)  # as these families have it
     config, number = mmdit_sizes(own, listing), _stability(file)
-    if config.hinted > config.blocks.in_channels:
-        raise CheckpointError(
-            f"{file.path}: is told {config.hinted} channels of a picture, not "
-            f"{config.blocks.in_channels}: one for inpainting, which is not supported"
-        )
-    blank = _blank(file, config.reads)
-    if blank:
+    paints = _paints(file, config.hinted, config.blocks.in_channels, 1)
+    blank = paints or _blank(file, config.reads)
+    if blank and not paints:
         codec = replace(codec, offset=0.0)
     original = "transformer_blocks.0.attn.qkv.weight" in listing.tensors
     table = control_mmdit.ORIGINAL if original else control_mmdit.DIFFUSERS
@@ -215,6 +247,10 @@ def _mmdit(model: Model, file: ControlFile) -> ControlNet:
             media = (media / 2 + 0.5) * 127.5 + 0.5
         return (network.told(codec.encode(media).to(working(network))),)
 
+    def masked(picture: Tensor, mask: Tensor) -> Hint:
+        code = painted(codec, picture.to(place), mask.to(place))
+        return (network.told(code.to(working(network))),)
+
     def residuals(
         x: Tensor, time: Tensor, told: Conditioning, hint: Hint
     ) -> tuple[Tensor | None, ...]:
@@ -226,7 +262,8 @@ def _mmdit(model: Model, file: ControlFile) -> ControlNet:
         each = depth / len(made)  # not a whole number, as `diffusers` has it
         return tuple(made[int(n / each)] for n in range(depth - 1))
 
-    return ControlNet(file.name, network, hint, residuals)
+    told = (None, masked) if paints else (hint, None)
+    return ControlNet(file.name, network, told[0], residuals, told[1])
 
 
 FLUX = (ControlKind("ControlNet", _flux),)

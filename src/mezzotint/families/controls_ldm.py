@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from mezzotint.checkpoints.files import CheckpointError
@@ -12,10 +13,13 @@ from mezzotint.checkpoints.keys import Table
 from mezzotint.checkpoints.source import Listing
 from mezzotint.checkpoints.tables import control_unet, t2i_adapter
 from mezzotint.diffusion.level import Conditioning
-from mezzotint.families.controls import filled, without_mode
+from mezzotint.families.control_lora import beside
+from mezzotint.families.controls import filled, numbered, without_mode
+from mezzotint.families.joined import hard
 from mezzotint.families.model import ControlFile, ControlKind, ControlNet, Hint, Model
 from mezzotint.families.precision import rounded, working
-from mezzotint.networks.control_unet import ControlUNet
+from mezzotint.networks.control_unet import HINT_WIDTHS, ControlUNet
+from mezzotint.networks.control_union import ControlUnion
 from mezzotint.networks.ldm_unet import LdmUNet, LdmUNetConfig
 from mezzotint.networks.t2i_adapter import T2IAdapter, T2IAdapterConfig
 
@@ -23,6 +27,19 @@ _ALONE = "input_hint_block."  # the original layout, without the prefix that it 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 _FOLDED = {64: (1, 8), 192: (3, 8), 256: (1, 16), 768: (3, 16)}
 """Channels of an adapter's first layer: of its picture, and pixels a side folded into them."""
+
+UNION = (
+    ("pose", "openpose"),
+    ("depth",),
+    ("edges", "scribble", "hed", "softedge"),
+    ("canny", "lineart", "mlsd"),
+    ("normal",),
+    ("segment",),
+    ("tile",),
+    ("repaint", "inpaint"),
+)
+"""The modes of xinsir's Union networks of SDXL, by number; ProMax has the last two."""
+_REPAINT = 7
 
 
 def _unet(model: Model) -> LdmUNet:
@@ -41,7 +58,8 @@ def _placed(model: Model, picture: Tensor) -> Tensor:
 
 def _layout(listing: Listing, config: LdmUNetConfig) -> tuple[str, Table]:
     """How a file names its tensors: behind which prefix, by which table."""
-    proj = (entry for name, entry in listing.tensors.items() if name.endswith("proj_in.weight"))
+    ends = ("proj_in.weight", "proj_in.up")
+    proj = (entry for name, entry in listing.tensors.items() if name.endswith(ends))
     convolutions = any(len(entry.shape) == 4 for entry in proj)
     original = control_unet.original(config.depths, config.blocks, convolutions)
     if any(name.startswith(control_unet.ORIGINAL_PREFIX) for name in listing.tensors):
@@ -51,16 +69,45 @@ def _layout(listing: Listing, config: LdmUNetConfig) -> tuple[str, Table]:
     return "", control_unet.diffusers(convolutions)
 
 
+def union_sizes(listing: Listing) -> tuple[int, int, tuple[int, ...]]:
+    """Of a network of several kinds of pictures how many, the layers of its hint, and the hint's
+    widths; no kinds of one that knows one."""
+    kinds = listing.tensors.get("task_embedding")
+    if kinds is None or len(kinds.shape) != 2 or not kinds.shape[1]:
+        return 0, 0, HINT_WIDTHS
+    layers = _numbers(listing, r"transformer_layes\.(\d+)\.ln_1\.weight")
+    names = ["conv_in", *(f"blocks.{2 * n + 1}" for n in range(len(HINT_WIDTHS) - 1))]
+    found = [listing.tensors.get(f"controlnet_cond_embedding.{name}.weight") for name in names]
+    widths = tuple(entry.shape[0] for entry in found if entry is not None and entry.shape)
+    return kinds.shape[0], layers, widths if len(widths) == len(names) else HINT_WIDTHS
+
+
 def _control_net(model: Model, file: ControlFile) -> ControlNet:
-    without_mode(file)
     unet = _unet(model)
     latents = model.codec.shape(model.defaults.size)[0]  # it sees the code alone
     config = replace(unet.config, in_channels=latents, guided=False)
     prefix, table = _layout(file.listing, config)
-    network = filled(model, file, lambda: ControlUNet(config), table, prefix)
+    kinds, layers, widths = union_sizes(file.listing)
+    kind: int | None = None
+    if kinds:
+        kind = numbered(file, [*UNION, *[()] * kinds][:kinds])
+        table = {**table, **control_unet.UNION}
+    else:
+        without_mode(file)
+
+    def build() -> ControlUNet:
+        return ControlUnion(config, kinds, layers, widths) if kinds else ControlUNet(config)
+
+    fill = beside if control_unet.LOW_RANK in file.listing.tensors else filled
+    network = fill(model, file, build, table, prefix)
+
+    def read(shown: Tensor) -> Hint:
+        if isinstance(network, ControlUnion) and kind is not None:
+            return network.told(shown, kind)
+        return (network.hint(shown),)
 
     def hint(picture: Tensor) -> Hint:
-        return (network.hint(_placed(model, picture)),)
+        return read(_placed(model, picture))
 
     def residuals(
         x: Tensor, time: Tensor, told: Conditioning, hint: Hint
@@ -70,10 +117,17 @@ def _control_net(model: Model, file: ControlFile) -> ControlNet:
             vector = vector[:, : config.vector_width] if config.vector_width else None
         given, same = rounded(network, x, Conditioning(vector, told.context))
         assert same.context is not None
-        found = network(given, time, same.context.values, hint[0], same.vector)
+        found = network(given, time, same.context.values, hint[0], same.vector, *hint[1:])
         return *found, *(None for _ in unet.ends)
 
-    return ControlNet(file.name, network, hint, residuals)
+    def masked(picture: Tensor, mask: Tensor) -> Hint:
+        shown = _placed(model, picture)
+        # Where it is to be painted −1, below all colours, or black: as they were trained.
+        new = hard(mask).to(shown.device) == 1
+        return read(torch.where(new, -1.0 if kind is None else 0.0, shown))
+
+    paints = kind is None or kind == _REPAINT
+    return ControlNet(file.name, network, hint, residuals, masked if paints else None)
 
 
 # --- T2I-Adapter ------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 Playground v2.5 (Li et al. 2024, §2.2) predicts EDM's F of codes that are normed by each channel's
 mean and deviation; CosXL predicts its negative, for SDXL's codes and up to more noise, so that its
-path begins nearly in pure noise.
+path begins nearly in pure noise.  CosXL Edit is told the picture to edit as InstructPix2Pix is.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import replace
 from mezzotint.checkpoints.marks import EDM_MEAN, EDM_STD, SIGMA_MAX, SIGMA_MIN
 from mezzotint.diffusion.schedules import VarianceExploding
 from mezzotint.families import linear
+from mezzotint.families.joined import edited, variant
 from mezzotint.families.sdxl import SDXL
 
 PLAYGROUND = replace(
@@ -36,4 +37,8 @@ COSXL = replace(
     schedule=VarianceExploding(0.002, 120.0),
     defaults=replace(SDXL.defaults, sampler="euler", spacing="exponential"),
     file=replace(SDXL.file, marks=(SIGMA_MAX, SIGMA_MIN)),
+)
+COSXL_EDIT = replace(
+    variant(COSXL, "InstructPix2Pix", 8, "StableDiffusionXLInstructPix2PixPipeline", edited),
+    name="cosxl-edit",
 )

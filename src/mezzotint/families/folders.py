@@ -244,6 +244,7 @@ _XL: Config = {
     "image_encoder": _NONE,
     "force_zeros_for_empty_prompt": True,
 }
+_EDITS = "StableDiffusionXLInstructPix2PixPipeline"
 _PIPELINES: dict[str, Config] = {
     "StableDiffusionPipeline": _SAFE,
     "LatentConsistencyModelPipeline": _SAFE,
@@ -258,7 +259,7 @@ _PIPELINES: dict[str, Config] = {
         "force_zeros_for_empty_prompt": False,
         "requires_aesthetics_score": True,
     },
-    "StableDiffusionXLInstructPix2PixPipeline": {"force_zeros_for_empty_prompt": True},
+    _EDITS: {"force_zeros_for_empty_prompt": True},
     "StableDiffusion3Pipeline": {
         "text_encoder_3": _NONE,  # where there is none
         "tokenizer_3": _NONE,
@@ -322,9 +323,11 @@ def facts(family: ldm.Family | flow.Family) -> Facts:
         for part, text in family.texts.items()
     }
     flows = isinstance(family, flow.Family)
+    edm = isinstance(family, ldm.Family) and family.prediction in EDM
+    scaled = edm and pipeline == _EDITS
     return Facts(
         pipeline=pipeline,
-        told=_PIPELINES[pipeline],
+        told={**_PIPELINES[pipeline], **({"is_cosxl_edit": True} if scaled else {})},
         size=family.defaults.size[0] // family.autoencoder.stride,
         scale=family.scale,
         shift=family.offset if flows else None,

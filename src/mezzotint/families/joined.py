@@ -17,7 +17,7 @@ from mezzotint.families.ldm import Family, Joining
 from mezzotint.families.model import Joined
 
 
-def _hard(mask: Tensor) -> Tensor:
+def hard(mask: Tensor) -> Tensor:
     """1 where something new is to be made: these networks have seen no soft masks."""
     return (mask >= 0.5).float()
 
@@ -29,7 +29,7 @@ def inpainting(codec: ScaledCodec) -> Joined:
     """
 
     def tell(picture: Tensor, mask: Tensor) -> Conditioning:
-        new = _hard(mask)
+        new = hard(mask)
         code = codec.encode(picture * (1 - new))
         return Conditioning(concat=torch.cat([F.interpolate(new, size=code.shape[2:]), code], 1))
 
@@ -41,6 +41,15 @@ def instructed(codec: ScaledCodec) -> Joined:
 
     def tell(picture: Tensor, mask: Tensor) -> Conditioning:
         return Conditioning(concat=codec.encode(picture) / codec.scale)
+
+    return Joined(tell, guidance=1.5)
+
+
+def edited(codec: ScaledCodec) -> Joined:
+    """The same of a code that is scaled as what is diffused is (CosXL Edit, Stability AI 2024)."""
+
+    def tell(picture: Tensor, mask: Tensor) -> Conditioning:
+        return Conditioning(concat=codec.encode(picture))
 
     return Joined(tell, guidance=1.5)
 
@@ -69,7 +78,7 @@ def filling(codec: ScaledCodec) -> Joined:
     of each of the code's as channels (FLUX.1 Fill)."""
 
     def tell(picture: Tensor, mask: Tensor) -> Conditioning:
-        new = _hard(mask)
+        new = hard(mask)
         code = codec.encode(picture * (1 - new))
         stride = picture.shape[2] // code.shape[2]
         return Conditioning(concat=torch.cat([code, F.pixel_unshuffle(new, stride)], dim=1))

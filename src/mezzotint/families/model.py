@@ -151,15 +151,19 @@ Hint = tuple[Tensor, ...]
 class ControlNet:
     """A control network that fits a model.
 
-    network: its module; hint: of a picture ``(3, H, W)`` in [−1, 1].
+    network: its module.
+    hint: what it is told of a picture ``(3, H, W)`` in [−1, 1]; None: it follows none of its own.
+    masked: what it is told of the picture that is painted over, and of the mask ``(1, H, W)``, 1
+        where something new is to be made; None: it is not for that.
     residuals: ``(x, time, told, hint)`` → one a residual port of the model's network, None where
         it adds nothing.
     """
 
     name: str
     network: nn.Module
-    hint: Callable[[Tensor], Hint]
+    hint: Callable[[Tensor], Hint] | None
     residuals: Callable[[Tensor, Tensor, Conditioning, Hint], tuple[Tensor | None, ...]]
+    masked: Callable[[Tensor, Tensor], Hint] | None = None
 
 
 class ControlFile(NamedTuple):

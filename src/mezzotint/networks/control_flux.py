@@ -26,11 +26,13 @@ class ControlFluxConfig:
     blocks: sizes and depths of its transformer.
     modes: kinds of pictures that it is told apart, 0 where it knows one.
     drawn: convolutions read the picture itself (XLabs); else it is told the picture's code.
+    hinted: channels of the picture's tokens, and of what is joined to them.
     """
 
     blocks: FluxConfig
     modes: int = 0
     drawn: bool = False
+    hinted: int = 64
 
 
 class Residuals(NamedTuple):
@@ -54,7 +56,7 @@ class ControlFlux(nn.Module):
         width = sizes.width
         self.stem = nn.Linear(sizes.in_channels, width)
         self.encoder = HintEncoder(16, widths=(16, 16, 16, 16)) if config.drawn else None
-        self.hint = nn.Linear(sizes.in_channels, width)
+        self.hint = nn.Linear(config.hinted, width)
         self.context = nn.Linear(sizes.context_width, width)
         self.mode = nn.Embedding(config.modes, width) if config.modes else None
         self.time = _two_layers(256, width)

@@ -38,7 +38,8 @@ class ControlUNet(nn.Module):
     ``hint`` is called once for a picture, ``forward`` at each step.
     """
 
-    def __init__(self, config: LdmUNetConfig) -> None:
+    def __init__(self, config: LdmUNetConfig, hints: tuple[int, ...] = HINT_WIDTHS) -> None:
+        """hints: channels of the picture at full size, and after each halving."""
         super().__init__()
         self.config = config
         widths = [config.width * m for m in config.multipliers]
@@ -52,7 +53,7 @@ class ControlUNet(nn.Module):
         self.time = two_layers(config.width)
         self.vector = two_layers(config.vector_width) if config.vector_width else None
         self.stem = nn.Conv2d(config.in_channels, config.width, 3, padding=1)
-        self.hint = HintEncoder(config.width)
+        self.hint = HintEncoder(config.width, widths=hints)
         self.down = nn.ModuleList(
             Down(config, widths[level - 1] if level else config.width, level)
             for level in range(len(widths))
@@ -71,12 +72,14 @@ class ControlUNet(nn.Module):
         context: Tensor,
         hint: Tensor,
         vector: Tensor | None = None,
+        kind: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
         """The residuals of ``x (B, in_channels, H, W)``, one a port, the middle's last.
 
         Args:
             time, context, vector: as the U-Net is told.
             hint: ``(B or 1, width, H, W)``, what ``self.hint`` makes of the picture.
+            kind: ``(B or 1, K)``, added to the time's embedding (`networks.control_union`).
 
         Raises:
             ValueError: a vector is given or lacking against the configuration.
@@ -89,6 +92,8 @@ class ControlUNet(nn.Module):
         embedding = self.time(embed_time(time, self.config.width).to(x.dtype))
         if self.vector is not None:
             embedding = embedding + self.vector(vector)
+        if kind is not None:
+            embedding = embedding + kind
         told = Told(F.silu(embedding), context, (), frozenset(), frozenset())
         x = self.stem(x.contiguous(memory_format=torch.channels_last)) + hint
         kept = [x]

@@ -11,6 +11,10 @@ from mezzotint.checkpoints.keys import Part, Table
 from mezzotint.checkpoints.tables import ldm_unet
 
 ORIGINAL_PREFIX = "control_model."
+LOW_RANK = "lora_controlnet"
+"""An empty tensor of files that hold differences to the model's own U-Net (Control-LoRA)."""
+ALONE = ("hint.", "ports.", "middle_port.")
+"""How our names begin of what a control network has and the U-Net has not."""
 _LACKING = ("up.", "norm.", "head.")
 _HINT = 8  # convolutions of the hint, each followed by an activation but the last
 
@@ -38,6 +42,21 @@ def hint(theirs: str, ours: str) -> Table:
     """The convolutions of a picture as `diffusers` has them, behind a prefix each."""
     names = ["conv_in", *(f"blocks.{n}" for n in range(_HINT - 2)), "conv_out"]
     return {f"{theirs}{name}.{{p}}": f"{ours}{2 * n}.{{p}}" for n, name in enumerate(names)}
+
+
+UNION: Table = {
+    "task_embedding": "kinds",
+    "control_add_embedding.linear_1.{p}": "kind.0.{p}",
+    "control_add_embedding.linear_2.{p}": "kind.2.{p}",
+    "transformer_layes.{n}.attn.in_proj_{p}": "layers.{n}.qkv.{p}",  # sic
+    "transformer_layes.{n}.attn.out_proj.{p}": "layers.{n}.out.{p}",
+    "transformer_layes.{n}.ln_1.{p}": "layers.{n}.norm1.{p}",
+    "transformer_layes.{n}.ln_2.{p}": "layers.{n}.norm2.{p}",
+    "transformer_layes.{n}.mlp.c_fc.{p}": "layers.{n}.mlp_in.{p}",
+    "transformer_layes.{n}.mlp.c_proj.{p}": "layers.{n}.mlp_out.{p}",
+    "spatial_ch_projs.{p}": "shift.{p}",
+}
+"""What a network of several kinds of pictures has beside all that any has (xinsir's Union)."""
 
 
 def diffusers(convolutions: bool) -> Table:
