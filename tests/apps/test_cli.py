@@ -110,6 +110,20 @@ def test_a_random_seed_is_told(here: Path, model: Path, capsys: pytest.CaptureFi
         assert image.size == (12, 8)
 
 
+def test_sizes_by_aspect(here: Path, model: Path) -> None:
+    """A model that names no sizes takes about its own area, in multiples of its own."""
+    drawing(here / "in.png", 12, 8)
+    wish = ["generate", "fox", "--seed", "3", "--quiet", "--model", str(model), "--size"]
+    for size, more, made in (
+        ("square", [], (8, 8)),
+        ("4:1", [], (16, 4)),
+        ("tall", ["--image", "in.png"], (6, 11)),
+    ):
+        assert cli.main([*wish, size, "-o", f"{size[0]}.png", *more]) == 0
+        with Image.open(f"{size[0]}.png") as image:
+            assert image.size == made
+
+
 def test_every_option_reaches_the_request(
     here: Path, model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -250,7 +264,8 @@ BAD = [
     ("generate fox --size 0", "impossible size 0x0"),
     ("generate fox --size 100000", "impossible size 100000x100000"),
     ("generate fox --size=-8", "impossible size -8x-8"),
-    ("generate fox --size big", "'big' is no size"),
+    ("generate fox --size big", "'big' is no size: give N or WxH.*16:9.*landscape"),
+    ("generate fox --size 9:1", "9:1 is beyond 4:1: give an aspect from 1:4 to 4:1"),
     ("generate fox --device tpu", "no device 'tpu' here: choose one of cpu"),
     ("generate fox --steps 0", "whole number of 1 or more"),
     ("generate fox --seed x", "whole number of 0 or more"),

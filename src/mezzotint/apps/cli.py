@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, NoReturn
 import mezzotint
 from mezzotint.adapters.strengths import Rule, StrengthError, read_rule
 from mezzotint.apps.errors import UsageError, one_line, suggestion
+from mezzotint.families.sizes import WORDS, Aspect, read_aspect
 
 if TYPE_CHECKING:
     from mezzotint.apps.regions import Wanted
@@ -52,12 +53,15 @@ class _Parser(argparse.ArgumentParser):
 # --- values -----------------------------------------------------------------------------------
 
 
-def _size(text: str) -> tuple[int, int]:
-    """``N`` or ``WxH`` as (height, width)."""
+def _size(text: str) -> tuple[int, int] | Aspect:
+    """``N`` or ``WxH`` as (height, width), or an aspect."""
+    if (aspect := read_aspect(text)) is not None:
+        return aspect
     match = re.fullmatch(r"(-?\d+)(?:[x×](-?\d+))?", text.strip().lower())
     if match is None:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is no size: give N or WxH, such as 128 or 96x64"
+            f"{text!r} is no size: give N or WxH, such as 128 or 96x64, an aspect such as 16:9, or "
+            f"{', '.join(WORDS)}"
         )
     width = int(match[1])
     return (width if match[2] is None else int(match[2]), width)
@@ -248,7 +252,7 @@ def _generate_parser(parser: argparse.ArgumentParser) -> None:
     add("prompt", help='what to draw, in quotes; "" draws anything')
     add("-n", "--count", type=_count, default=1, metavar="N", help="pictures; seeds count up")
     add("--seed", type=_seed, metavar="N", help="of the first picture (default: random)")
-    add("--size", type=_size, metavar="N|WxH", help="in pixels (default: the model's)")
+    add("--size", type=_size, metavar="WxH|16:9|wide", help="default: the model's")
     add("-o", "--output", metavar="PATH", help="folder, or file .png .webp .jpg (default: here)")
     add("--model", default="icons", metavar="NAME|PATH", help="default: %(default)s")
     add("--family", metavar="NAME", help="what a checkpoint is, where its file cannot say")

@@ -43,6 +43,7 @@ from mezzotint.families.memory import parse
 from mezzotint.families.model import Model
 from mezzotint.families.precision import working
 from mezzotint.families.separate import Given as Part
+from mezzotint.families.sizes import Aspect
 from mezzotint.modalities import image as pictures
 from mezzotint.modalities.image import Channels
 
@@ -402,6 +403,8 @@ def run(args: argparse.Namespace) -> int:
     model = load(args.model, args.device, args.family, args.precision, limit, given_parts)
     for note in model.notes:
         _note(args, f"{args.model}: {note}")
+    if isinstance(args.size, Aspect):
+        args.size = model.size_of(args.size)
     request = _request(args, model)
     given = [Given(path, strength, rules + args.lora_blocks) for path, strength, rules in args.lora]
     adapters = Adapters(model, given, args.lora_dir, args.allow_partial)

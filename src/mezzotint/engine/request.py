@@ -14,6 +14,7 @@ from mezzotint.adapters.inversion import Embedding
 from mezzotint.adapters.lora import Fitted
 from mezzotint.adapters.strengths import Rule
 from mezzotint.families.model import ControlNet, Model
+from mezzotint.families.sizes import written
 
 
 class RequestError(ValueError):
@@ -224,23 +225,18 @@ MAX_FACTOR = 8
 MAX_ELEMENTS = 1 << 26  # of the spatial size
 
 
-def _edges(size: tuple[int, ...]) -> str:
-    """A size as people write it: width first."""
-    return "x".join(str(edge) for edge in reversed(size))
-
-
 def check(request: Request, channels: int, multiple: int, size: tuple[int, ...]) -> None:
     """Raise RequestError for what no model, or not this one, can do."""
     if min(size) < 1 or math.prod(size) > MAX_ELEMENTS:
         raise RequestError(
-            f"impossible size {_edges(size)}: give 1 or more on each side and at most "
+            f"impossible size {written(size)}: give 1 or more on each side and at most "
             f"{MAX_ELEMENTS:,} pixels"
         )
     if any(edge % multiple for edge in size):
         near = tuple(max(multiple, round(edge / multiple) * multiple) for edge in size)
         raise RequestError(
-            f"impossible size {_edges(size)}: this model needs multiples of {multiple}; "
-            f"nearest {_edges(near)}"
+            f"impossible size {written(size)}: this model needs multiples of {multiple}; "
+            f"nearest {written(near)}"
         )
     if not request.seeds:
         raise RequestError("no seed: a request makes one sample a seed")
