@@ -34,6 +34,7 @@ from mezzotint.engine.request import (
     Progress,
     Request,
     RequestError,
+    Vary,
     check,
     check_coded,
 )
@@ -365,12 +366,10 @@ def _coarse_mask(mask: Tensor, shape: tuple[int, ...]) -> Tensor:
     return _MAX_POOL[len(shape) - 1](mask[None], shape[1:])
 
 
-def _eps(request: Request, number: int, shape: tuple[int, ...]) -> Tensor:
-    """The noise at the start of sample ``number``, ``(1, *shape)``."""
-    own = batch([request.seeds[number]], "start", 0, shape)
-    if request.vary is None:
-        return own
-    return between(batch([request.vary.seed], "start", 0, shape), own, request.vary.amount)
+def _eps(seed: int, vary: Vary | None, shape: tuple[int, ...]) -> Tensor:
+    """The noise at the start of a seed's sample, ``(1, *shape)``."""
+    own = batch([seed], "start", 0, shape)
+    return own if vary is None else between(_eps(vary.seed, vary.of, shape), own, vary.amount)
 
 
 def _walk(
@@ -386,7 +385,7 @@ def _walk(
     begun: where another model has come to.
     """
     place, vary = device(model), request.vary
-    seed = request.seeds[number] if vary is None else vary.seed
+    seed = request.seeds[number] if vary is None else vary.root
     shape = model.codec.shape(planned.size)
     areas = [
         (_told(model, prompt, seed), share)
@@ -401,7 +400,7 @@ def _walk(
     path, wish = planned.path, request.guidance
     denoise = _turned(model, wish, planned, told, negative, areas)
     if begun is None:
-        x = start(model, request, path, _eps(request, number, shape).to(place))
+        x = start(model, request, path, _eps(request.seeds[number], vary, shape).to(place))
     else:
         x = begun.to(place)
     # A network that is told the mask was trained to make what fits around it: left to itself.

@@ -139,10 +139,21 @@ class Vary(NamedTuple):
     """A variation of what another seed makes: its start is led towards each seed's own.
 
     amount: how far, in [0, 1]: at 0 it is that seed's sample, about 0.1 is subtle and 0.4 strong.
+    of: of what that seed's sample was a variation itself.
     """
 
     seed: int
     amount: float
+    of: Vary | None = None
+
+    @property
+    def root(self) -> int:
+        """The seed that all of them vary."""
+        return self.seed if self.of is None else self.of.root
+
+    def __str__(self) -> str:
+        before = "" if self.of is None else f"{self.of},"
+        return f"{before}{self.seed}:{self.amount:g}"
 
 
 class ImagePrompt(NamedTuple):
@@ -254,8 +265,11 @@ def check(request: Request, channels: int, multiple: int, size: tuple[int, ...])
             )
         if not 0 < wanted.strength <= 1:
             raise RequestError(f"strength must lie in (0, 1], not {wanted.strength}")
-    if request.vary is not None and not 0 <= request.vary.amount <= 1:
-        raise RequestError(f"a variation goes from 0 to 1, not {request.vary.amount}")
+    varied = request.vary
+    while varied is not None:
+        if not 0 <= varied.amount <= 1:
+            raise RequestError(f"a variation goes from 0 to 1, not {varied.amount}")
+        varied = varied.of
     if not request.tiled <= set(range(len(size))):
         raise RequestError(f"no such axes to tile: {sorted(request.tiled)} of {len(size)}")
     for control in request.controls:
