@@ -10,7 +10,7 @@ import pytest
 from mezzotint.apps import cli
 from mezzotint.families import catalogue
 from mezzotint.families.catalogue import FAMILIES, Limit, load
-from mezzotint.families.sizes import WORDS, Aspect, both_ways, read_aspect, sized
+from mezzotint.families.sizes import WORDS, Aspect, aspect_of, both_ways, read_aspect, sized
 from pipelines import small, stable_diffusion
 
 NAMED = {family.name: family for family in FAMILIES}
@@ -57,6 +57,8 @@ def test_words_and_what_is_no_aspect() -> None:
     assert read_aspect("Square") == Aspect(1, 1) and read_aspect(" 16:9 ") == WORDS["wide"]
     for text in ("512", "64x64", "0:1", "16:", "1:2:3", "16:9.5", "-1:2", "panorama"):
         assert read_aspect(text) is None
+        with pytest.raises(ValueError, match="is no aspect"):
+            aspect_of(text)
 
 
 def test_an_aspect_that_is_too_far_names_the_sizes() -> None:

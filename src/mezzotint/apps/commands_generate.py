@@ -14,6 +14,7 @@ from PIL import Image
 from rich.console import Console
 from torch import Tensor
 
+import mezzotint
 from mezzotint.apps.errors import UsageError
 from mezzotint.apps.image_prompts import image_prompts
 from mezzotint.apps.named import Adapters, Embeddings, Given, decided
@@ -53,6 +54,7 @@ STRENGTH = 0.6
 """Of image to image, when none is given: the layout stays, the style changes."""
 ENLARGES_CODE = 0.55
 """Strength of a second pass over an enlarged code: what is blurred in it has to be drawn anew."""
+SOFTWARE = f"mezzotint {mezzotint.__version__}"
 REFINES_FROM = 0.8
 """Where a refiner begins: SDXL's was trained on the last fifth (Podell et al. 2023, §2.5)."""
 
@@ -397,9 +399,9 @@ def _save_sheet(
     documents: list[dict[str, object]],
 ) -> None:
     path = output.sheet(seeds)
-    captions = [f"seed {seed}" for seed in seeds]
+    captions = [f"{number}: seed {seed}" for number, seed in enumerate(seeds, start=1)]
     sheet = pictures.contact_sheet(made, captions=captions)
-    pictures.write(sheet, path, recipe.text_of(recipe.of_sheet(documents)))
+    pictures.write(sheet, path, recipe.text_of(recipe.of_sheet(SOFTWARE, documents)))
     print(path, flush=True)
 
 
@@ -412,7 +414,7 @@ def _document(
 ) -> dict[str, object]:
     """What the picture of a request carries."""
     made = recipe.Recipe(options_of(args, model, request), files)
-    return recipe.document(made, parameters(args, model, request, picture))
+    return recipe.document(made, SOFTWARE, parameters(args, model, request, picture))
 
 
 def run(args: argparse.Namespace) -> int:

@@ -18,6 +18,7 @@ from mezzotint.families.catalogue import Limit, load
 from mezzotint.families.memory import parse, release
 from mezzotint.families.model import Model
 from mezzotint.families.separate import Given as Part
+from mezzotint.families.sizes import aspect_of
 from mezzotint.modalities.image import to_image
 
 Parts = Sequence[str | os.PathLike[str]] | Mapping[str, str | os.PathLike[str]]
@@ -78,7 +79,7 @@ class Maker:
         ip_adapter: str | os.PathLike[str] | None = None,
         image_encoder: str | os.PathLike[str] | None = None,
         regions: Sequence[str] = (),
-        size: tuple[int, int] | None = None,
+        size: tuple[int, int] | str | None = None,
         steps: int | None = None,
         guidance: float | None = None,
         sampler: str | None = None,
@@ -96,7 +97,8 @@ class Maker:
                 folder ``image_encoder`` beside it.
             regions: prompts for parts of the picture, each as ``--region`` takes it:
                 ``"0,0,0.5,1=a fox"`` or ``"mask.png=a fox"``.
-            size: ``(height, width)``; None values take the model's defaults.
+            size: ``(height, width)``, or an aspect such as ``"16:9"`` or ``"portrait"``; None
+                values take the model's defaults.
         Raises:
             RequestError: the request is impossible for this model.
             CheckpointError: an adapter does not fit this model.
@@ -106,6 +108,8 @@ class Maker:
         prompt = decided(prompt, seed, Path("wildcards"))
         negative = decided(negative, seed, Path("wildcards"))
         learnt = [(Path(path), word) for word, path in (embeddings or {}).items()]
+        if isinstance(size, str):
+            size = self.model.size_of(aspect_of(size))
         height, width = size or self.model.defaults.size
         parts = [wanted(text).at((height, width)) for text in regions]
         parts = [

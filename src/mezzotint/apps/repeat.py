@@ -227,7 +227,10 @@ def repeated(typed: Mapping[str, str | list[str] | bool], parse: Parse) -> argpa
             )
     given = {name: value for name, value in typed.items() if name not in ("source", "pick")}
     merged = _merged(recipe.options, given)
-    args = parse(["generate", *_words(merged)])
+    try:
+        args = parse(["generate", *_words(merged)])
+    except UsageError as error:  # what was typed has been read before: it is the recipe's
+        raise UsageError(f"{source}: its recipe is not understood: {error}") from None
     for option in NAMED.keys() & recipe.options.keys() - given.keys():
         value = getattr(args, _dest(option))
         setattr(args, _dest(option), _found(value, option, recipe, source, args))

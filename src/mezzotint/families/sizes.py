@@ -43,6 +43,17 @@ def read_aspect(text: str) -> Aspect | None:
     return WORDS.get(text)
 
 
+def aspect_of(text: str) -> Aspect:
+    """As :func:`read_aspect`.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if (found := read_aspect(text)) is None:
+        raise ValueError(f"{text!r} is no aspect: give one such as 16:9, or {', '.join(WORDS)}")
+    return found
+
+
 def both_ways(*upright: tuple[int, int]) -> tuple[tuple[int, int], ...]:
     """Sizes and their transposes, each once, from the tallest to the widest."""
     every = {*upright, *((width, height) for height, width in upright)}

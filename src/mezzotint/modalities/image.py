@@ -187,7 +187,7 @@ def read_text(path: str | os.PathLike[str]) -> dict[str, str]:
         ImageError: it cannot be read; the message names the file.
     """
     image = open_image(path)
-    found = {key: str(v) for key, v in image.info.items() if isinstance(v, str)}
+    found = {str(key): str(v) for key, v in image.info.items() if isinstance(v, str)}
     try:
         said = image.getexif().get(ExifTags.Base.ImageDescription)
     except Exception as error:  # as in `decode`

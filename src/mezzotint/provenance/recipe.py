@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-import mezzotint
 from mezzotint.checkpoints.limits import parse, shown
 from mezzotint.checkpoints.source import members
 from mezzotint.modalities.image import read_text
@@ -97,22 +96,19 @@ def fingerprint(path: Path) -> str:
 # --- the document -----------------------------------------------------------------------------
 
 
-def _headed(body: Mapping[str, Any]) -> dict[str, Any]:
-    return {"format": FORMAT, "software": f"mezzotint {mezzotint.__version__}", **body}
-
-
-def document(recipe: Recipe, said: Mapping[str, Any]) -> dict[str, Any]:
+def document(recipe: Recipe, software: str, said: Mapping[str, Any]) -> dict[str, Any]:
     """The document of a picture.
 
-    said: what was made, in words.
+    software: that made it, and its version; said: what was made, in words.
     """
     files = [file._asdict() for file in recipe.files]
-    return _headed({**said, "options": dict(recipe.options), "files": files})
+    head = {"format": FORMAT, "software": software}
+    return {**head, **said, "options": dict(recipe.options), "files": files}
 
 
-def of_sheet(pictures: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def of_sheet(software: str, pictures: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The document of a sheet, of those of its pictures in their order."""
-    return _headed({"pictures": list(pictures)})
+    return {"format": FORMAT, "software": software, "pictures": list(pictures)}
 
 
 def text_of(made: Mapping[str, Any]) -> dict[str, str]:
@@ -181,14 +177,11 @@ def _recipe(path: Path, found: Mapping[str, Any]) -> Recipe:
     read: list[File] = []
     for file in files:
         values = [file.get(key) for key in File._fields] if isinstance(file, dict) else []
-        if len(values) != len(File._fields) or not all(map(_is_name, values)):
+        names = [value for value in values if isinstance(value, str) and value.isprintable()]
+        if len(names) != len(File._fields):
             raise _damaged(path, "its files")
-        read.append(File(*values))
+        read.append(File(*names))
     return Recipe(options, tuple(read))
-
-
-def _is_name(value: object) -> bool:
-    return isinstance(value, str) and value.isprintable()
 
 
 def _is_value(value: object) -> bool:
