@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -19,7 +20,7 @@ from mezzotint.adapters.seamless import seamless
 from mezzotint.adapters.strengths import by_blocks
 from mezzotint.diffusion import guidance, samplers, spacings
 from mezzotint.diffusion.level import Conditioning, Denoiser, Level
-from mezzotint.diffusion.noise import batch, between, stream
+from mezzotint.diffusion.noise import Noise, batch, between, stream
 from mezzotint.diffusion.regions import by_region
 from mezzotint.diffusion.schedules import Schedule
 from mezzotint.diffusion.two_guidances import text_and_image
@@ -366,10 +367,13 @@ def _coarse_mask(mask: Tensor, shape: tuple[int, ...]) -> Tensor:
     return _MAX_POOL[len(shape) - 1](mask[None], shape[1:])
 
 
-def _eps(seed: int, vary: Vary | None, shape: tuple[int, ...]) -> Tensor:
-    """The noise at the start of a seed's sample, ``(1, *shape)``."""
-    own = batch([seed], "start", 0, shape)
-    return own if vary is None else between(_eps(vary.seed, vary.of, shape), own, vary.amount)
+def _noise(seed: int, vary: Vary | None, name: str, like: Tensor) -> Noise:
+    """A stream of noise for a seed: its own, or of a variation the varied seed's led towards it."""
+    own = stream([seed], name, like)
+    if vary is None:
+        return own
+    varied = _noise(vary.seed, vary.of, name, like)
+    return lambda index: between(varied(index), own(index), vary.amount)
 
 
 def _walk(
@@ -385,8 +389,9 @@ def _walk(
     begun: where another model has come to.
     """
     place, vary = device(model), request.vary
-    seed = request.seeds[number] if vary is None else vary.root
     shape = model.codec.shape(planned.size)
+    seed = request.seeds[number] if vary is None else vary.root
+    draws = partial(_noise, request.seeds[number], vary, like=torch.empty(1, *shape))
     areas = [
         (_told(model, prompt, seed), share)
         for prompt, share in zip((planned.prompt, *planned.regions), planned.shares, strict=True)
@@ -400,7 +405,7 @@ def _walk(
     path, wish = planned.path, request.guidance
     denoise = _turned(model, wish, planned, told, negative, areas)
     if begun is None:
-        x = start(model, request, path, _eps(request.seeds[number], vary, shape).to(place))
+        x = start(model, request, path, draws("start")(0).to(place))
     else:
         x = begun.to(place)
     # A network that is told the mask was trained to make what fits around it: left to itself.
@@ -408,7 +413,11 @@ def _walk(
         known = model.codec.encode(request.known.media[None].to(place))
         mask = _coarse_mask(request.known.mask, shape).to(place)
         denoise = guidance.constrained(denoise, guidance.known_region(known, mask))
-    noise = stream([seed], "step" if begun is None else "refine", x)
+    like, drawn = x, draws("step" if begun is None else "refine")
+
+    def noise(index: int) -> Tensor:
+        return drawn(index).to(like)
+
     part, before = path.at(planned.walked), planned.walked.start or 0
     for step in planned.sampler.run(denoise, x, part, told[0], noise):
         x = step.x

@@ -136,7 +136,8 @@ class Enlarge(NamedTuple):
 
 
 class Vary(NamedTuple):
-    """A variation of what another seed makes: its start is led towards each seed's own.
+    """A variation of what another seed makes: its noise, at the start and on the way, is led
+    towards each seed's own.
 
     amount: how far, in [0, 1]: at 0 it is that seed's sample, about 0.1 is subtle and 0.4 strong.
     of: of what that seed's sample was a variation itself.
