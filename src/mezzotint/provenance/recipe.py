@@ -4,7 +4,7 @@ One JSON document stands in one text chunk of the file:
 
     {"format": 1, "software": "mezzotint 0.1.0", …,
      "options": {"prompt": "a fox", "seed": "7", "lora": ["ink.safetensors:0.8"], …},
-     "files": [{"option": "model", "name": "sd1.safetensors", "fingerprint": "sha256:…"}, …]}
+     "files": [{"option": "model", "name": "fox.safetensors", "fingerprint": "sha256:…"}, …]}
 
 ``options`` are those of ``mezzotint generate`` as they are typed, ``true`` for one without a value;
 what else stands beside them says in words what was made, and is not read.  A sheet has the whole
