@@ -317,6 +317,10 @@ def test_from_the_command_line(
     first, second = (Image.open(tmp_path / f"{name}.png") for name in ("a", "b"))
     assert first.tobytes() != second.tobytes()
     assert '"hint": "canny"' in first.info["parameters"]
+    again = ["generate", "--from", str(tmp_path / "a.png"), "-o", str(tmp_path / "c.png")]
+    assert main(again) == 0  # from what lies beside it
+    assert Image.open(tmp_path / "c.png").tobytes() == first.tobytes()
+    assert str(tmp_path) not in first.info["parameters"]
     capsys.readouterr()
     for wrong, message in (
         ("x", "give FILE=PICTURE"),
