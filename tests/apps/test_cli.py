@@ -25,41 +25,7 @@ from mezzotint.apps.preview import Watch, half_blocks
 from mezzotint.engine.generate import generate
 from mezzotint.engine.request import Request
 from mezzotint.families.catalogue import load
-from mezzotint.families.model import Defaults
-from mezzotint.families.native import NativeConfig, build, save_model
 from mezzotint.modalities.image import to_image, to_tensor
-from mezzotint.networks.dit import DiTConfig
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A class-conditional RGBA model of 8 x 8 pixels with random weights, as a file."""
-    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
-    config = NativeConfig(
-        name="tiny",
-        network=DiTConfig(4, 4, patch=4, width=24, depth=1, heads=2, vector_width=2),
-        channels="rgba",
-        condition="class",
-        prediction="x0",
-        schedule="flow",
-        defaults=Defaults((8, 8), 3, 1.5, "euler", "linspace"),
-        classes=("fox", "red fox"),
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        parts = torch.nn.ModuleDict(build(config).parts)
-        for weight in parts.parameters():  # a fresh network's last layer is zero
-            torch.nn.init.normal_(weight, std=0.2)
-    save_model(path, config, parts.state_dict())
-    return path
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "cache"))
-    return tmp_path
 
 
 def drawing(path: Path, width: int, height: int) -> Path:
@@ -108,6 +74,20 @@ def test_a_random_seed_is_told(here: Path, model: Path, capsys: pytest.CaptureFi
     assert printed.strip() == f"picture_{match[1]}.png"
     with Image.open(printed.strip()) as image:
         assert image.size == (12, 8)
+
+
+def test_sizes_by_aspect(here: Path, model: Path) -> None:
+    """A model that names no sizes takes about its own area, in multiples of its own."""
+    drawing(here / "in.png", 12, 8)
+    wish = ["generate", "fox", "--seed", "3", "--quiet", "--model", str(model), "--size"]
+    for size, more, made in (
+        ("square", [], (8, 8)),
+        ("4:1", [], (16, 4)),
+        ("tall", ["--image", "in.png"], (6, 11)),
+    ):
+        assert cli.main([*wish, size, "-o", f"{size[0]}.png", *more]) == 0
+        with Image.open(f"{size[0]}.png") as image:
+            assert image.size == made
 
 
 def test_every_option_reaches_the_request(
@@ -250,7 +230,8 @@ BAD = [
     ("generate fox --size 0", "impossible size 0x0"),
     ("generate fox --size 100000", "impossible size 100000x100000"),
     ("generate fox --size=-8", "impossible size -8x-8"),
-    ("generate fox --size big", "'big' is no size"),
+    ("generate fox --size big", "'big' is no size: give N or WxH.*16:9.*landscape"),
+    ("generate fox --size 9:1", "9:1 is beyond 4:1: give an aspect from 1:4 to 4:1"),
     ("generate fox --device tpu", "no device 'tpu' here: choose one of cpu"),
     ("generate fox --steps 0", "whole number of 1 or more"),
     ("generate fox --seed x", "whole number of 0 or more"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -150,10 +151,60 @@ def test_python_makes_the_same(here: Path) -> None:
             ip_adapter="adapter.safetensors",
         )
         assert made.tobytes() == pixels
+    with pytest.raises(ValueError, match="'broad' is no aspect: give one such as 16:9, or square"):
+        maker.generate("a", size="broad")
     with pytest.raises(RequestError, match="image prompts need the file"):
         maker.generate("a", image_prompts=[("shown.png", 1.0)])
     with pytest.raises(RequestError, match="are for pictures"):
         maker.generate("a", ip_adapter="adapter.safetensors")
+
+
+def test_made_again_from_what_it_carries(
+    here: Path, files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Adapters and embeddings too, given or named by a prompt; another file is an error."""
+    (files / "loras").mkdir(exist_ok=True)
+    generator, unit = (
+        torch.Generator().manual_seed(3),
+        "lora_unet_mid_block_resnets_0_time_emb_proj",
+    )
+    for name in ("loras/ink", "wash"):
+        down, up = (torch.randn(s, generator=generator) for s in ((2, 128), (64, 2)))
+        weights = {f"{unit}.lora_down.weight": down, f"{unit}.lora_up.weight": up}
+        save(files / f"{name}.safetensors", weights, {})
+    plain, _ = _made(here / "plain.png", "a beast")
+    first, said = _made(
+        here / "a.png",
+        "{a|one} beast <lora:ink:0.7>",
+        *("--negative", "embedding:ugly", "--embedding", f"{files}/toy.safetensors=beast"),
+        *("--lora", f"{files}/wash.safetensors:0.3333333333333333", "--allow-partial"),
+        *("--image-prompt", f"{files}/shown.png:0.6", "--ip-adapter", "adapter.safetensors"),
+        *("--region", "0,0,0.5,1=a {fox|wolf}"),
+    )
+    carried = said["options"], said["files"]
+    options, used = cast("tuple[dict[str, object], list[dict[str, str]]]", carried)
+    assert first != plain and options["lora"] == ["wash.safetensors:0.3333333333333333"]
+    assert {(file["option"], file["name"]) for file in used} == {
+        ("model", "sd1"),
+        ("lora", "wash.safetensors"),
+        ("lora", "ink.safetensors"),
+        ("embedding", "toy.safetensors"),
+        ("embedding", "ugly.safetensors"),
+        ("image-prompt", "shown.png"),
+        ("ip-adapter", "adapter.safetensors"),
+        ("image-encoder", "image_encoder"),
+    }
+    assert str(files).encode() not in (here / "a.png").read_bytes()
+    wish = ["generate", "--from", str(here / "a.png"), "--quiet"]
+    assert cli.main([*wish, "-o", str(here / "b.png")]) == 0
+    with Image.open(here / "b.png") as again:
+        assert again.tobytes() == first
+    (files / "loras/ink.safetensors").write_bytes((files / "wash.safetensors").read_bytes())
+    capsys.readouterr()
+    assert cli.main([*wish, "-o", str(here / "c.png")]) == 2
+    told = capsys.readouterr().err
+    assert "ink.safetensors is not the ink.safetensors that made" in told
+    assert told.count("\n") == 1
 
 
 @pytest.mark.parametrize(

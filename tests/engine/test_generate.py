@@ -249,7 +249,8 @@ def test_numbers_that_are_not_finite_are_refused() -> None:
 
 
 def test_a_variation_is_between_two_seeds() -> None:
-    """Its noise on the way is the varied seed's; so by nothing it is that seed's sample."""
+    """Of its start and of its noise on the way: by nothing it is that seed's sample, by all its
+    own; and a variation of a variation begins at that."""
     model = make()
     for sampler in ("euler", "euler_ancestral"):
         wish = Request("a", (7,), sampler=sampler)
@@ -261,10 +262,14 @@ def test_a_variation_is_between_two_seeds() -> None:
             for amount in (0.05, 0.9)
         )
         assert 0 < float((little - own).square().mean()) < float((much - own).square().mean())
-    whole = generate(model, Request("a", (1,), sampler="euler", vary=Vary(7, 1.0)))[0]
-    assert torch.equal(whole, generate(model, Request("a", (1,), sampler="euler"))[0])
+        whole = generate(model, replace(wish, seeds=(1,), vary=Vary(7, 1.0)))[0]
+        assert torch.equal(whole, generate(model, replace(wish, seeds=(1,)))[0])
+        far = Vary(1, 0.0, of=Vary(7, 0.9))
+        assert torch.equal(generate(model, replace(wish, seeds=(5,), vary=far))[0], much)
+        further = generate(model, replace(wish, seeds=(5,), vary=far._replace(amount=0.4)))[0]
+        assert not torch.equal(further, much)
     with pytest.raises(RequestError, match="a variation goes from 0 to 1, not 2"):
-        generate(model, replace(wish, vary=Vary(7, 2.0)))
+        generate(model, replace(wish, vary=Vary(7, 0.1, of=Vary(3, 2.0))))
 
 
 def test_what_to_add_for_an_aspect() -> None:

@@ -325,6 +325,11 @@ def test_from_the_command_line(
     with Image.open(tmp_path / "c.png") as painted:
         said = json.loads(painted.info["parameters"])
     assert said["controls"] == [{"file": "control", "strength": 0.8}]
+    for name in ("a", "c"):  # again, from what lies beside it
+        made, again = tmp_path / f"{name}.png", tmp_path / f"{name}-again.png"
+        assert main(["generate", "--from", str(made), "-o", str(again)]) == 0
+        assert Image.open(again).tobytes() == Image.open(made).tobytes()
+    assert str(tmp_path) not in first.info["parameters"]
     capsys.readouterr()
     for wrong, message in (
         ("x", "--control x without a picture is told what is painted over: give --image"),

@@ -171,7 +171,7 @@ def test_the_refiners_noise_is_not_the_bases(
 
     monkeypatch.setattr(engine, "stream", named)
     generate(base, wish(refiner=Refiner(ours, 0.5), sampler="euler_ancestral"))
-    assert names == ["step", "refine"]
+    assert names == ["start", "step", "refine"]
 
 
 def test_what_cannot_be_refined(base: Model, ours: Model) -> None:

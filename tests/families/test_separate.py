@@ -220,7 +220,8 @@ def test_a_vae_in_the_place_of_the_files_own(
     assert main(words) == 0
     assert f"vae is from {vae}, in place of its own" in capsys.readouterr().err
     with Image.open(tmp_path / "a.png") as image:
-        assert json.loads(image.info["parameters"])["parts"] == ["vae=vae-ft.safetensors"]
+        said = json.loads(image.info["parameters"])
+        assert said["parts"] == said["options"]["part"] == ["vae=vae-ft.safetensors"]
     pictures = [
         mezzotint.load(str(file), "cpu", parts=parts).generate("a fox", size=(64, 64), steps=1)
         for parts in ([vae], {"vae": vae}, ())

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, NoReturn
 import mezzotint
 from mezzotint.adapters.strengths import Rule, StrengthError, read_rule
 from mezzotint.apps.errors import UsageError, one_line, suggestion
+from mezzotint.families.sizes import WORDS, Aspect, read_aspect
 
 if TYPE_CHECKING:
     from mezzotint.apps.controls import Wanted as WantedControl
@@ -29,6 +30,7 @@ _EXAMPLES = """examples:
   mezzotint generate "a red fox, flat style"
   mezzotint generate "a red fox" -n 4 --seed 7 -o foxes/
   mezzotint generate "a blue fox" --image fox.png --strength 0.6
+  mezzotint generate --from foxes/a-red-fox_7-10_sheet.png --pick 3 --vary subtle -n 4
   mezzotint train recipe.toml --out runs/first
 """
 
@@ -53,12 +55,15 @@ class _Parser(argparse.ArgumentParser):
 # --- values -----------------------------------------------------------------------------------
 
 
-def _size(text: str) -> tuple[int, int]:
-    """``N`` or ``WxH`` as (height, width)."""
+def _size(text: str) -> tuple[int, int] | Aspect:
+    """``N`` or ``WxH`` as (height, width), or an aspect."""
+    if (aspect := read_aspect(text)) is not None:
+        return aspect
     match = re.fullmatch(r"(-?\d+)(?:[x×](-?\d+))?", text.strip().lower())
     if match is None:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is no size: give N or WxH, such as 128 or 96x64"
+            f"{text!r} is no size: give N or WxH, such as 128 or 96x64, an aspect such as 16:9, or "
+            f"{', '.join(WORDS)}"
         )
     width = int(match[1])
     return (width if match[2] is None else int(match[2]), width)
@@ -173,18 +178,22 @@ def _embedding(text: str) -> tuple[Path, str | None]:
 VARIES = {"subtle": 0.1, "strong": 0.4}
 
 
-def _vary(text: str) -> tuple[int, float]:
-    """``SEED:AMOUNT``, or in words how far."""
-    seed, _, amount = text.partition(":")
-    try:
-        share = VARIES[amount] if amount in VARIES else float(amount)
-    except ValueError:
-        share = math.nan
-    if not seed.isdecimal() or not 0 <= share <= 1:
-        raise argparse.ArgumentTypeError(
-            f"{text!r}: give a seed and how far from it, as 7:subtle, 7:strong or 7:0.2"
-        )
-    return int(seed), share
+def _vary(text: str) -> tuple[tuple[int | None, float], ...]:
+    """``SEED:AMOUNT``, or in words how far; with a comma a variation of that, and so on.  Of the
+    picture that --from names ``AMOUNT`` alone."""
+    found: list[tuple[int | None, float]] = []
+    for part in text.split(","):
+        seed, colon, amount = part.rpartition(":")
+        try:
+            share = VARIES[amount] if amount in VARIES else float(amount)
+        except ValueError:
+            share = math.nan
+        if not (seed.isdecimal() or (part == text and not colon)) or not 0 <= share <= 1:
+            raise argparse.ArgumentTypeError(
+                f"{text!r}: give a seed and how far from it, as 7:subtle, 7:strong or 7:0.2"
+            )
+        found.append((int(seed) if colon else None, share))
+    return tuple(found)
 
 
 def _region(text: str) -> Wanted:
@@ -234,10 +243,10 @@ def _part_option(parser: argparse.ArgumentParser, what: str) -> None:
 
 def _generate_parser(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("prompt", help='what to draw, in quotes; "" draws anything')
+    add("prompt", nargs="?", help='what to draw, in quotes; "" draws anything')
     add("-n", "--count", type=_count, default=1, metavar="N", help="pictures; seeds count up")
     add("--seed", type=_seed, metavar="N", help="of the first picture (default: random)")
-    add("--size", type=_size, metavar="N|WxH", help="in pixels (default: the model's)")
+    add("--size", type=_size, metavar="WxH|16:9|wide", help="default: the model's")
     add("-o", "--output", metavar="PATH", help="folder, or file .png .webp .jpg (default: here)")
     add("--model", default="icons", metavar="NAME|PATH", help="default: %(default)s")
     add("--family", metavar="NAME", help="what a checkpoint is, where its file cannot say")
@@ -299,7 +308,12 @@ def _generate_parser(parser: argparse.ArgumentParser) -> None:
     edit("--image-encoder", type=Path, metavar="PATH", help="with which it was trained")
     edit("--only-masked", type=_pixels, metavar="PX", help="work on the mask and so much around it")
     edit("--expand", type=_sides, metavar="N|left=N,…|W:H", help="draw around it: pixels, aspect")
-    add("--vary", type=_vary, metavar="SEED:HOW", help="variations of it: subtle, strong, 0 to 1")
+    again = parser.add_argument_group("once more, with what else is given").add_argument
+    again(
+        "--from", dest="source", type=Path, metavar="FILE", help="a picture made here, or a sheet"
+    )
+    again("--pick", type=_count, metavar="N", help="which picture of the sheet, from 1")
+    add("--vary", type=_vary, metavar="[SEED:]HOW", help="variations: subtle, strong, 0 to 1")
     add(
         "--tile",
         choices=("both", "x", "y"),
@@ -395,6 +409,41 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     if args.command is None:
         top.print_help()
         raise SystemExit(0)
+    return _from_picture(args, arguments) if args.command == "generate" else args
+
+
+def _typed(arguments: Sequence[str]) -> dict[str, str | list[str] | bool]:
+    """The options of `generate` that were given, by name, as they were typed."""
+    top, parsers = _parsers()
+    for action in parsers["generate"]._actions:  # argparse has no other way to ask for the text
+        if action.dest != "help":
+            action.type, action.default = None, None
+    given = vars(top.parse_args(arguments))
+    return {
+        name.replace("_", "-"): value
+        for name, value in given.items()
+        if value is not None and name != "command"
+    }
+
+
+def _from_picture(args: argparse.Namespace, arguments: Sequence[str]) -> argparse.Namespace:
+    """The options of `generate`, with those that the picture of --from carries."""
+    args.typed, args.recipe = _typed(arguments), None
+    if args.source is not None:
+        from mezzotint.apps.repeat import repeated
+
+        return repeated(args.typed, _parse)
+    if args.pick is not None:
+        raise UsageError("--pick needs --from: name the sheet")
+    if args.prompt is None:
+        raise UsageError(
+            "the following arguments are required: prompt (see mezzotint generate --help)"
+        )
+    if args.vary is not None and args.vary[0][0] is None:
+        raise UsageError(
+            f"--vary {args.typed['vary']}: give a seed and how far from it, as 7:subtle, or the "
+            "picture with --from"
+        )
     return args
 
 

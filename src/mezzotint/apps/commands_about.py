@@ -8,6 +8,7 @@ import os
 import platform
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
@@ -17,8 +18,10 @@ import mezzotint
 from mezzotint.checkpoints.inspect import inspect
 from mezzotint.diffusion import samplers, spacings
 from mezzotint.families import catalogue, text
+from mezzotint.families.sizes import written
 
 _NEEDED = ("torch", "numpy", "safetensors", "tokenizers", "pillow", "rich")
+_IN_A_ROW = 8
 _EXTRAS = {"tracking": ("tensorboard",), "recipes": ("resvg",), "gguf": ("gguf",)}
 
 
@@ -32,8 +35,19 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
+def _sizes(path: Path) -> list[tuple[str, str]]:
+    """Rows with the sizes that a checkpoint was trained on, some of them a row."""
+    names = [written(size) for size in catalogue.trained_sizes(path)]
+    rows = [
+        ", ".join(names[first : first + _IN_A_ROW]) for first in range(0, len(names), _IN_A_ROW)
+    ]
+    return [("" if number else "sizes", row) for number, row in enumerate(rows)]
+
+
 def run_inspect(args: argparse.Namespace) -> int:
-    print("\n".join(inspect(args.file).lines()))
+    report = inspect(args.file)
+    rows = _sizes(report.path)
+    print("\n".join(replace(report, details=(*report.details, *rows)).lines()))
     return 0
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import secrets
 import sys
 import time
@@ -21,6 +20,7 @@ from mezzotint.apps.image_prompts import image_prompts
 from mezzotint.apps.named import Adapters, Embeddings, Given, decided
 from mezzotint.apps.output import Output, prepare
 from mezzotint.apps.preview import Watch
+from mezzotint.apps.repeat import Used, options_of
 from mezzotint.diffusion import samplers, spacings
 from mezzotint.engine.edit import expand, near_aspect, sides_to
 from mezzotint.engine.generate import generate
@@ -39,8 +39,10 @@ from mezzotint.families.memory import parse
 from mezzotint.families.model import Model
 from mezzotint.families.precision import working
 from mezzotint.families.separate import Given as Part
+from mezzotint.families.sizes import Aspect
 from mezzotint.modalities import image as pictures
 from mezzotint.modalities.image import Channels
+from mezzotint.provenance import recipe
 
 SEEDS = 2**32
 """Random seeds are drawn below this: short enough to type again."""
@@ -48,6 +50,7 @@ STRENGTH = 0.6
 """Of image to image, when none is given: the layout stays, the style changes."""
 ENLARGES_CODE = 0.55
 """Strength of a second pass over an enlarged code: what is blurred in it has to be drawn anew."""
+SOFTWARE = f"mezzotint {mezzotint.__version__}"
 REFINES_FROM = 0.8
 """Where a refiner begins: SDXL's was trained on the last fifth (Podell et al. 2023, §2.5)."""
 
@@ -205,6 +208,13 @@ def _whole(model: Model, edit: _Edit) -> tuple[int, int]:
     return height, width
 
 
+def _vary(args: argparse.Namespace) -> Vary | None:
+    vary: Vary | None = None
+    for seed, amount in args.vary or ():
+        vary = Vary(seed, amount, vary)
+    return vary
+
+
 def _enlarge(args: argparse.Namespace) -> Enlarge | None:
     if args.enlarge is None:
         return None
@@ -249,7 +259,7 @@ def _request(args: argparse.Namespace, model: Model) -> Request:
         known=edit.known,
         reference=reference,
         refiner=_refiner(args),
-        vary=None if args.vary is None else Vary(*args.vary),
+        vary=_vary(args),
         tiled=_TILED[args.tile],
         enlarge=_enlarge(args),
         controls=tuple(wanted.of(model, whole) for wanted in args.control),
@@ -268,7 +278,7 @@ def _decided(
     embeddings: Embeddings,
 ) -> Request:
     """The request of a seed, with the choices of its prompts made and its adapters there."""
-    chooses = seed if request.vary is None else request.vary.seed
+    chooses = seed if request.vary is None else request.vary.root
     prompt = decided(args.prompt, chooses, args.wildcards)
     negative = decided(args.negative, chooses, args.wildcards)
     regions = tuple(
@@ -286,11 +296,12 @@ def _decided(
     )
 
 
-def parameters(args: argparse.Namespace, model: Model, request: Request, picture: Tensor) -> str:
-    """The request as JSON, with the model's defaults filled in, for the picture's file."""
+def parameters(
+    args: argparse.Namespace, model: Model, request: Request, picture: Tensor
+) -> dict[str, object]:
+    """What a picture's file says was made, with the model's defaults filled in."""
     defaults = model.defaults
     said = {
-        "software": f"mezzotint {mezzotint.__version__}",
         "model": model.name,
         "parts": [path.name if part is None else f"{part}={path.name}" for path, part in args.part]
         or None,
@@ -307,7 +318,7 @@ def parameters(args: argparse.Namespace, model: Model, request: Request, picture
         "precision": str(working(model.network)).removeprefix("torch."),
         "partial": args.allow_partial or None,
         "seed": request.seeds[0],
-        "vary": None if request.vary is None else f"{request.vary.seed}:{request.vary.amount:g}",
+        "vary": None if request.vary is None else str(request.vary),
         "tile": args.tile,
         "only_masked": args.only_masked,
         "enlarge": None if request.enlarge is None else request.enlarge._asdict(),
@@ -337,7 +348,7 @@ def parameters(args: argparse.Namespace, model: Model, request: Request, picture
         "refiner": None if request.refiner is None else request.refiner.model.name,
         "refiner_from": None if request.refiner is None else request.refiner.begin,
     }
-    return json.dumps({name: value for name, value in said.items() if value is not None})
+    return {name: value for name, value in said.items() if value is not None}
 
 
 def _make(
@@ -360,12 +371,28 @@ def _seeds(args: argparse.Namespace) -> tuple[int, ...]:
 
 
 def _save_sheet(
-    args: argparse.Namespace, output: Output, seeds: tuple[int, ...], made: list[Image.Image]
+    output: Output,
+    seeds: tuple[int, ...],
+    made: list[Image.Image],
+    documents: list[dict[str, object]],
 ) -> None:
     path = output.sheet(seeds)
-    captions = [f"seed {seed}" for seed in seeds]
-    pictures.write(pictures.contact_sheet(made, captions=captions), path)
+    captions = [f"{number}: seed {seed}" for number, seed in enumerate(seeds, start=1)]
+    sheet = pictures.contact_sheet(made, captions=captions)
+    pictures.write(sheet, path, recipe.text_of(recipe.of_sheet(SOFTWARE, documents)))
     print(path, flush=True)
+
+
+def _document(
+    args: argparse.Namespace,
+    model: Model,
+    request: Request,
+    picture: Tensor,
+    files: tuple[recipe.File, ...],
+) -> dict[str, object]:
+    """What the picture of a request carries."""
+    made = recipe.Recipe(options_of(args, model, request), files)
+    return recipe.document(made, SOFTWARE, parameters(args, model, request, picture))
 
 
 def run(args: argparse.Namespace) -> int:
@@ -375,11 +402,14 @@ def run(args: argparse.Namespace) -> int:
     output = prepare(args.output, args.prompt, len(seeds))
     if args.threads is not None:
         torch.set_num_threads(args.threads)
+    used = Used(args)
     limit = None if args.memory is None else Limit(parse(args.memory), args.size)
     given_parts = [Part(*part) for part in args.part]
     model = load(args.model, args.device, args.family, args.precision, limit, given_parts)
     for note in model.notes:
         _note(args, f"{args.model}: {note}")
+    if isinstance(args.size, Aspect):
+        args.size = model.size_of(args.size)
     request = _request(args, model)
     given = [Given(path, strength, rules + args.lora_blocks) for path, strength, rules in args.lora]
     adapters = Adapters(model, given, args.lora_dir, args.allow_partial)
@@ -389,20 +419,25 @@ def run(args: argparse.Namespace) -> int:
     told: tuple[str, ...] = ()
     began = time.monotonic()
     made: list[Image.Image] = []
+    documents: list[dict[str, object]] = []
     for number, seed in enumerate(seeds):
         # One seed a call: each picture is on the disk before the next is begun.
         single = _decided(args, request, seed, adapters, embeddings)
         for note in adapters.left_out()[len(told) :]:
             _note(args, note)
         told = adapters.left_out()
+        said = (single.prompt, single.negative, *(region.prompt for region in single.regions))
+        named = [used.file("lora", path) for path in adapters.files(single.prompt)]
+        named += [used.file("embedding", path) for path in embeddings.files(*said)]
         picture = _make(args, model, single, number, len(seeds))
         image = pictures.to_image(picture)
         path = output.picture(seed)
-        pictures.write(image, path, {"parameters": parameters(args, model, single, picture)})
+        documents.append(_document(args, model, single, picture, (*used.given, *named)))
+        pictures.write(image, path, recipe.text_of(documents[-1]))
         print(path, flush=True)
         made.append(image)
     if len(made) > 1:
-        _save_sheet(args, output, seeds, made)
+        _save_sheet(output, seeds, made, documents)
     spent = time.monotonic() - began
     shown = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}"
     _note(args, f"{shown}, model {model.name}, {spent / len(seeds):.1f} s a picture")

@@ -68,6 +68,14 @@ class Adapters:
             found.append(Attached(wanted.name, fitted, wanted.strength, wanted.rules))
         return tuple(found)
 
+    def files(self, prompt: str) -> list[Path]:
+        """The files of those that a prompt asks for and that were not given."""
+        if self._model.weighted is None:
+            return []
+        given = {adapter.path for adapter in self._given}
+        found = [self._find(wanted.name) for wanted in prompts.read(prompt).adapters]
+        return [path for path in dict.fromkeys(found) if path not in given]
+
     def left_out(self) -> tuple[str, ...]:
         """What was left out of the files that were read, a sentence each."""
         return tuple(
@@ -133,6 +141,14 @@ class Embeddings:
                 self._read[name] = open_embedding(self._model, path, name, bare=False)
             found.append(self._read[name])
         return tuple(found)
+
+    def files(self, *texts: str) -> list[Path]:
+        """The files of those that prompts ask for and that were not given."""
+        if self._model.words is None:
+            return []
+        given = {embedding.name.lower() for embedding in self._given}
+        names = [name for name in learnt("\n".join(texts)) if name.lower() not in given]
+        return [_find(name, self._folder, "embedding", "--embedding-dir") for name in names]
 
     def check_said(self, template: str) -> None:
         """Raise UsageError for a given embedding that a prompt without choices never says."""

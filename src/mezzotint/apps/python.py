@@ -19,6 +19,7 @@ from mezzotint.families.catalogue import Limit, load
 from mezzotint.families.memory import parse, release
 from mezzotint.families.model import Model
 from mezzotint.families.separate import Given as Part
+from mezzotint.families.sizes import aspect_of
 from mezzotint.modalities.image import to_image
 
 Parts = Sequence[str | os.PathLike[str]] | Mapping[str, str | os.PathLike[str]]
@@ -80,7 +81,7 @@ class Maker:
         image_encoder: str | os.PathLike[str] | None = None,
         regions: Sequence[str] = (),
         controls: Sequence[str] = (),
-        size: tuple[int, int] | None = None,
+        size: tuple[int, int] | str | None = None,
         steps: int | None = None,
         guidance: float | None = None,
         sampler: str | None = None,
@@ -101,7 +102,8 @@ class Maker:
                 ``"0,0,0.5,1=a fox"`` or ``"mask.png=a fox"``.
             controls: control networks and what they follow, each as ``--control`` takes it:
                 ``"canny.safetensors=photo.jpg,canny,strength=0.8"``.
-            size: ``(height, width)``; None values take the model's defaults.
+            size: ``(height, width)``, or an aspect such as ``"16:9"`` or ``"portrait"``; None
+                values take the model's defaults.
         Raises:
             RequestError: the request is impossible for this model.
             CheckpointError: an adapter or a control network does not fit this model.
@@ -111,6 +113,8 @@ class Maker:
         prompt = decided(prompt, seed, Path("wildcards"))
         negative = decided(negative, seed, Path("wildcards"))
         learnt = [(Path(path), word) for word, path in (embeddings or {}).items()]
+        if isinstance(size, str):
+            size = self.model.size_of(aspect_of(size))
         height, width = size or self.model.defaults.size
         parts = [wanted(text).at((height, width)) for text in regions]
         parts = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 from typing import NamedTuple
 
 from mezzotint.engine.regions import box, feathered
@@ -14,6 +15,12 @@ _WRITTEN = re.compile(
     r"(?P<where>.+?)(?P<options>(?:,(?:strength|feather)=[^,=]*)*)=(?P<prompt>.*)", re.DOTALL
 )
 _BOX = re.compile(r"\s*,\s*".join(rf"(?P<s{n}>{_NUMBER})" for n in range(4)))
+
+
+def plain(number: float) -> str:
+    """A number without an exponent, short, to the last digit."""
+    short = f"{number:g}"
+    return short if float(short) == number and "e" not in short else f"{Decimal(repr(number)):f}"
 
 
 class Wanted(NamedTuple):
@@ -31,9 +38,11 @@ class Wanted(NamedTuple):
         """As it is written, but for the prompt; of a file its name."""
         where = self.where
         if not isinstance(where, str):
-            where = ",".join(f"{side:g}" for side in where)
+            where = ",".join(map(plain, where))
         options = {"strength": (self.strength, 1), "feather": (self.feather, 0)}
-        said = [f",{name}={value:g}" for name, (value, usual) in options.items() if value != usual]
+        said = [
+            f",{name}={plain(value)}" for name, (value, usual) in options.items() if value != usual
+        ]
         return where.replace("\\", "/").rpartition("/")[2] + "".join(said)
 
     def at(self, size: tuple[int, int]) -> Region:

@@ -279,6 +279,24 @@ def one_file(path: Path) -> Path:
     return within(path, weights_in(path)) if alone else path
 
 
+_READ = (".safetensors", ".bin", ".json", ".txt", ".model")
+
+
+def members(path: Path) -> list[Path]:
+    """The files that a path stands for: those of a folder and of its parts that are read, or an
+    index and its shards, or itself.
+
+    Raises:
+        CheckpointError: an index is damaged.
+    """
+    if path.is_dir():
+        found = (file for pattern in ("*", "*/*") for file in path.glob(pattern))
+        return sorted(file for file in found if file.suffix in _READ and file.is_file())
+    if _INDEX.search(path.name):
+        return [path, *_shards(path, _weight_map(path))]
+    return [path]
+
+
 def open_folder(path: str | os.PathLike[str]) -> Folder:
     """A folder with a ``model_index.json``, and what its parts say of themselves.
 

@@ -19,7 +19,7 @@ from mezzotint.adapters.seamless import seamless
 from mezzotint.adapters.strengths import by_blocks
 from mezzotint.diffusion import guidance, samplers, spacings
 from mezzotint.diffusion.level import Conditioning, Denoiser, Level
-from mezzotint.diffusion.noise import batch, between, stream
+from mezzotint.diffusion.noise import Noise, batch, between, stream
 from mezzotint.diffusion.regions import by_region
 from mezzotint.diffusion.schedules import Schedule
 from mezzotint.diffusion.two_guidances import text_and_image
@@ -34,6 +34,7 @@ from mezzotint.engine.request import (
     Progress,
     Request,
     RequestError,
+    Vary,
     check,
     check_coded,
 )
@@ -362,12 +363,13 @@ def _turned(
     return turns[0] if len(turns) == 1 else guidance.in_turn(planned.path, turns)
 
 
-def _eps(request: Request, number: int, shape: tuple[int, ...]) -> Tensor:
-    """The noise at the start of sample ``number``, ``(1, *shape)``."""
-    own = batch([request.seeds[number]], "start", 0, shape)
-    if request.vary is None:
+def _noise(seed: int, vary: Vary | None, name: str, like: Tensor) -> Noise:
+    """A stream of noise for a seed: its own, or of a variation the varied seed's led towards it."""
+    own = stream([seed], name, like)
+    if vary is None:
         return own
-    return between(batch([request.vary.seed], "start", 0, shape), own, request.vary.amount)
+    varied = _noise(vary.seed, vary.of, name, like)
+    return lambda index: between(varied(index), own(index), vary.amount)
 
 
 def _walk(
@@ -383,8 +385,9 @@ def _walk(
     begun: where another model has come to.
     """
     place, vary = device(model), request.vary
-    seed = request.seeds[number] if vary is None else vary.seed
     shape = model.codec.shape(planned.size)
+    seed = request.seeds[number] if vary is None else vary.root
+    draws = partial(_noise, request.seeds[number], vary, like=torch.empty(1, *shape))
     areas = [
         (_told(model, prompt, seed), share)
         for prompt, share in zip((planned.prompt, *planned.regions), planned.shares, strict=True)
@@ -398,7 +401,7 @@ def _walk(
     path, wish = planned.path, request.guidance
     denoise = _turned(model, wish, planned, told, negative, areas)
     if begun is None:
-        x = start(model, request, path, _eps(request, number, shape).to(place))
+        x = start(model, request, path, draws("start")(0).to(place))
     else:
         x = begun.to(place)
     alone = left_to_itself(model, [control for control, _ in planned.controls])
@@ -406,7 +409,11 @@ def _walk(
         known = model.codec.encode(request.known.media[None].to(place))
         mask = coarse_mask(request.known.mask, shape).to(place)
         denoise = guidance.constrained(denoise, guidance.known_region(known, mask))
-    noise = stream([seed], "step" if begun is None else "refine", x)
+    like, drawn = x, draws("step" if begun is None else "refine")
+
+    def noise(index: int) -> Tensor:
+        return drawn(index).to(like)
+
     part, before = path.at(planned.walked), planned.walked.start or 0
     for step in planned.sampler.run(denoise, x, part, told[0], noise):
         x = step.x

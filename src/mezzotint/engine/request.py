@@ -14,6 +14,7 @@ from mezzotint.adapters.inversion import Embedding
 from mezzotint.adapters.lora import Fitted
 from mezzotint.adapters.strengths import Rule
 from mezzotint.families.model import ControlNet, Model
+from mezzotint.families.sizes import written
 
 
 class RequestError(ValueError):
@@ -140,13 +141,25 @@ class Enlarge(NamedTuple):
 
 
 class Vary(NamedTuple):
-    """A variation of what another seed makes: its start is led towards each seed's own.
+    """A variation of what another seed makes: its noise, at the start and on the way, is led
+    towards each seed's own.
 
     amount: how far, in [0, 1]: at 0 it is that seed's sample, about 0.1 is subtle and 0.4 strong.
+    of: of what that seed's sample was a variation itself.
     """
 
     seed: int
     amount: float
+    of: Vary | None = None
+
+    @property
+    def root(self) -> int:
+        """The seed that all of them vary."""
+        return self.seed if self.of is None else self.of.root
+
+    def __str__(self) -> str:
+        before = "" if self.of is None else f"{self.of},"
+        return f"{before}{self.seed}:{self.amount:g}"
 
 
 class ImagePrompt(NamedTuple):
@@ -233,23 +246,18 @@ MAX_FACTOR = 8
 MAX_ELEMENTS = 1 << 26  # of the spatial size
 
 
-def _edges(size: tuple[int, ...]) -> str:
-    """A size as people write it: width first."""
-    return "x".join(str(edge) for edge in reversed(size))
-
-
 def check(request: Request, channels: int, multiple: int, size: tuple[int, ...]) -> None:
     """Raise RequestError for what no model, or not this one, can do."""
     if min(size) < 1 or math.prod(size) > MAX_ELEMENTS:
         raise RequestError(
-            f"impossible size {_edges(size)}: give 1 or more on each side and at most "
+            f"impossible size {written(size)}: give 1 or more on each side and at most "
             f"{MAX_ELEMENTS:,} pixels"
         )
     if any(edge % multiple for edge in size):
         near = tuple(max(multiple, round(edge / multiple) * multiple) for edge in size)
         raise RequestError(
-            f"impossible size {_edges(size)}: this model needs multiples of {multiple}; "
-            f"nearest {_edges(near)}"
+            f"impossible size {written(size)}: this model needs multiples of {multiple}; "
+            f"nearest {written(near)}"
         )
     if not request.seeds:
         raise RequestError("no seed: a request makes one sample a seed")
@@ -267,8 +275,11 @@ def check(request: Request, channels: int, multiple: int, size: tuple[int, ...])
             )
         if not 0 < wanted.strength <= 1:
             raise RequestError(f"strength must lie in (0, 1], not {wanted.strength}")
-    if request.vary is not None and not 0 <= request.vary.amount <= 1:
-        raise RequestError(f"a variation goes from 0 to 1, not {request.vary.amount}")
+    varied = request.vary
+    while varied is not None:
+        if not 0 <= varied.amount <= 1:
+            raise RequestError(f"a variation goes from 0 to 1, not {varied.amount}")
+        varied = varied.of
     if not request.tiled <= set(range(len(size))):
         raise RequestError(f"no such axes to tile: {sorted(request.tiled)} of {len(size)}")
     for control in request.controls:

@@ -25,6 +25,7 @@ from mezzotint.families.model import Model
 from mezzotint.families.native import KEY, EmbeddingCodec, load_model
 from mezzotint.families.precision import AUTO, kind_of
 from mezzotint.families.separate import Given
+from mezzotint.families.sizes import Aspect
 
 DATA = Path(__file__).parent / "data"
 PACKAGED = {"icons": DATA / "icons.safetensors"}
@@ -215,6 +216,14 @@ def identify(path: Path, name: str | None = None) -> tuple[Family, Listing]:
     return family_of(path, listing, name), listing
 
 
+def trained_sizes(path: Path) -> tuple[tuple[int, int], ...]:
+    """The sizes that a checkpoint was trained on, where it is of a family that knows them."""
+    try:
+        return identify(path)[0].defaults.sizes
+    except CheckpointError:  # no checkpoint, one of several families, or one of our own
+        return ()
+
+
 def shadow(family: Family) -> Model:
     """A model of a family without weights: on the meta device."""
     with torch.device("meta"):
@@ -248,7 +257,7 @@ class Limit(NamedTuple):
     """Bytes that the program may take, for media of a size (None: the family's default)."""
 
     memory: int
-    size: tuple[int, ...] | None = None
+    size: tuple[int, ...] | Aspect | None = None
 
 
 def _load(
@@ -296,7 +305,9 @@ def _load(
             raise CheckpointError(
                 f"{path}: a limit of memory is for the processor's: leave it out, or --device cpu"
             )
-        room, words = plan(shadow(found), limit.size or found.defaults.size, kind, limit.memory)
+        empty, size = shadow(found), limit.size or found.defaults.size
+        size = empty.size_of(size) if isinstance(size, Aspect) else size
+        room, words = plan(empty, size, kind, limit.memory)
         said = (*said, words)
     load = flow.load if isinstance(found, flow.Family) else ldm.load
     model = load(found, path, kind, room, beside, lean)  # type: ignore[arg-type]

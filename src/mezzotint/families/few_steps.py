@@ -36,6 +36,7 @@ def _distilled(base: Family, name: str, title: str, sampler: str, edge: int) -> 
         defaults=replace(
             base.defaults,
             size=(edge, edge),
+            sizes=base.defaults.sizes if base.defaults.size == (edge, edge) else (),
             steps=4,
             guidance=1.0,
             sampler=sampler,

@@ -16,6 +16,7 @@ from mezzotint.families.joined import beside, filling, followed
 from mezzotint.families.ldm import Text
 from mezzotint.families.model import Defaults
 from mezzotint.families.sd3 import AUTOENCODER, SD3
+from mezzotint.families.sizes import both_ways
 from mezzotint.networks.clip import ClipTextConfig
 from mezzotint.networks.flux import FluxConfig
 from mezzotint.networks.t5 import T5Config
@@ -95,11 +96,17 @@ FLUX_CONTROL = replace(
         pipeline="FluxControlPipeline",
     ),
 )
+_EDITED = both_ways(
+    *((672, 1568), (688, 1504), (720, 1456), (752, 1392), (800, 1328)),
+    *((832, 1248), (880, 1184), (944, 1104), (1024, 1024)),
+)
+"""What the reference code fits a picture to that Kontext is to edit."""
+
 FLUX_KONTEXT = replace(
     FLUX_DEV,
     name="flux-kontext",
     joining=beside,
     title="Kontext",  # nothing in its tensors tells it from dev
-    defaults=replace(FLUX_DEV.defaults, guidance=2.5),
+    defaults=replace(FLUX_DEV.defaults, guidance=2.5, sizes=_EDITED),
     folder=replace(FLUX_DEV.folder, pipeline="FluxKontextPipeline"),
 )

@@ -16,6 +16,7 @@ from mezzotint.checkpoints.source import Listing
 from mezzotint.diffusion.level import Conditioning, Denoiser
 from mezzotint.diffusion.prediction import Parameterization, denoiser
 from mezzotint.diffusion.schedules import Schedule
+from mezzotint.families.sizes import Aspect, sized
 
 
 class Codec(Protocol):
@@ -52,6 +53,8 @@ class Defaults:
     """What a request takes when it does not say: data of the family.
 
     interval: ``(low, high)`` of the time t at which guidance is; None is at every t.
+    sizes: all that it was trained on, from the tallest to the widest, where these are known; not
+        taken unless a request asks for an aspect (:mod:`mezzotint.families.sizes`).
     """
 
     size: tuple[int, ...]  # (height, width) of a picture
@@ -60,6 +63,7 @@ class Defaults:
     sampler: str
     spacing: str
     interval: tuple[float, float] | None = None
+    sizes: tuple[tuple[int, int], ...] = ()
 
 
 class Weaker(NamedTuple):
@@ -247,6 +251,11 @@ class Model:
         """What a sample ``x0 (1, …)`` looks like, ``(C, *spatial)`` in [−1, 1] on the CPU."""
         media = (self.preview or self.codec.decode)(x0)
         return media[0].clamp(-1, 1).cpu()
+
+    def size_of(self, aspect: Aspect) -> tuple[int, int]:
+        """The size ``(height, width)`` of an aspect: see :func:`mezzotint.families.sizes.sized`."""
+        defaults = self.defaults
+        return sized(aspect, defaults.size, defaults.sizes, self.codec.multiple)
 
     def denoise(self, weaker: Weaker = WHOLE) -> Denoiser:
         """This model as a denoiser, or its weaker self."""

@@ -8,12 +8,19 @@ from mezzotint.diffusion.schedules import scaled_linear_beta
 from mezzotint.families import controls_ldm, linear
 from mezzotint.families.ldm import Family, Text
 from mezzotint.families.model import Defaults
+from mezzotint.families.sizes import both_ways
 from mezzotint.networks.clip import ClipTextConfig
 from mezzotint.networks.ldm_autoencoder import LdmAutoencoderConfig
 from mezzotint.networks.ldm_unet import LdmUNetConfig
 
 _UNET = LdmUNetConfig()
 _AUTOENCODER = LdmAutoencoderConfig()
+_SIZES = both_ways(
+    *((512, 512), (576, 640), (512, 704), (512, 768), (448, 832)),
+    *((384, 896), (384, 960), (384, 1024), (320, 1024), (256, 1024)),
+)
+"""The release was trained on squares; by aspect its fine-tunes were, first those of NovelAI (2022):
+multiples of 64 of at most 512 × 768 pixels."""
 
 SD1 = Family(
     name="sd1",
@@ -23,7 +30,7 @@ SD1 = Family(
     prediction="eps",
     schedule=scaled_linear_beta(),
     scale=0.18215,
-    defaults=Defaults((512, 512), 25, 7.0, "dpmpp_2m", "karras"),
+    defaults=Defaults((512, 512), 25, 7.0, "dpmpp_2m", "karras", sizes=_SIZES),
     file=Layout(
         kind="SD1 checkpoint",
         places={

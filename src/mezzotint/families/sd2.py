@@ -30,7 +30,7 @@ SD2 = replace(
         )
     },
     prediction="v",
-    defaults=replace(SD1.defaults, size=(768, 768)),
+    defaults=replace(SD1.defaults, size=(768, 768), sizes=()),
     file=replace(
         SD1.file,
         kind="SD2 checkpoint",
@@ -47,4 +47,6 @@ SD2 = replace(
         tables={**SD1.folder.tables, "network": ldm_unet.diffusers(convolutions=False)},
     ),
 )
-SD2_BASE = replace(SD2, name="sd2-base", prediction="eps", defaults=SD1.defaults)
+SD2_BASE = replace(
+    SD2, name="sd2-base", prediction="eps", defaults=replace(SD2.defaults, size=(512, 512))
+)

@@ -14,7 +14,6 @@ from mezzotint.checkpoints.tables.t5 import T5 as T5_TABLE
 from mezzotint.families import controls_flow, linear
 from mezzotint.families.flow import T5, Family, LongText
 from mezzotint.families.ldm import Text
-from mezzotint.families.model import Defaults
 from mezzotint.families.sd1 import SD1
 from mezzotint.families.sdxl import SDXL
 from mezzotint.networks.clip import ClipTextConfig
@@ -23,6 +22,7 @@ from mezzotint.networks.mmdit import MMDiTConfig
 from mezzotint.networks.t5 import T5Config
 
 _NETWORK = MMDiTConfig()
+_SPACING = "linspace_sigma"
 AUTOENCODER = LdmAutoencoderConfig(latent_channels=16, mixed=False)
 """FLUX.1's is of the same sizes."""
 
@@ -42,7 +42,8 @@ SD3 = Family(
     shift=3.0,
     scale=1.5305,
     offset=0.0609,
-    defaults=Defaults((1024, 1024), 28, 7.0, "euler", "linspace_sigma"),
+    # Buckets of 1024² pixels too (Esser et al. 2024, §5.3.2), of which no list is published.
+    defaults=replace(SDXL.defaults, steps=28, guidance=7.0, sampler="euler", spacing=_SPACING),
     file=Layout(
         kind="SD3 checkpoint",
         places={

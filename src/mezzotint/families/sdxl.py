@@ -13,6 +13,7 @@ from mezzotint.checkpoints.tables import clip, ldm_unet
 from mezzotint.families import linear
 from mezzotint.families.ldm import Text
 from mezzotint.families.sd1 import SD1
+from mezzotint.families.sizes import both_ways
 from mezzotint.networks.clip import ClipTextConfig
 from mezzotint.networks.ldm_unet import LdmUNetConfig
 
@@ -25,6 +26,12 @@ _UNET = LdmUNetConfig(
     heads=0,
     head_width=64,
 )
+_SIZES = both_ways(
+    *((512, 2048), (512, 1984), (512, 1920), (512, 1856), (576, 1792), (576, 1728), (576, 1664)),
+    *((640, 1600), (640, 1536), (704, 1472), (704, 1408), (704, 1344), (768, 1344), (768, 1280)),
+    *((832, 1216), (832, 1152), (896, 1152), (896, 1088), (960, 1088), (960, 1024), (1024, 1024)),
+)
+"""Podell et al. 2023, appendix I."""
 
 SDXL = replace(
     SD1,
@@ -45,7 +52,7 @@ SDXL = replace(
     scale=0.13025,
     framed=True,
     linear=linear.SDXL,
-    defaults=replace(SD1.defaults, size=(1024, 1024), guidance=5.0),
+    defaults=replace(SD1.defaults, size=(1024, 1024), guidance=5.0, sizes=_SIZES),
     file=replace(
         SD1.file,
         kind="SDXL checkpoint",

@@ -194,6 +194,25 @@ def read(path: str | os.PathLike[str], channels: Channels) -> Tensor:
     return to_tensor(open_image(path), channels)
 
 
+def read_text(path: str | os.PathLike[str]) -> dict[str, str]:
+    """The keys and values that :func:`write` put into a file; those of others are text too.
+
+    Raises:
+        ImageError: it cannot be read; the message names the file.
+    """
+    image = open_image(path)
+    found = {str(key): str(v) for key, v in image.info.items() if isinstance(v, str)}
+    try:
+        said = image.getexif().get(ExifTags.Base.ImageDescription)
+    except Exception as error:  # as in `decode`
+        raise ImageError(f"{path}: is damaged: {_one_line(error)}") from error
+    for line in said.splitlines() if isinstance(said, str) else ():
+        key, colon, value = line.partition(": ")
+        if colon:
+            found[key] = value
+    return found
+
+
 def read_mask(path: str | os.PathLike[str]) -> Tensor:
     """A mask ``(1, H, W)`` float32 in [0, 1]: white (1) is what is made new, black (0) stays.
 

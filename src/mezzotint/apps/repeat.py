@@ -1,0 +1,298 @@
+"""A picture once more: what a command line records of itself, and how that is taken up again."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mezzotint.apps.controls import Wanted
+from mezzotint.apps.errors import UsageError
+from mezzotint.apps.image_prompts import encoder_of
+from mezzotint.apps.regions import plain
+from mezzotint.engine.request import Request
+from mezzotint.families.catalogue import PACKAGED, locate
+from mezzotint.families.model import Model
+from mezzotint.families.precision import working
+from mezzotint.families.sizes import written
+from mezzotint.provenance.recipe import File, Options, Recipe, fingerprint, read
+
+LOCAL = frozenset(
+    {
+        *("output", "count", "source", "pick", "quiet", "preview"),
+        *("lora-dir", "embedding-dir", "wildcards", "device", "memory", "threads"),
+    }
+)
+"""Options that say where and how the work is done, not what is made: they are not recorded."""
+
+Swap = Callable[[str], str]
+
+
+class _Named(NamedTuple):
+    """How an option names files.
+
+    swap: its value with the path of each file as the function gives it; text: as it is typed.
+    """
+
+    swap: Callable[[Any, Swap], Any]
+    text: Callable[[Any], str]
+
+
+def _first(value: tuple[Path, Any], to: Swap) -> tuple[Any, ...]:
+    return (Path(to(str(value[0]))), *value[1:])
+
+
+def _lora(value: tuple[Path, float, Sequence[Any]]) -> str:
+    path, strength, rules = value
+    parts = [f"{rule.pattern}={plain(rule.strength)}" for rule in rules]
+    return ":".join([str(path), plain(strength), *parts])
+
+
+def _both(value: Wanted, to: Swap) -> Wanted:
+    shown = None if value.picture is None else to(value.picture)
+    return value._replace(file=to(value.file), picture=shown)
+
+
+def _control(value: Wanted) -> str:
+    said = value.said()
+    told = "=".join(str(said[key]) for key in ("file", "picture") if key in said)
+    shown = [f",{said['hint']}"] if "hint" in said else []
+    more = [f",{key}={said[key]}" for key in ("strength", "from", "to", "mode") if key in said]
+    return "".join([told, *shown, *more])
+
+
+_WHOLE = _Named(lambda value, to: type(value)(to(str(value))), str)
+NAMED: dict[str, _Named] = {
+    **dict.fromkeys(("model", "refiner", "image", "mask", "reference"), _WHOLE),
+    **dict.fromkeys(("ip-adapter", "image-encoder"), _Named(lambda v, to: Path(to(str(v))), str)),
+    "part": _Named(_first, lambda v: str(v[0]) if v[1] is None else f"{v[1]}={v[0]}"),
+    "embedding": _Named(_first, lambda v: str(v[0]) if v[1] is None else f"{v[0]}={v[1]}"),
+    "lora": _Named(_first, _lora),
+    "image-prompt": _Named(_first, lambda v: f"{v[0]}:{plain(v[1])}"),
+    "control": _Named(_both, _control),
+    "region": _Named(
+        lambda v, to: v._replace(where=to(v.where)) if isinstance(v.where, str) else v,
+        lambda v: f"{v}={v.prompt}",
+    ),
+}
+"""The options that name files."""
+
+
+def _dest(option: str) -> str:
+    return option.replace("-", "_")
+
+
+def _swapped(value: Any, option: str, to: Swap) -> Any:
+    """The value of an option, one or several, with other paths."""
+    row = NAMED[option]
+    return [row.swap(v, to) for v in value] if isinstance(value, list) else row.swap(value, to)
+
+
+def name_of(path: str) -> str:
+    """A file's name, without where it is; of a model in the package the name that it goes by."""
+    if path in PACKAGED:
+        return path
+    return Path(path).resolve().name if Path(path).name in ("", "..") else Path(path).name
+
+
+# --- recording --------------------------------------------------------------------------------
+
+
+class Used:
+    """The files of a run, each with its fingerprint, which is taken once, and compared with those
+    of the recipe that is followed."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self._recipe: Recipe | None = args.recipe
+        self._source: Path | None = args.source
+        self._known: dict[Path, str] = {}
+        self.given = self._given(args)
+        """Those that options name."""
+
+    def file(self, option: str, path: Path, name: str | None = None) -> File:
+        """A file that an option named, or what was named by a prompt.
+
+        Raises:
+            UsageError: it is another one than the recipe's.
+        """
+        if path not in self._known:
+            self._known[path] = fingerprint(path)
+        made = File(option, name or name_of(str(path)), self._known[path])
+        if self._recipe is not None:
+            self._compare(made, path, self._recipe)
+        return made
+
+    def _compare(self, made: File, path: Path, recipe: Recipe) -> None:
+        alike = [
+            file
+            for file in recipe.files
+            if file.option == made.option and (file.name == made.name or made.option == "model")
+        ]
+        if alike and made.fingerprint not in {file.fingerprint for file in alike}:
+            raise UsageError(
+                f"{path} is not the {alike[0].name} that made {self._source}: it has "
+                f"{_short(made)}, that one had {_short(alike[0])}: give that one with "
+                f"--{made.option}, or type the command anew"
+            )
+
+    def _given(self, args: argparse.Namespace) -> tuple[File, ...]:
+        found: list[File] = []
+        for option in NAMED:
+            paths: list[str] = []
+
+            def note(path: str, paths: list[str] = paths) -> str:
+                paths.append(path)
+                return path
+
+            value = getattr(args, _dest(option))
+            if option == "image-encoder" and args.image_prompt:
+                value = encoder_of(args.ip_adapter, value)
+            if value is not None:
+                _swapped(value, option, note)
+            for path in paths:
+                named = option in ("model", "refiner")
+                where = locate(path) if named else Path(path)
+                if where.exists():  # what is not there is an error of whoever opens it
+                    found.append(self.file(option, where, name_of(path)))
+        return tuple(found)
+
+
+def _short(file: File) -> str:
+    kind, _, digest = file.fingerprint.partition(":")
+    return f"{kind}:{digest[:12]}"
+
+
+def options_of(args: argparse.Namespace, model: Model, request: Request) -> Options:
+    """The options with which the one picture of a request is made again.
+
+    What was typed, but for choices, which are made, and what the model says where nothing was:
+    another version may have other defaults.
+    """
+    defaults = model.defaults
+    usual = {
+        "seed": str(request.seeds[0]),
+        "model": name_of(args.model),
+        "steps": str(defaults.steps),
+        "sampler": defaults.sampler,
+        "spacing": defaults.spacing,
+        "guidance": repr(float(defaults.guidance)),
+        "precision": str(working(model.network)).removeprefix("torch."),
+    }
+    if defaults.interval is not None:
+        usual["interval"] = ",".join(map(repr, defaults.interval))
+    found = {**usual, **{k: v for k, v in args.typed.items() if k not in LOCAL}}
+    found["prompt"], found["seed"] = request.prompt, usual["seed"]
+    found["precision"] = usual["precision"]
+    if request.negative:
+        found["negative"] = request.negative
+    if args.size is not None:
+        found["size"] = written(args.size)
+    elif args.image is None and args.reference is None:
+        found["size"] = written(request.size or defaults.size)
+    if args.vary is not None:
+        found["vary"] = ",".join(f"{seed}:{plain(amount)}" for seed, amount in args.vary)
+    for option in NAMED.keys() & found.keys() - {"model"}:
+        value = _swapped(getattr(args, _dest(option)), option, name_of)
+        if option == "region":
+            pairs = zip(value, request.regions, strict=True)
+            value = [wanted._replace(prompt=region.prompt) for wanted, region in pairs]
+        text = NAMED[option].text
+        found[option] = [text(v) for v in value] if isinstance(value, list) else text(value)
+    found["model"] = usual["model"]
+    return dict(sorted(found.items()))
+
+
+# --- repeating --------------------------------------------------------------------------------
+
+Parse = Callable[[Sequence[str]], argparse.Namespace]
+
+
+def repeated(typed: Mapping[str, str | list[str] | bool], parse: Parse) -> argparse.Namespace:
+    """The command that a picture carries, as options; what was typed is in place of what it says.
+
+    Args:
+        typed: by name, ``from`` (as ``source``) and perhaps ``pick`` among them.
+        parse: of a command line.
+
+    Raises:
+        RecipeError, ImageError: it carries none that can be read.
+        UsageError: it names a file that is not found; an option that is not known, or its value.
+    """
+    source = Path(str(typed["source"]))
+    pick = typed.get("pick")
+    recipe = read(source, None if pick is None else int(str(pick)))
+    known = vars(parse(["generate", ""])).keys()
+    for name in recipe.options:
+        if _dest(name) not in known or name in LOCAL or name in ("typed", "recipe", "command"):
+            raise UsageError(
+                f"{source}: its recipe has the option {name[:40]!r}, which this version does not "
+                "know: update mezzotint"
+            )
+    given = {name: value for name, value in typed.items() if name not in ("source", "pick")}
+    merged = _merged(recipe.options, given)
+    try:
+        args = parse(["generate", *_words(merged)])
+    except UsageError as error:  # what was typed has been read before: it is the recipe's
+        raise UsageError(f"{source}: its recipe is not understood: {error}") from None
+    for option in NAMED.keys() & recipe.options.keys() - given.keys():
+        value = getattr(args, _dest(option))
+        setattr(args, _dest(option), _found(value, option, recipe, source, args))
+    args.recipe, args.source = recipe, source
+    return args
+
+
+def _merged(recorded: Options, given: Options) -> dict[str, str | list[str] | bool]:
+    """The recorded options under those that were given."""
+    merged = {**recorded, **given}
+    if "vary" in given:
+        merged["vary"] = _varied(recorded, str(given["vary"]))
+        if "seed" not in given:  # the variation's own, anew
+            merged.pop("seed", None)
+    if "expand" in given and "size" not in given:  # which the picture and its sides set
+        merged.pop("size", None)
+    return merged
+
+
+def _varied(recorded: Options, how: str) -> str:
+    """What --vary says of a recorded picture: how far from its seed, and from what that varies."""
+    if ":" in how:
+        return how
+    before = [str(recorded["vary"])] if "vary" in recorded else []
+    return ",".join([*before, f"{recorded.get('seed')}:{how}"])
+
+
+def _words(options: Options) -> list[str]:
+    """Options as a command line."""
+    words: list[str] = []
+    for name, value in options.items():
+        if name == "prompt":
+            continue
+        for each in value if isinstance(value, list) else [value]:
+            flag = {True: f"--{name}", False: f"--no-{name}"}
+            words.append(flag[each] if isinstance(each, bool) else f"--{name}={each}")
+    return [*words, "--", str(options.get("prompt", ""))]
+
+
+def _found(value: Any, option: str, recipe: Recipe, source: Path, args: argparse.Namespace) -> Any:
+    """An option's value with its files where they are found: here or beside the picture."""
+    known = {(file.option, file.name): file.fingerprint for file in recipe.files}
+    folders = [Path(), source.parent]
+    folders += [args.lora_dir] if option == "lora" else []
+    folders += [args.embedding_dir] if option == "embedding" else []
+
+    def find(name: str) -> str:
+        if option in ("model", "refiner") and name in PACKAGED:
+            return name
+        if name != Path(name).name or name == ".." or not name.isprintable():
+            raise UsageError(f"{source}: its recipe has a path, {name[:80]!r}, and no file's name")
+        there = [path for path in (folder / name for folder in folders) if path.exists()]
+        if not there:
+            raise UsageError(
+                f"{name}, with which {source} was made, is neither here nor beside it: say where "
+                f"with --{option}"
+            )
+        same = (path for path in there if fingerprint(path) == known.get((option, name)))
+        return str(next(same, there[0]))
+
+    return _swapped(value, option, find)

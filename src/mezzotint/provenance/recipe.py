@@ -1,0 +1,190 @@
+"""What a picture carries so that it can be made again: the options of its command, and its files.
+
+One JSON document stands in one text chunk of the file:
+
+    {"format": 1, "software": "mezzotint 0.1.0", …,
+     "options": {"prompt": "a fox", "seed": "7", "lora": ["ink.safetensors:0.8"], …},
+     "files": [{"option": "model", "name": "fox.safetensors", "fingerprint": "sha256:…"}, …]}
+
+``options`` are those of ``mezzotint generate`` as they are typed, ``true`` for one without a value;
+what else stands beside them says in words what was made, and is not read.  A sheet has the whole
+documents of its pictures, ``{"format": 1, "software": …, "pictures": [{…}, …]}``.  Of a file there
+is its name and a fingerprint, never where it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+from mezzotint.checkpoints.limits import parse, shown
+from mezzotint.checkpoints.source import members
+from mezzotint.modalities.image import read_text
+
+CHUNK = "parameters"
+FORMAT = 1
+Options = Mapping[str, str | list[str] | bool]
+"""By the option's name without its dashes; several values are a list."""
+
+
+class RecipeError(ValueError):
+    """A file without a recipe, or with one that cannot be read; one line that names the file."""
+
+
+class File(NamedTuple):
+    """A file that went into a picture, by the option that named it."""
+
+    option: str
+    name: str
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one picture is made."""
+
+    options: Options
+    files: tuple[File, ...]
+
+
+# --- files ------------------------------------------------------------------------------------
+
+_WHOLE = 64 << 20  # bytes: up to here a file is read as a whole
+_BLOCK, _BLOCKS = 4096, 256
+
+
+def _sample(file: BinaryIO, size: int) -> hashlib._Hash:
+    digest = hashlib.sha256(f"{size}\n".encode())
+    for number in range(_BLOCKS):
+        file.seek(number * (size - _BLOCK) // (_BLOCKS - 1))
+        digest.update(file.read(_BLOCK))
+    return digest
+
+
+def _of_file(path: Path) -> str:
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size <= _WHOLE:
+            return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+        return f"sampled:{_sample(file, size).hexdigest()}"
+
+
+def fingerprint(path: Path) -> str:
+    """What tells a file, or a model's folder, from others, whatever it is called.
+
+    ``sha256:`` of all bytes; of more than 64 MiB ``sampled:``, the SHA-256 of the size and of 256
+    blocks of 4 KiB from the first to the last, evenly spaced: it tells models apart in
+    milliseconds, and proves nothing against one who forges a file.  Of a folder, and of an index
+    with its shards, ``files:``, the SHA-256 of the names and fingerprints of its files.
+
+    Raises:
+        OSError: a file cannot be read; CheckpointError: an index is damaged.
+    """
+    found = members(path)
+    if found == [path]:
+        return _of_file(path)
+    root = path if path.is_dir() else path.parent
+    lines = [f"{file.relative_to(root).as_posix()} {_of_file(file)}\n" for file in found]
+    return f"files:{hashlib.sha256(''.join(lines).encode()).hexdigest()}"
+
+
+# --- the document -----------------------------------------------------------------------------
+
+
+def document(recipe: Recipe, software: str, said: Mapping[str, Any]) -> dict[str, Any]:
+    """The document of a picture.
+
+    software: that made it, and its version; said: what was made, in words.
+    """
+    files = [file._asdict() for file in recipe.files]
+    head = {"format": FORMAT, "software": software}
+    return {**head, **said, "options": dict(recipe.options), "files": files}
+
+
+def of_sheet(software: str, pictures: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The document of a sheet, of those of its pictures in their order."""
+    return {"format": FORMAT, "software": software, "pictures": list(pictures)}
+
+
+def text_of(made: Mapping[str, Any]) -> dict[str, str]:
+    """A document as the text that goes into a file."""
+    return {CHUNK: json.dumps(made)}
+
+
+def read(path: Path, pick: int | None = None) -> Recipe:
+    """The recipe of a picture, or of picture ``pick`` of a sheet, counted from 1.
+
+    Raises:
+        ImageError: the file is no picture.
+        RecipeError: there is no recipe in it, or none that this version reads; or there is no such
+            picture on the sheet, or it must be said which.
+    """
+    found = _opened(path)
+    pictures = found.get("pictures")
+    if pictures is None:
+        if pick not in (None, 1):
+            raise RecipeError(f"{path}: is one picture, not a sheet: leave --pick {pick} out")
+        return _recipe(path, found)
+    if not isinstance(pictures, list) or not pictures:
+        raise _damaged(path, "pictures")
+    if pick is None and len(pictures) > 1:
+        raise RecipeError(f"{path}: has {len(pictures)} pictures: choose one with --pick N, from 1")
+    number = 1 if pick is None else pick
+    if not 1 <= number <= len(pictures):
+        raise RecipeError(f"{path}: has {len(pictures)} pictures: there is no --pick {number}")
+    if not isinstance(pictures[number - 1], dict):
+        raise _damaged(path, "pictures")
+    return _recipe(path, pictures[number - 1])
+
+
+def _opened(path: Path) -> dict[str, Any]:
+    text = read_text(path).get(CHUNK)
+    if text is None:
+        raise RecipeError(
+            f"{path}: carries no recipe: it is not from mezzotint, or was saved anew without it"
+        )
+    try:
+        found = parse(text)
+    except ValueError:
+        raise RecipeError(f"{path}: carries the {CHUNK} of another program: type them") from None
+    if (version := found.get("format")) is None:
+        raise RecipeError(
+            f"{path}: carries no recipe: its {CHUNK} are of another program or of an older version"
+        )
+    if type(version) is not int or version > FORMAT:
+        raise RecipeError(
+            f"{path}: its recipe has format {shown(version)}, of {shown(found.get('software'))}; "
+            f"this version reads {FORMAT}: update mezzotint"
+        )
+    return found
+
+
+def _damaged(path: Path, what: str) -> RecipeError:
+    return RecipeError(f"{path}: its recipe is damaged: {what} are not what a recipe has there")
+
+
+def _recipe(path: Path, found: Mapping[str, Any]) -> Recipe:
+    options, files = found.get("options"), found.get("files")
+    if not isinstance(options, dict) or not all(map(_is_value, options.values())):
+        raise _damaged(path, "its options")
+    if not isinstance(files, list):
+        raise _damaged(path, "its files")
+    read: list[File] = []
+    for file in files:
+        values = [file.get(key) for key in File._fields] if isinstance(file, dict) else []
+        names = [value for value in values if isinstance(value, str) and value.isprintable()]
+        if len(names) != len(File._fields):
+            raise _damaged(path, "its files")
+        read.append(File(*names))
+    return Recipe(options, tuple(read))
+
+
+def _is_value(value: object) -> bool:
+    if isinstance(value, list):
+        return all(isinstance(item, str) for item in value)
+    return isinstance(value, str) or value is True
