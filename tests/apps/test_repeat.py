@@ -14,7 +14,7 @@ from PIL import Image, PngImagePlugin
 
 from mezzotint.apps import cli
 from mezzotint.apps.repeat import LOCAL, NAMED, name_of
-from mezzotint.modalities.image import read_text, write
+from mezzotint.modalities.image import TextError, read_text, write
 from mezzotint.provenance.recipe import CHUNK, FORMAT, fingerprint
 
 USER = "somebody-private"
@@ -111,6 +111,17 @@ def test_every_format_carries_it(owned: Path, suffix: str) -> None:
     assert again(f"a_4{suffix}", "b.png") == again(f"a_3-4_sheet{suffix}", "c.png", "--pick", "2")
     make("fox", "--seed", "4", "--steps", "2", "-o", "d.png")
     assert pixels("b.png") == pixels("d.png")
+
+
+def test_what_does_not_fit_into_a_jpeg(owned: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["generate", "fox", "--model", f"{USER}/tiny.safetensors", "--steps", "1", "-n", "4"]
+    long = f"0.1{'0' * 20_000},1"
+    assert cli.main([*words, "--interval", long, "--seed", "1", "-o", "a.jpg"]) == 0
+    assert "the text is too long for a JPEG: choose .png or .webp" in capsys.readouterr().err
+    assert CHUNK not in read_text("a_1-4_sheet.jpg") and read("a_4.jpg")["seed"] == 4
+    with pytest.raises(TextError, match="a.jpg: the text is too long for a JPEG"):
+        write(Image.new("RGB", (4, 4)), "a.jpg", {CHUNK: "x" * 65_533})
+    write(Image.new("RGB", (4, 4)), "b.jpg", {CHUNK: "x" * 65_450})
 
 
 def test_choices_are_kept_and_their_files_not_needed(owned: Path) -> None:

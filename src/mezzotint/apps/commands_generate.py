@@ -371,6 +371,7 @@ def _seeds(args: argparse.Namespace) -> tuple[int, ...]:
 
 
 def _save_sheet(
+    args: argparse.Namespace,
     output: Output,
     seeds: tuple[int, ...],
     made: list[Image.Image],
@@ -379,7 +380,11 @@ def _save_sheet(
     path = output.sheet(seeds)
     captions = [f"{number}: seed {seed}" for number, seed in enumerate(seeds, start=1)]
     sheet = pictures.contact_sheet(made, captions=captions)
-    pictures.write(sheet, path, recipe.text_of(recipe.of_sheet(SOFTWARE, documents)))
+    try:
+        pictures.write(sheet, path, recipe.text_of(recipe.of_sheet(SOFTWARE, documents)))
+    except pictures.TextError as error:
+        _note(args, f"{error}; it carries no recipes, each of its pictures does")
+        pictures.write(sheet, path)
     print(path, flush=True)
 
 
@@ -437,7 +442,7 @@ def run(args: argparse.Namespace) -> int:
         print(path, flush=True)
         made.append(image)
     if len(made) > 1:
-        _save_sheet(output, seeds, made, documents)
+        _save_sheet(args, output, seeds, made, documents)
     spent = time.monotonic() - began
     shown = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}"
     _note(args, f"{shown}, model {model.name}, {spent / len(seeds):.1f} s a picture")

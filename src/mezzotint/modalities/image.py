@@ -36,12 +36,17 @@ WRITABLE = {".png": "PNG", ".webp": "WEBP", ".jpg": "JPEG", ".jpeg": "JPEG"}
 MAX_PIXELS = 64 * 2**20
 """A file of some bytes can claim any size: more than this is refused before it is decoded."""
 
+_MOST_EXIF = 65_533 - 6  # bytes of a JPEG's segment, less the mark that it begins with
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
 _MODES = {"grey": "L", "rgb": "RGB", "rgba": "RGBA"}
 
 
 class ImageError(ValueError):
     """A picture cannot be read or written; the message is one line, without the file's name."""
+
+
+class TextError(ImageError):
+    """The text does not fit into the file."""
 
 
 # --- reading ----------------------------------------------------------------------------------
@@ -293,6 +298,7 @@ def write(
 
     Raises:
         ImageError: an unknown extension.
+        TextError: the text is too long for a JPEG, which has room for 64 KiB.
         mezzotint.files.WriteError: the file cannot be written.
     """
     kind = writable_format(path)
@@ -309,6 +315,8 @@ def write(
     elif kind == "WEBP":
         image.save(encoded, kind, lossless=True, exif=exif)
     else:
+        if len(exif.tobytes()) > _MOST_EXIF:
+            raise TextError(f"{path}: the text is too long for a JPEG: choose .png or .webp")
         on_white(image).save(encoded, kind, quality=95, subsampling=0, exif=exif)
     with atomic_write(path) as file:
         file.write(encoded.getbuffer())
