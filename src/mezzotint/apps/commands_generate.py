@@ -26,6 +26,7 @@ from mezzotint.engine import hints
 from mezzotint.engine.edit import expand, near_aspect, sides_to
 from mezzotint.engine.generate import generate
 from mezzotint.engine.request import (
+    MAX_FACTOR,
     Control,
     Enlarge,
     Guidance,
@@ -36,6 +37,7 @@ from mezzotint.engine.request import (
     Request,
     Start,
     Vary,
+    check_size,
 )
 from mezzotint.families import controls
 from mezzotint.families.catalogue import Limit, load
@@ -76,6 +78,8 @@ class _Edit:
 
 def _check_options(args: argparse.Namespace) -> None:
     """Raise UsageError for options that do not go together, before anything is loaded."""
+    if args.size is not None:
+        check_size(args.size, 1)
     for name in ("mask", "expand", "strength"):
         if getattr(args, name) is not None and args.image is None:
             raise UsageError(f"--{name} needs --image: name the picture that it applies to")
@@ -152,11 +156,13 @@ def _inpaint(
     return _fitted(args, image, channels, args.size), (grey + 1) / 2
 
 
-def _sides(args: argparse.Namespace, image: Image.Image, model: Model) -> tuple[int, int, int, int]:
+def _sides(
+    args: argparse.Namespace, image: Image.Image, multiple: int
+) -> tuple[int, int, int, int]:
     """What --expand adds at the left, top, right and bottom."""
     if len(args.expand) == 4:
         return args.expand
-    return sides_to((image.height, image.width), args.expand, model.codec.multiple)
+    return sides_to((image.height, image.width), args.expand, multiple)
 
 
 def _edit(args: argparse.Namespace, model: Model) -> _Edit:
@@ -170,7 +176,9 @@ def _edit(args: argparse.Namespace, model: Model) -> _Edit:
         canvas, mask = _inpaint(args, image, channels)
         known = Known(canvas, mask, args.only_masked)
     elif args.expand is not None:
-        known = expand(pictures.to_tensor(image, channels), *_sides(args, image, model))
+        known = expand(
+            pictures.to_tensor(image, channels), *_sides(args, image, model.codec.multiple)
+        )
         canvas = known.media
     else:
         height, width = args.size or model.defaults.size
@@ -241,6 +249,8 @@ def _refiner(args: argparse.Namespace) -> Refiner | None:
 
 def _request(args: argparse.Namespace, model: Model) -> Request:
     """What is asked for, but for its seed and what the seed decides."""
+    if args.size is not None:
+        check_size(args.size, model.codec.multiple)
     edit, reference = _reference(args, model, _edit(args, model))
     guidance = Guidance(
         scale=args.guidance,
@@ -390,6 +400,20 @@ def _save_sheet(
     print(path, flush=True)
 
 
+def _limit(args: argparse.Namespace) -> Limit:
+    """What --memory allows, for the largest picture that is worked on."""
+    size: tuple[int, int] | None = args.size
+    if args.image is not None and size is None and args.only_masked is None:
+        image = pictures.open_image(args.image)
+        if args.mask is not None:
+            size = (image.height, image.width)
+        elif args.expand is not None:  # whatever the model's multiple, 64 is one of it
+            left, top, right, bottom = _sides(args, image, 64)
+            size = (top + image.height + bottom, left + image.width + right)
+    factor = 1.0 if args.enlarge is None else min(max(args.enlarge, 1.0), MAX_FACTOR)
+    return Limit(parse(args.memory), size, factor)
+
+
 def run(args: argparse.Namespace) -> int:
     """Make the pictures and write each as soon as it is there; print the names of the files."""
     _check_options(args)
@@ -397,7 +421,7 @@ def run(args: argparse.Namespace) -> int:
     output = prepare(args.output, args.prompt, len(seeds))
     if args.threads is not None:
         torch.set_num_threads(args.threads)
-    limit = None if args.memory is None else Limit(parse(args.memory), args.size)
+    limit = None if args.memory is None else _limit(args)
     given_parts = [Part(*part) for part in args.part]
     model = load(args.model, args.device, args.family, args.precision, limit, given_parts)
     for note in model.notes:

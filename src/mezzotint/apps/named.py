@@ -31,7 +31,10 @@ def decided(prompt: str, seed: int, folder: Path) -> str:
         path = folder / f"{name}.txt"
         if name.startswith("/") or not path.is_file():
             raise UsageError(f"the wildcard __{name}__ needs a file {path} (--wildcards FOLDER)")
-        return path.read_text("utf-8").splitlines()
+        try:
+            return path.read_text("utf-8-sig").splitlines()  # some editors begin with a mark
+        except UnicodeDecodeError:
+            raise UsageError(f"{path}: is no text in UTF-8: save it so") from None
 
     return prompts.choose(prompt, seed, lines)
 

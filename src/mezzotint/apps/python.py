@@ -13,7 +13,7 @@ from mezzotint.apps.image_prompts import image_prompts as from_pictures
 from mezzotint.apps.named import Adapters, Embeddings, Given, decided
 from mezzotint.apps.regions import wanted
 from mezzotint.engine.generate import Listener, generate
-from mezzotint.engine.request import Guidance, ImagePrompt, Request, RequestError
+from mezzotint.engine.request import Guidance, ImagePrompt, Request, RequestError, check_size
 from mezzotint.families.catalogue import Limit, load
 from mezzotint.families.memory import parse, release
 from mezzotint.families.model import Model
@@ -107,6 +107,7 @@ class Maker:
         negative = decided(negative, seed, Path("wildcards"))
         learnt = [(Path(path), word) for word, path in (embeddings or {}).items()]
         height, width = size or self.model.defaults.size
+        check_size((height, width), self.model.codec.multiple)
         parts = [wanted(text).at((height, width)) for text in regions]
         parts = [
             part._replace(prompt=decided(part.prompt, seed, Path("wildcards"))) for part in parts

@@ -11,7 +11,6 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from mezzotint.adapters.lora import attached
@@ -19,18 +18,18 @@ from mezzotint.adapters.seamless import seamless
 from mezzotint.adapters.strengths import by_blocks
 from mezzotint.diffusion import guidance, samplers, spacings
 from mezzotint.diffusion.level import Conditioning, Denoiser, Level
-from mezzotint.diffusion.noise import batch, between, stream
+from mezzotint.diffusion.noise import batch, stream
 from mezzotint.diffusion.regions import by_region
 from mezzotint.diffusion.schedules import Schedule
 from mezzotint.diffusion.two_guidances import text_and_image
 from mezzotint.engine.attach import with_words
+from mezzotint.engine.ends import coarse_mask, first_noise, kept, start
 from mezzotint.engine.image_prompts import behind, with_pictures
 from mezzotint.engine.passes import counted, enlarged, from_picture, narrowed, tiling
 from mezzotint.engine.regions import check_regions, shares
 from mezzotint.engine.request import (
     Control,
     Guidance,
-    Known,
     Progress,
     Request,
     RequestError,
@@ -100,8 +99,13 @@ def _prompt(
     return _Prompt(told, imagining)
 
 
-def _check_distilled(model: Model, request: Request) -> None:
-    """Raise RequestError for what goes by a negative prompt, which this model never reads."""
+def _check_guided(model: Model, request: Request, off: bool) -> None:
+    """Raise RequestError for what goes by a negative prompt, where this is never read.
+
+    off: whether guidance is, of a model that has it.
+    """
+    if not (model.distilled or off):
+        return
     wish = request.guidance
     asked = {
         "negative prompt": request.negative != "",
@@ -110,10 +114,15 @@ def _check_distilled(model: Model, request: Request) -> None:
         "apg": wish.apg,
         "cfg_zero_star": wish.cfg_zero_star,
     }
-    if found := [name for name, is_asked in asked.items() if is_asked]:
+    found = " or ".join(name for name, is_asked in asked.items() if is_asked)
+    if found and model.distilled:
         raise RequestError(
             f"{model.name} has its guidance distilled into it: the scale is told to the network, "
-            f"and there is no {' or '.join(found)}: leave that out"
+            f"and there is no {found}: leave that out"
+        )
+    if found:
+        raise RequestError(
+            f"guidance is off (1), and with it {found}: leave that out, or give a guidance above 1"
         )
 
 
@@ -173,15 +182,15 @@ def plan(model: Model, request: Request) -> _Plan:
     size = request.size or defaults.size
     check(request, model.codec.channels, model.codec.multiple, size)
     check_shown(model, request, size)
-    if model.distilled:
-        _check_distilled(model, request)
+    scale = defaults.guidance if wish.scale is None else wish.scale
+    image_scale = _image_scale(model, wish)
+    _check_guided(model, request, scale == 1 and image_scale == 1)
     check_coded(request, model.codec.shape(size))
     spacing = spacings.find(request.spacing or defaults.spacing)
     schedule = model.schedule_of(size)
     path = spacing(schedule, request.steps or defaults.steps)
     if request.start is not None:
         path = spacings.truncate(path, request.start.strength)
-    scale = defaults.guidance if wish.scale is None else wish.scale
     steps = path.sigma.numel() - 1
     pictures = shown(model, request, size, device(model))
     framed = None if model.framing is None else model.framing(size)
@@ -194,7 +203,7 @@ def plan(model: Model, request: Request) -> _Plan:
         path,
         samplers.find(request.sampler or defaults.sampler),
         1.0 if model.distilled else scale,
-        _image_scale(model, wish),
+        image_scale,
         _prompt(model, request.prompt, framed, scale, steps, pictures, yes),
         _prompt(model, request.negative, negative, scale, steps, pictures, no),
         slice(None),
@@ -213,7 +222,8 @@ def _refined(model: Model, request: Request, planned: _Plan) -> _Plan:
     if request.refiner is None:
         return planned
     second, begin = request.refiner
-    if second.codec.shape(planned.size) != model.codec.shape(planned.size):
+    same = second.codec.shape(planned.size) == model.codec.shape(planned.size)
+    if not same or second.codec.units != model.codec.units:
         raise RequestError(f"{second.name} cannot refine what {model.name} makes: other codes")
     defaults = model.defaults
     rest = replace(
@@ -247,6 +257,17 @@ def _refined(model: Model, request: Request, planned: _Plan) -> _Plan:
         walked=slice(0, first + 1),
         after=(second, after._replace(walked=slice(first, None))),
     )
+
+
+def _check_acting(planned: _Plan) -> None:
+    """Raise RequestError for a control network that acts in no step that the model walks."""
+    steps, walked = _steps(planned), len(planned.path.at(planned.walked).sigma) - 1
+    for control in planned.controls:
+        if not any(control.acts(step, steps) for step in range(walked)):
+            raise RequestError(
+                f"{control.network.name} acts from {control.begin:g} to {control.end:g} of the "
+                f"way, in which none of the {walked} steps lies: move from and to, or take more"
+            )
 
 
 def _image_scale(model: Model, wish: Guidance) -> float:
@@ -357,22 +378,6 @@ def _turned(
     return turns[0] if len(turns) == 1 else guidance.in_turn(planned.path, turns)
 
 
-_MAX_POOL = {1: F.adaptive_max_pool1d, 2: F.adaptive_max_pool2d, 3: F.adaptive_max_pool3d}
-
-
-def _coarse_mask(mask: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """A media mask ``(1, *spatial)`` at the resolution of ``x0``: new wherever any of it is."""
-    return _MAX_POOL[len(shape) - 1](mask[None], shape[1:])
-
-
-def _eps(request: Request, number: int, shape: tuple[int, ...]) -> Tensor:
-    """The noise at the start of sample ``number``, ``(1, *shape)``."""
-    own = batch([request.seeds[number]], "start", 0, shape)
-    if request.vary is None:
-        return own
-    return between(batch([request.vary.seed], "start", 0, shape), own, request.vary.amount)
-
-
 def _walk(
     model: Model,
     request: Request,
@@ -401,13 +406,13 @@ def _walk(
     path, wish = planned.path, request.guidance
     denoise = _turned(model, wish, planned, told, negative, areas)
     if begun is None:
-        x = start(model, request, path, _eps(request, number, shape).to(place))
+        x = start(model, request, path, first_noise(request, number, shape).to(place))
     else:
         x = begun.to(place)
     # A network that is told the mask was trained to make what fits around it: left to itself.
     if request.known is not None and not (model.joined is not None and model.joined.masked):
         known = model.codec.encode(request.known.media[None].to(place))
-        mask = _coarse_mask(request.known.mask, shape).to(place)
+        mask = coarse_mask(request.known.mask, shape).to(place)
         denoise = guidance.constrained(denoise, guidance.known_region(known, mask))
     noise = stream([seed], "step" if begun is None else "refine", x)
     part, before = path.at(planned.walked), planned.walked.start or 0
@@ -436,27 +441,7 @@ def _sample(
     """The sample of seed ``number`` of the request: ``(C, *spatial)`` in [−1, 1]."""
     x = _walk(model, request, planned, number, listener)
     result = model.codec.decode(x)[0].clamp(-1, 1).cpu()
-    return result if request.known is None else _keep(result, request.known)
-
-
-def start(model: Model, request: Request, path: Level, eps: Tensor) -> Tensor:
-    """``x`` at the first level of the path: the start image noised, or noise alone.
-
-    Noise alone has the variance ``alpha^2 + sigma^2`` that data of unit variance would have
-    there: what a model trained on a schedule with alpha > 0 at t = 1 has seen.
-    """
-    alpha, sigma = path.at(0)
-    if request.start is None:
-        return torch.hypot(alpha, sigma) * eps
-    media = request.start.media[None].to(eps.device)
-    x0 = media if request.start.coded else model.codec.encode(media)
-    return alpha * x0 + sigma * eps
-
-
-def _keep(result: Tensor, known: Known) -> Tensor:
-    """The known values, exactly, where the mask is 0; a soft mask blends."""
-    blended = torch.lerp(known.media, result, known.mask)
-    return torch.where(known.mask == 0, known.media, blended)
+    return result if request.known is None else kept(result, request.known)
 
 
 def _steps(planned: _Plan) -> int:
@@ -491,6 +476,9 @@ def generate(model: Model, request: Request, listener: Listener | None = None) -
         planned = _refined(model, request, plan(model, request))
         larger = enlarged(model, request)
         again = None if larger is None else plan(model, larger)
+        for each in (planned, again):
+            if each is not None:
+                _check_acting(each)
         tell = listener if again is None else counted(listener, 0, _steps(planned) + _steps(again))
         results = []
         for number in range(len(request.seeds)):

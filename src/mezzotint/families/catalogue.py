@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import math
 import pkgutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -227,10 +228,17 @@ def parts(family: Family) -> dict[str, nn.Module]:
 
 
 class Limit(NamedTuple):
-    """Bytes that the program may take, for media of a size (None: the family's default)."""
+    """Bytes that the program may take, for media of a size (None: the family's default) that are
+    enlarged by a factor."""
 
     memory: int
     size: tuple[int, ...] | None = None
+    factor: float = 1.0
+
+    def largest(self, model: Model) -> tuple[int, ...]:
+        """The size of the largest media that a model is to make."""
+        multiple, size = model.codec.multiple, self.size or model.defaults.size
+        return tuple(math.ceil(edge * self.factor / multiple) * multiple for edge in size)
 
 
 def _load(
@@ -277,7 +285,8 @@ def _load(
             raise CheckpointError(
                 f"{path}: a limit of memory is for the processor's: leave it out, or --device cpu"
             )
-        room, words = plan(shadow(found), limit.size or found.defaults.size, kind, limit.memory)
+        empty = shadow(found)
+        room, words = plan(empty, limit.largest(empty), kind, limit.memory)
         said = (*said, words)
     load = flow.load if isinstance(found, flow.Family) else ldm.load
     model = load(found, path, kind, room, beside, lean)  # type: ignore[arg-type]

@@ -134,6 +134,11 @@ class ScaledCodec:
     def multiple(self) -> int:
         return self.autoencoder.config.stride * self.patch
 
+    @property
+    def units(self) -> tuple[float, ...]:
+        numbers = torch.as_tensor(self.scale), torch.as_tensor(self.offset)
+        return tuple(n for each in numbers for n in each.flatten().tolist())
+
     def shape(self, size: Sequence[int]) -> tuple[int, ...]:
         stride = self.autoencoder.config.stride
         return (self.autoencoder.config.latent_channels, *(edge // stride for edge in size))
