@@ -255,7 +255,7 @@ def check(request: Request, channels: int, multiple: int, size: tuple[int, ...])
         raise RequestError(f"steps must lie in 1…{MAX_STEPS}, not {request.steps}")
     scale = request.guidance.scale
     if scale is not None and not 0 <= scale <= MAX_SCALE:
-        raise RequestError(f"guidance must lie in 0…{MAX_SCALE:,} (1 is off), not {scale}")
+        raise RequestError(f"guidance must be a number of 0…{MAX_SCALE:,} (1 is off), not {scale}")
     if not 0 <= request.guidance.rescale <= 1:
         raise RequestError(f"rescale must lie in 0 to 1, not {request.guidance.rescale}")
     for worn in request.adapters:
