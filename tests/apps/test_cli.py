@@ -142,6 +142,9 @@ def test_image_to_image_stays_near_at_low_strength(here: Path, model: Path) -> N
     low, high = (Image.open(f"{name}.png") for name in ("low", "high"))
     assert low.size == high.size == (8, 8)  # fitted to the model's size
     assert low.tobytes() != high.tobytes()
+    assert cli.main([*wish, "--image", "in.png", "-o", "usual.png"]) == 0
+    with Image.open("usual.png") as image:  # what was not said is told too
+        assert json.loads(image.text["parameters"])["strength"] == 0.6  # type: ignore[attr-defined]
 
 
 def test_inpainting_keeps_what_is_black_in_the_mask(here: Path, model: Path) -> None:

@@ -288,6 +288,10 @@ def test_files_are_found_by_name(model: Model, tmp_path: Path) -> None:
     assert found.of("a fox") == ()
     with pytest.raises(ValueError, match="no adapter 'ink styl' in .*nearest: ink style"):
         found.of("<lora:ink styl>")
+    deep = Adapters(model, [], tmp_path / "deep", partial=False)
+    for name in ("../ink style", str(tmp_path / "ink style")):
+        with pytest.raises(UsageError, match=r"a prompt names files in .*deep \(--lora-dir\) only"):
+            deep.of(f"<lora:{name}>")
     with pytest.raises(ValueError, match="unknown <hyper:…>"):
         found.of("<hyper:ink style>")
 

@@ -353,7 +353,7 @@ def parameters(args: argparse.Namespace, model: Model, request: Request, picture
         "skip": sorted(args.skip) or None,
         "skip_scale": args.skip_scale,
         "image": None if args.image is None else Path(args.image).name,
-        "strength": args.strength,
+        "strength": None if request.start is None else request.start.strength,
         "mask": None if args.mask is None else Path(args.mask).name,
         "expand": args.expand,
         "reference": None if args.reference is None else Path(args.reference).name,

@@ -95,8 +95,10 @@ def _find(name: str, folder: Path, kind: str, option: str) -> Path:
     """The file of weights with a name in a folder.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is none, or it would be outside of the folder.
     """
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise UsageError(f"no {kind} {name!r}: a prompt names files in {folder} ({option}) only")
     for path in (folder / f"{name}{suffix}" for suffix in _SUFFIXES):
         if path.is_file():
             return path
