@@ -122,6 +122,9 @@ def test_image_to_image_stays_near_at_low_strength(here: Path, model: Path) -> N
     low, high = (Image.open(f"{name}.png") for name in ("low", "high"))
     assert low.size == high.size == (8, 8)  # fitted to the model's size
     assert low.tobytes() != high.tobytes()
+    assert cli.main([*wish, "--image", "in.png", "-o", "usual.png"]) == 0
+    with Image.open("usual.png") as image:  # what was not said is told too
+        assert json.loads(image.text["parameters"])["strength"] == 0.6  # type: ignore[attr-defined]
 
 
 def test_inpainting_keeps_what_is_black_in_the_mask(here: Path, model: Path) -> None:
@@ -234,7 +237,19 @@ BAD = [
     ("generate fox --size 9:1", "9:1 is beyond 4:1: give an aspect from 1:4 to 4:1"),
     ("generate fox --device tpu", "no device 'tpu' here: choose one of cpu"),
     ("generate fox --steps 0", "whole number of 1 or more"),
-    ("generate fox --seed x", "whole number of 0 or more"),
+    ("generate fox --seed x", "whole number from 0 to 2.64"),
+    ("generate fox --seed 18446744073709551616", "whole number from 0 to 2.64"),
+    (f"generate fox --seed {'9' * 5000}", "whole number from 0 to 2.64"),
+    ("generate fox --size 0 --image in.png", "impossible size 0x0"),
+    ("generate fox --size=-8 --image in.png", "impossible size -8x-8"),
+    ("generate fox --size 0 --region 0,0,1,1=fox", "impossible size 0x0"),
+    ("generate fox --guidance 1e300", "guidance must be a number of 0…1,000,000"),
+    ("generate fox --rescale 5", "rescale must lie in 0 to 1, not 5"),
+    ("generate fox --rescale=-1", "rescale must lie in 0 to 1, not -1"),
+    ("generate fox --guidance 1 --negative x", "guidance is off .1., and with it negative prompt"),
+    ("generate fox --image in.png --mask black.png", "the mask is black everywhere"),
+    ("generate fox --image float.tif", "float.tif: floating-point pictures have no fixed range"),
+    ("generate fox --lora a.safetensors:nan", "a.safetensors:nan: no such file|takes no adapters"),
     ("generate fox -n 0", "whole number of 1 or more"),
     ("generate fox --guidance nan", "'nan' is no number"),
     ("generate fox --guidance=-1", "guidance must be"),
@@ -302,6 +317,8 @@ def test_errors_are_one_line(
     (here / "truncated").write_bytes(model.read_bytes()[:-100])
     drawing(here / "in.png", 12, 8)
     drawing(here / "small.png", 4, 4)
+    Image.new("L", (12, 8)).save("black.png")
+    Image.new("F", (12, 8)).save("float.tif")
     (here / "broken.png").write_bytes((here / "in.png").read_bytes()[:100])
     before = set(here.iterdir())
     wish = command.split()

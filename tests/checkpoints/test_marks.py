@@ -95,6 +95,14 @@ def test_variants_of_few_steps(found: Listing, variants: list[str]) -> None:
     assert ("few steps" in dict(recognise(found).said)) is bool(variants)
 
 
+@pytest.mark.parametrize("name", ["Kontext", "Playground v2.5", "CosXL"])
+def test_a_variant_with_anothers_tensors_is_told(name: str) -> None:
+    for found in (marked(modelspec__tags=f"x, {name}"), marked(modelspec__title=f"my {name}")):
+        said = dict(recognise(found).said)
+        assert said["variant"] == f"{name} (its title or tags say so)" and "few steps" not in said
+    assert "variant" not in dict(recognise(marked(modelspec__title="x")).said)
+
+
 def test_a_report_says_what_is_predicted_and_why() -> None:
     lines = recognise(marked("v_pred", "ztsnr")).lines()
     assert "model     SDXL checkpoint, v prediction (likely)" in lines

@@ -85,6 +85,8 @@ def test_generating_the_masked_area() -> None:
         ({"enlarge": Enlarge(2)}, "put back at its own size: enlarge the whole picture"),
         ({"known": Known(media(8, 8), box(48, 64), 4)}, "make them the same size"),
         ({"known": Known(media(48, 64), box(48, 64), -1)}, "0 or more around it, not -1"),
+        ({"tiled": frozenset({0})}, "its ends need not fit together"),
+        ({"reference": media(48, 64)}, "told the whole of its reference"),
     ],
 )
 def test_what_cannot_be_narrowed(wish: dict[str, object], message: str) -> None:

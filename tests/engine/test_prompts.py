@@ -33,6 +33,20 @@ def said(prompt: str, step: int = 0, steps: int = 10) -> list[list[tuple[str, fl
         (r"(ratio 3\:4)", [("ratio 3:4", 1.1)]),
         ("(note: this)", [("note: this", 1.1)]),
         ("a < b", [("a < b", 1)]),
+        ("(word:1.2)", [("word", 1.2)]),
+        ("(word:-1)", [("word", -1)]),
+        ("(a:1.2:1.5)", [("a:1.2", 1.5)]),
+        ("(a:1,2)", [("a:1,2", 1.1)]),
+        ("()", []),
+        ("(((a)))", [("a", 1.331)]),
+        ("(a (b:1.2) [c]:2)", [("a ", 2), ("b", 2.4), (" ", 2), ("c", round(2 / 1.1, 6))]),
+        (r"(a \(b\):1.2)", [("a (b)", 1.2)]),
+        (r"\\(a)", [("\\", 1), ("a", 1.1)]),
+        ("a\\", [("a\\", 1)]),
+        ("(embedding:ugly-v1.0:1.3)", [("embedding:ugly-v1.0", 1.3)]),
+        ("(a, embedding:x, b:0.5)", [("a, embedding:x, b", 0.5)]),
+        ("[embedding:x]", [("embedding:x", round(1 / 1.1, 6))]),
+        ("<notalora>", [("<notalora>", 1)]),
     ],
 )
 def test_weights(prompt: str, spans: list[tuple[str, float]]) -> None:
@@ -51,6 +65,15 @@ def test_what_changes_on_the_way() -> None:
     assert read("plain").changes(10) == (0,)
 
 
+def test_a_share_of_the_steps_is_what_is_written() -> None:
+    """0.07 * 100 is 7.000000000000001 and 0.29 * 100 is 28.999999999999996."""
+    for steps in (10, 25, 50, 100):
+        for number in range(steps):
+            assert read(f"[a:b:{number / steps}]").changes(steps)[1:] == ((number,) * (number > 0))
+    assert read("[a:b:0.41]").changes(10) == (0, 5)
+    assert read("[a:b:12]").changes(20) == (0, 12) and read("[a:b:12]").changes(12) == (0,)
+
+
 def test_they_nest() -> None:
     prompt = "([fox:(wolf:2):0.5]:0.5)"
     assert said(prompt, 0) == [[("fox", 0.5)]] and said(prompt, 5) == [[("wolf", 1.0)]]
@@ -60,6 +83,9 @@ def test_they_nest() -> None:
 def test_breaks() -> None:
     assert said("a BREAK (b) BREAKFAST") == [[("a ", 1)], [(" ", 1), ("b", 1.1), (" BREAKFAST", 1)]]
     assert said("BREAK") == [[], []]
+    assert said("(a BREAK b:1.2)") == [[("a ", 1.2)], [(" b", 1.2)]]
+    assert said("[a BREAK b:c:0.5]", 0) == [[("a ", 1)], [(" b", 1)]]
+    assert said("[a BREAK b:c:0.5]", 5) == [[("c", 1)]]
 
 
 def test_adapters_are_taken_out() -> None:
@@ -69,6 +95,7 @@ def test_adapters_are_taken_out() -> None:
         Adapter("lora", "x", 1.0),
         Adapter("lora", "y", -1.0),
     )
+    assert read("<lora:v1.5_ink-2: .8>[a|b]").adapters == (Adapter("lora", "v1.5_ink-2", 0.8),)
     assert prompt.at(0, 1) == ((Span("a fox ,  "), Span("b", 1.1)),)
 
 
@@ -83,6 +110,13 @@ def test_adapters_are_taken_out() -> None:
         ("[a:b]", "write [before:after:when]"),
         ("[a:b:-0.5]", "when from 0 on"),
         ("<lora:x:strong>", "'strong' is no strength"),
+        ("<lora:x:nan>", "'nan' is no strength"),
+        ("[a|b:0.5]", "write [before:after:when], when from 0 on"),
+        ("[a|b:c]", "write [before:after:when], [one|other]"),
+        ("[a:b:c:0.5]", "write [before:after:when], [one|other]"),
+        ("[<lora:x>:0.5]", "an adapter acts in all steps"),
+        ("[a <lora:x>|b]", "an adapter acts in all steps"),
+        ("[(b<lora:x>):c:3]", "an adapter acts in all steps"),
     ],
 )
 def test_what_cannot_be_read_says_where(prompt: str, message: str) -> None:
@@ -103,9 +137,19 @@ def test_choices_are_made_by_the_seed() -> None:
     assert len(made) == 2 * 3 * 3
     assert "a red fox on snow" in made and "a blue small wolf in" in made
     assert choose(r"\{a|b\}", 0, lines) == r"\{a|b\}"
+    assert {choose("{[a|b]|(c:1.2)}", seed, lines) for seed in range(20)} == {"[a|b]", "(c:1.2)"}
+    assert {choose("{[a|b|c}", seed, lines) for seed in range(30)} == {"[a", "b", "c"}
+    assert {choose(r"{a\|b|}", seed, lines) for seed in range(20)} == {r"a\|b", ""}
+    assert choose("{}{a}", 0, lines) == "a"
+    twice = {choose("__animal____animal__", seed, lines) for seed in range(200)}
+    assert "foxfox" in twice and len(twice) == 9
+    assert choose("snake_case __ x", 0, lines) == "snake_case __ x"
     for bad, message in (("{a", "without its partner"), ("a}", "without its partner")):
         with pytest.raises(PromptError, match=message):
             choose(bad, 0, lines)
+    for other in ("{2$$a|b|c}", "{1-2$$ and $$a|b}", "{0.5::red|blue}", "x {a|{b|3::c}}"):
+        with pytest.raises(PromptError, match=r"is not read here: of \{a\|b\} one is taken"):
+            choose(other, 0, lines)
     with pytest.raises(PromptError, match="without end"):
         choose("__loop__", 0, lines)
     with pytest.raises(PromptError, match="__empty__ has no lines"):

@@ -179,6 +179,15 @@ def test_choices_by_the_seed(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match=f"the wildcard __{name}__ needs a file"):
             decided(f"__{name}__", 0, tmp_path)
     assert decided("__../animal__", 0, tmp_path / "x") == "__../animal__"  # dots name nothing
+    (tmp_path / "marked.txt").write_bytes("\ufeffhen\r\n".encode())
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep/small_cat.txt").write_text("cat", "utf-8")
+    assert decided("__marked__ __deep/small_cat__", 0, tmp_path) == "hen cat"
+    (tmp_path / "latin.txt").write_bytes("bär".encode("latin-1"))
+    with pytest.raises(UsageError, match=r"latin.txt: is no text in UTF-8"):
+        decided("__latin__", 0, tmp_path)
+    with pytest.raises(UsageError, match="the wildcard __deep__ needs a file"):
+        decided("__deep__", 0, tmp_path)
 
 
 # --- adapters ---------------------------------------------------------------------------------
@@ -279,6 +288,10 @@ def test_files_are_found_by_name(model: Model, tmp_path: Path) -> None:
     assert found.of("a fox") == ()
     with pytest.raises(ValueError, match="no adapter 'ink styl' in .*nearest: ink style"):
         found.of("<lora:ink styl>")
+    deep = Adapters(model, [], tmp_path / "deep", partial=False)
+    for name in ("../ink style", str(tmp_path / "ink style")):
+        with pytest.raises(UsageError, match=r"a prompt names files in .*deep \(--lora-dir\) only"):
+            deep.of(f"<lora:{name}>")
     with pytest.raises(ValueError, match="unknown <hyper:…>"):
         found.of("<hyper:ink style>")
 

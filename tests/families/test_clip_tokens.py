@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from transformers import CLIPTokenizer
 
+from mezzotint.adapters.inversion import Embedding
 from mezzotint.families import clip_tokens
 from mezzotint.families.clip_tokens import END, START, chunks, ids, tokenizer
 
@@ -58,6 +60,22 @@ def test_a_long_prompt_goes_on_in_the_next_chunk(words: int, count: int) -> None
     assert len(tokens) == count
     assert int((tokens == ids("fox")[0]).sum()) == words
     assert tokens[:, 0].tolist() == [START] * count
+
+
+def test_weights_go_on_across_the_border_of_chunks() -> None:
+    """A weight is its token's wherever that stands; an embedding is not torn apart."""
+    tokens, weights = chunks([[("red " * 70, 1.0), ("fox " * 10, 1.3), ("sky", 0.5)]])
+    fox, sky = ids("fox")[0], ids("sky")[0]
+    assert torch.equal(weights[tokens == fox], torch.full((10,), 1.3))
+    assert (tokens == fox).sum(1).tolist() == [5, 5] and weights[tokens == sky].tolist() == [0.5]
+    assert int((weights != 1).sum()) == 11
+    learnt = Embedding("<toy>", {"clip_l": torch.zeros(4, 768)}, bare=True)
+    tokens, weights = chunks([[("red " * 73, 1.0), ("<toy>", 1.3), (" fox", 1.0)]], END, [learnt])
+    assert tokens[0, 74].item() == END and tokens[1, 1:6].tolist() == [
+        *range(END + 1, END + 5),
+        fox,
+    ]
+    assert weights[1, :7].tolist() == pytest.approx([1, *4 * [1.3], 1, 1])
 
 
 def test_a_break_begins_a_chunk() -> None:

@@ -19,12 +19,23 @@ from torch import Tensor
 
 import measured
 from mezzotint.adapters.lora import attached
+from mezzotint.adapters.seamless import seamless
 from mezzotint.checkpoints.files import save
 from mezzotint.checkpoints.keys import to_theirs
 from mezzotint.checkpoints.streamed import Streamed
 from mezzotint.engine.attach import open_adapter
 from mezzotint.engine.generate import generate
-from mezzotint.engine.request import Attached, Control, Guidance, Known, Request, Start
+from mezzotint.engine.passes import tiling
+from mezzotint.engine.request import (
+    Attached,
+    Control,
+    Guidance,
+    Known,
+    Refiner,
+    Request,
+    RequestError,
+    Start,
+)
 from mezzotint.families import controls, flow, ldm
 from mezzotint.families.model import Model
 from pipelines import small_flow
@@ -108,6 +119,31 @@ def test_image_to_image_and_inpainting(made: Made) -> None:
         assert float((plain - found).abs().max()) > 1e-3
         if "known" in more:
             assert torch.equal(found * (1 - mask), known.media * (1 - mask))
+
+
+def test_one_that_never_acts_is_an_error(made: Made) -> None:
+    """Of four steps none lies within; nor where the steps that it acts in are a refiner's."""
+    (control,) = made.told(made.kept)
+    between = wish(controls=(control._replace(begin=0.3, end=0.45),))
+    with pytest.raises(RequestError, match=r"acts from 0.3 to 0.45 .* none of the 4 steps lies"):
+        generate(made.kept, between)
+    late = wish(controls=(control._replace(begin=0.75),), refiner=Refiner(made.kept, 0.5))
+    with pytest.raises(RequestError, match=r"acts from 0.75 to 1 .* none of the [123] steps lies"):
+        generate(made.kept, late)
+
+
+def test_tiles_with_a_control_have_no_seam(made: Made) -> None:
+    """What a control network adds for a shifted picture is shifted too."""
+    if made.name != "sd1":
+        return
+    (control,) = made.told(made.kept)
+    request, seen = wish(controls=(control,), tiled=frozenset({0, 1})), []
+    with torch.inference_mode(), seamless(tiling(made.kept, request), request.tiled):
+        for shift in (0, 32):
+            seen.append(control.network.hint(control.picture.roll((shift, shift), (1, 2))))
+    for plain, moved in zip(*seen, strict=True):
+        step = 32 * plain.shape[2] // 64
+        torch.testing.assert_close(plain.roll((step, step), (2, 3)), moved, atol=1e-5, rtol=1e-4)
 
 
 def test_a_seed_never_knows_its_batch(made: Made) -> None:

@@ -20,6 +20,7 @@ from mezzotint.families.memory import TooLittleError, parse
 from mezzotint.families.model import Model
 from mezzotint.families.sd1 import SD1
 from pipelines import FLOWS, flux, small, small_flow, stable_diffusion, stable_diffusion_3
+from variants import small_flow_variant
 
 REQUEST = Request("a red fox", (1, 2), size=(64, 64), steps=2, guidance=Guidance(3.0))
 
@@ -122,6 +123,17 @@ def test_part_of_a_network_stays(tmp_path: Path) -> None:
     left = sum(m.packed.shape.numel() * 4 for m in streamed(some))
     assert 0.3 * sum(sizes) < left <= sum(sizes) - room["network"] + max(sizes)
     assert torch.equal(generate(some, REQUEST)[0], generate(all_read, REQUEST)[0])
+
+
+def test_a_limit_is_for_the_largest_picture_and_counts_a_reference() -> None:
+    limit, shadow = catalogue.Limit, catalogue.shadow(small("sd1"))
+    assert limit(1).largest(shadow) == SD1.defaults.size
+    assert limit(1, (64, 100), 1.5).largest(shadow) == (96, 152)
+    dev, kontext = (
+        memory.needs(catalogue.shadow(family), (512, 512), torch.bfloat16)
+        for family in (small_flow("flux-dev"), small_flow_variant("flux-kontext"))
+    )
+    assert kontext.step > 1.5 * dev.step and kontext.decode == dev.decode
 
 
 def test_the_plan_takes_what_is_used_least_first() -> None:

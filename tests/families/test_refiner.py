@@ -182,6 +182,9 @@ def test_what_cannot_be_refined(base: Model, ours: Model) -> None:
         generate(base, wish(refiner=Refiner(ours, 0.99)))
     with pytest.raises(RequestError, match="from 0.001 on leaves no step of 1 to sdxl"):
         generate(base, wish(refiner=Refiner(ours, 0.001), steps=1))
+    codec = replace(ours.codec, scale=0.18215)  # type: ignore[type-var]
+    with pytest.raises(RequestError, match="cannot refine what sdxl makes: other codes"):
+        generate(base, wish(refiner=Refiner(replace(ours, codec=codec), 0.8)))
     other = replace(
         ours,
         schedule=replace(

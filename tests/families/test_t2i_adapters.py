@@ -17,6 +17,7 @@ from diffusers.pipelines.t2i_adapter.pipeline_stable_diffusion_adapter import (
 from diffusers.pipelines.t2i_adapter.pipeline_stable_diffusion_xl_adapter import (
     StableDiffusionXLAdapterPipeline,
 )
+from test_controls import FOX, SIZE, wish
 from torch import Tensor
 
 import measured
@@ -27,7 +28,7 @@ from mezzotint.checkpoints.keys import to_theirs
 from mezzotint.checkpoints.tables import t2i_adapter as tables
 from mezzotint.diffusion.noise import batch
 from mezzotint.engine.generate import generate
-from mezzotint.engine.request import Control, Guidance, Request
+from mezzotint.engine.request import Control
 from mezzotint.families import controls
 from mezzotint.families.ldm import Family, load
 from mezzotint.families.model import Model
@@ -36,8 +37,6 @@ from variants import picture
 
 # `diffusers`' pipeline calls a method of its own that it calls deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:The decode_latents method:FutureWarning")
-SIZE = (64, 96)
-FOX = "a red fox, flat style"
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "full": ("sd1", {"channels": [32, 64, 64], "adapter_type": "full_adapter"}),
     "grey": ("sd1", {"channels": [32, 64, 64], "adapter_type": "full_adapter", "in_channels": 1}),
@@ -135,20 +134,6 @@ class Made:
 @pytest.fixture(scope="module")
 def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Made]:
     return {name: Made(name, tmp_path_factory.mktemp(name)) for name in ("sd1", "sdxl")}
-
-
-def wish(steps: int, scale: float, *used: Control) -> Request:
-    return Request(
-        FOX,
-        (3,),
-        "blue" if scale > 1 else "",
-        SIZE,
-        steps,
-        Guidance(scale),
-        "ddim",
-        "trailing",
-        controls=used,
-    )
 
 
 @pytest.mark.parametrize("name", kinds("diffusers folder"))

@@ -183,6 +183,12 @@ def test_masks(tmp_path: Path) -> None:
     torch.testing.assert_close(pictures.read_mask(tmp_path / "grey.png"), expected)
     array([[[255, 255, 255, 0], [0, 0, 0, 255]]]).save(tmp_path / "alpha.png")
     assert torch.equal(pictures.read_mask(tmp_path / "alpha.png"), torch.tensor([[[0.0, 1.0]]]))
+    # Opaque everywhere: programs that always store an alpha mean its grey.
+    array([[[0, 0, 0, 255], [255, 255, 255, 255], [51, 51, 51, 255]]]).save(tmp_path / "all.png")
+    torch.testing.assert_close(pictures.read_mask(tmp_path / "all.png"), expected)
+    Image.fromarray(np.zeros((2, 2), np.float32)).save(tmp_path / "float.tif")
+    with pytest.raises(ImageError, match=r"float.tif: floating-point pictures"):
+        pictures.read_mask(tmp_path / "float.tif")
 
 
 # --- resizing ---------------------------------------------------------------------------------

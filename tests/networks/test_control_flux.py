@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from diffusers.models.controlnets.controlnet_flux import FluxControlNetModel
-from parity import assert_named_once, take
+from parity import alike, assert_named_once
 
 from mezzotint.checkpoints.tables import control_flux as tables
 from mezzotint.networks.control_flux import ControlFlux, ControlFluxConfig
@@ -41,11 +41,7 @@ def _pair(config: ControlFluxConfig) -> tuple[FluxControlNetModel, ControlFlux]:
         num_mode=config.modes or None,
         conditioning_embedding_channels=16 if config.drawn else None,
     ).eval()
-    for weight in theirs.parameters():
-        weight.data.normal_(0, 0.1)
-    ours = ControlFlux(config).eval()
-    take(ours, theirs.state_dict(), tables.DIFFUSERS)
-    return theirs, ours
+    return theirs, alike(theirs, ControlFlux(config), tables.DIFFUSERS)
 
 
 @pytest.mark.parametrize("name", CONFIGS)

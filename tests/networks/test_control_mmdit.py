@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from diffusers.models.controlnets.controlnet_sd3 import SD3ControlNetModel
-from parity import assert_named_once, take
+from parity import alike, assert_named_once
 
 from mezzotint.checkpoints.tables import control_mmdit as tables
 from mezzotint.networks.control_mmdit import ControlMMDiT, ControlMMDiTConfig
@@ -40,11 +40,7 @@ def _pair(config: ControlMMDiTConfig) -> tuple[SD3ControlNetModel, ControlMMDiT]
         dual_attention_layers=tuple(range(sizes.dual)),
         qk_norm="rms_norm" if sizes.normalized else None,
     ).eval()
-    for weight in theirs.parameters():
-        weight.data.normal_(0, 0.1)
-    ours = ControlMMDiT(config).eval()
-    take(ours, theirs.state_dict(), tables.DIFFUSERS)
-    return theirs, ours
+    return theirs, alike(theirs, ControlMMDiT(config), tables.DIFFUSERS)
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -83,9 +83,11 @@ def _pixels(text: str) -> int:
 
 
 def _seed(text: str) -> int:
-    if not text.isdecimal():
+    """A whole number below 2^64: it is a part of the names of files."""
+    if not text.isdecimal() or len(text) > 20 or int(text) >= 1 << 64:
         raise argparse.ArgumentTypeError(
-            f"{text!r}: give a whole number of 0 or more, or leave it out for a random one"
+            f"{text[:24]!r}: give a whole number from 0 to 2^64 - 1, or leave it out for a random "
+            "one"
         )
     return int(text)
 
@@ -131,8 +133,8 @@ def _lora(text: str) -> tuple[Path, float, tuple[Rule, ...]]:
         rules = (*_blocks(rule), *rules)
     name, colon, strength = text.rpartition(":")
     try:
-        return (Path(name), float(strength), rules) if colon else (Path(text), 1.0, rules)
-    except ValueError:
+        return (Path(name), _number(strength), rules) if colon else (Path(text), 1.0, rules)
+    except argparse.ArgumentTypeError:
         return Path(text), 1.0, rules  # a colon of the file's name
 
 

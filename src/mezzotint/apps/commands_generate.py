@@ -25,6 +25,7 @@ from mezzotint.diffusion import samplers, spacings
 from mezzotint.engine.edit import expand, near_aspect, sides_to
 from mezzotint.engine.generate import generate
 from mezzotint.engine.request import (
+    MAX_FACTOR,
     Enlarge,
     Guidance,
     Known,
@@ -33,6 +34,7 @@ from mezzotint.engine.request import (
     Request,
     Start,
     Vary,
+    check_size,
 )
 from mezzotint.families.catalogue import Limit, load
 from mezzotint.families.memory import parse
@@ -75,6 +77,8 @@ class _Edit:
 
 def _check_options(args: argparse.Namespace) -> None:
     """Raise UsageError for options that do not go together, before anything is loaded."""
+    if isinstance(args.size, tuple):
+        check_size(args.size, 1)
     for name in ("mask", "expand", "strength"):
         if getattr(args, name) is not None and args.image is None:
             raise UsageError(f"--{name} needs --image: name the picture that it applies to")
@@ -154,11 +158,13 @@ def _inpaint(
     return _fitted(args, image, channels, args.size), (grey + 1) / 2
 
 
-def _sides(args: argparse.Namespace, image: Image.Image, model: Model) -> tuple[int, int, int, int]:
+def _sides(
+    args: argparse.Namespace, image: Image.Image, multiple: int
+) -> tuple[int, int, int, int]:
     """What --expand adds at the left, top, right and bottom."""
     if len(args.expand) == 4:
         return args.expand
-    return sides_to((image.height, image.width), args.expand, model.codec.multiple)
+    return sides_to((image.height, image.width), args.expand, multiple)
 
 
 def _edit(args: argparse.Namespace, model: Model) -> _Edit:
@@ -172,7 +178,9 @@ def _edit(args: argparse.Namespace, model: Model) -> _Edit:
         canvas, mask = _inpaint(args, image, channels)
         known = Known(canvas, mask, args.only_masked)
     elif args.expand is not None:
-        known = expand(pictures.to_tensor(image, channels), *_sides(args, image, model))
+        known = expand(
+            pictures.to_tensor(image, channels), *_sides(args, image, model.codec.multiple)
+        )
         canvas = known.media
     else:
         height, width = args.size or model.defaults.size
@@ -232,6 +240,8 @@ def _refiner(args: argparse.Namespace) -> Refiner | None:
 
 def _request(args: argparse.Namespace, model: Model) -> Request:
     """What is asked for, but for its seed and what the seed decides."""
+    if args.size is not None:
+        check_size(args.size, model.codec.multiple)
     edit, reference = _reference(args, model, _edit(args, model))
     whole = _whole(model, edit)
     guidance = Guidance(
@@ -336,7 +346,7 @@ def parameters(
         "skip": sorted(args.skip) or None,
         "skip_scale": args.skip_scale,
         "image": None if args.image is None else Path(args.image).name,
-        "strength": args.strength,
+        "strength": None if request.start is None else request.start.strength,
         "mask": None if args.mask is None else Path(args.mask).name,
         "expand": args.expand,
         "reference": None if args.reference is None else Path(args.reference).name,
@@ -400,6 +410,20 @@ def _document(
     return recipe.document(made, SOFTWARE, parameters(args, model, request, picture))
 
 
+def _limit(args: argparse.Namespace) -> Limit:
+    """What --memory allows, for the largest picture that is worked on."""
+    size: tuple[int, int] | Aspect | None = args.size
+    if args.image is not None and size is None and args.only_masked is None:
+        image = pictures.open_image(args.image)
+        if args.mask is not None:
+            size = (image.height, image.width)
+        elif args.expand is not None:  # whatever the model's multiple, 64 is one of it
+            left, top, right, bottom = _sides(args, image, 64)
+            size = (top + image.height + bottom, left + image.width + right)
+    factor = 1.0 if args.enlarge is None else min(max(args.enlarge, 1.0), MAX_FACTOR)
+    return Limit(parse(args.memory), size, factor)
+
+
 def run(args: argparse.Namespace) -> int:
     """Make the pictures and write each as soon as it is there; print the names of the files."""
     _check_options(args)
@@ -408,7 +432,7 @@ def run(args: argparse.Namespace) -> int:
     if args.threads is not None:
         torch.set_num_threads(args.threads)
     used = Used(args)
-    limit = None if args.memory is None else Limit(parse(args.memory), args.size)
+    limit = None if args.memory is None else _limit(args)
     given_parts = [Part(*part) for part in args.part]
     model = load(args.model, args.device, args.family, args.precision, limit, given_parts)
     for note in model.notes:

@@ -31,7 +31,10 @@ def decided(prompt: str, seed: int, folder: Path) -> str:
         path = folder / f"{name}.txt"
         if name.startswith("/") or not path.is_file():
             raise UsageError(f"the wildcard __{name}__ needs a file {path} (--wildcards FOLDER)")
-        return path.read_text("utf-8").splitlines()
+        try:
+            return path.read_text("utf-8-sig").splitlines()  # some editors begin with a mark
+        except UnicodeDecodeError:
+            raise UsageError(f"{path}: is no text in UTF-8: save it so") from None
 
     return prompts.choose(prompt, seed, lines)
 
@@ -100,8 +103,10 @@ def _find(name: str, folder: Path, kind: str, option: str) -> Path:
     """The file of weights with a name in a folder.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is none, or it would be outside of the folder.
     """
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise UsageError(f"no {kind} {name!r}: a prompt names files in {folder} ({option}) only")
     for path in (folder / f"{name}{suffix}" for suffix in _SUFFIXES):
         if path.is_file():
             return path

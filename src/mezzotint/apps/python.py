@@ -14,7 +14,7 @@ from mezzotint.apps.image_prompts import image_prompts as from_pictures
 from mezzotint.apps.named import Adapters, Embeddings, Given, decided
 from mezzotint.apps.regions import wanted
 from mezzotint.engine.generate import Listener, generate
-from mezzotint.engine.request import Guidance, ImagePrompt, Request, RequestError
+from mezzotint.engine.request import Guidance, ImagePrompt, Request, RequestError, check_size
 from mezzotint.families.catalogue import Limit, load
 from mezzotint.families.memory import parse, release
 from mezzotint.families.model import Model
@@ -116,6 +116,7 @@ class Maker:
         if isinstance(size, str):
             size = self.model.size_of(aspect_of(size))
         height, width = size or self.model.defaults.size
+        check_size((height, width), self.model.codec.multiple)
         parts = [wanted(text).at((height, width)) for text in regions]
         parts = [
             part._replace(prompt=decided(part.prompt, seed, Path("wildcards"))) for part in parts

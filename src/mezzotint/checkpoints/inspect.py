@@ -257,6 +257,8 @@ def _said(found: Listing) -> list[tuple[str, str]]:
     if few := marks.few_steps(found):
         text = ", ".join(f"{claim.what} ({claim.source})" for claim in few)
         rows.append(("few steps", f"likely {text}"))
+    if others := marks.others(found.metadata):
+        rows.append(("variant", f"{', '.join(others)} (its title or tags say so)"))
     return rows
 
 

@@ -152,8 +152,14 @@ def variants(found: Listing) -> frozenset[str]:
 def named(metadata: Mapping[str, str]) -> frozenset[str]:
     """The variants that titles and tags name."""
     titles = " ".join(metadata.get(key, "") for key in _TITLES).lower()
-    patterns = (*_FEW_STEPS, *_OTHERS)
-    return frozenset(name for name, pattern in patterns if pattern.search(titles))
+    few = (name for name, pattern in _FEW_STEPS if pattern.search(titles))
+    return frozenset((*few, *others(metadata)))
+
+
+def others(metadata: Mapping[str, str]) -> list[str]:
+    """Those of them that have the tensors of another model and are of as many steps."""
+    titles = " ".join(metadata.get(key, "") for key in _TITLES).lower()
+    return [name for name, pattern in _OTHERS if pattern.search(titles)]
 
 
 def scheduler(found: Listing) -> dict[str, Any]:

@@ -67,17 +67,3 @@ def sides_to(
     if not down and not across:
         raise RequestError(f"the picture has the aspect {wide}:{high} already: nothing to expand")
     return (across // 2, down // 2, across - across // 2, down - down // 2)
-
-
-_MAX_POOL = {1: F.adaptive_max_pool1d, 2: F.adaptive_max_pool2d, 3: F.adaptive_max_pool3d}
-
-
-def coarse_mask(mask: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """A media mask ``(1, *spatial)`` at the resolution of ``x0``: new wherever any of it is."""
-    return _MAX_POOL[len(shape) - 1](mask[None], shape[1:])
-
-
-def keep(result: Tensor, known: Known) -> Tensor:
-    """The known values, exactly, where the mask is 0; a soft mask blends."""
-    blended = torch.lerp(known.media, result, known.mask)
-    return torch.where(known.mask == 0, known.media, blended)

@@ -19,12 +19,12 @@ from mezzotint.adapters.seamless import seamless
 from mezzotint.adapters.strengths import by_blocks
 from mezzotint.diffusion import guidance, samplers, spacings
 from mezzotint.diffusion.level import Conditioning, Denoiser, Level
-from mezzotint.diffusion.noise import Noise, batch, between, stream
+from mezzotint.diffusion.noise import batch
 from mezzotint.diffusion.regions import by_region
 from mezzotint.diffusion.schedules import Schedule
 from mezzotint.diffusion.two_guidances import text_and_image
 from mezzotint.engine.attach import with_words
-from mezzotint.engine.edit import coarse_mask, keep
+from mezzotint.engine.ends import coarse_mask, kept, noise_of, start
 from mezzotint.engine.image_prompts import Sides, between_sides, sides, with_pictures
 from mezzotint.engine.passes import counted, enlarged, from_picture, narrowed, tiling
 from mezzotint.engine.regions import check_regions, shares
@@ -34,7 +34,6 @@ from mezzotint.engine.request import (
     Progress,
     Request,
     RequestError,
-    Vary,
     check,
     check_coded,
 )
@@ -46,7 +45,7 @@ from mezzotint.engine.shown import (
     with_shown,
     without_shown,
 )
-from mezzotint.engine.told import check_adapters, placed, said, scaled
+from mezzotint.engine.told import check_adapters, check_guided, placed, said, scaled
 from mezzotint.families.controls import Acting, controlled
 from mezzotint.families.model import Hint, Model, Weaker
 
@@ -108,23 +107,6 @@ def _prompt(
     return _Prompt(told, imagining)
 
 
-def _check_distilled(model: Model, request: Request) -> None:
-    """Raise RequestError for what goes by a negative prompt, which this model never reads."""
-    wish = request.guidance
-    asked = {
-        "negative prompt": request.negative != "",
-        "guidance interval": wish.interval is not None,
-        "rescaled guidance": wish.rescale != 0,
-        "apg": wish.apg,
-        "cfg_zero_star": wish.cfg_zero_star,
-    }
-    if found := [name for name, is_asked in asked.items() if is_asked]:
-        raise RequestError(
-            f"{model.name} has its guidance distilled into it: the scale is told to the network, "
-            f"and there is no {' or '.join(found)}: leave that out"
-        )
-
-
 def _told(model: Model, prompt: _Prompt, seed: int) -> _Told:
     """What the model is told: with the embedding that its prior makes, zeros of an empty prompt."""
     prior, (turns, imagining) = model.prior, prompt
@@ -181,15 +163,15 @@ def plan(model: Model, request: Request) -> _Plan:
     size = request.size or defaults.size
     check(request, model.codec.channels, model.codec.multiple, size)
     check_shown(model, request, size)
-    if model.distilled:
-        _check_distilled(model, request)
+    scale = defaults.guidance if wish.scale is None else wish.scale
+    image_scale = _image_scale(model, wish)
+    check_guided(model, request, scale == 1 and image_scale == 1)
     check_coded(request, model.codec.shape(size))
     spacing = spacings.find(request.spacing or defaults.spacing)
     schedule = model.schedule_of(size)
     path = spacing(schedule, request.steps or defaults.steps)
     if request.start is not None:
         path = spacings.truncate(path, request.start.strength)
-    scale = defaults.guidance if wish.scale is None else wish.scale
     steps = path.sigma.numel() - 1
     pictures = shown(model, request, size, device(model))
     framed = None if model.framing is None else model.framing(size)
@@ -201,7 +183,7 @@ def plan(model: Model, request: Request) -> _Plan:
         path,
         samplers.find(request.sampler or defaults.sampler),
         1.0 if model.distilled else scale,
-        _image_scale(model, wish),
+        image_scale,
         _prompt(model, request.prompt, framed, scale, steps, pictures, yes),
         _prompt(model, request.negative, negative, scale, steps, pictures, no),
         slice(None),
@@ -220,7 +202,8 @@ def _refined(model: Model, request: Request, planned: _Plan) -> _Plan:
     if request.refiner is None:
         return planned
     second, begin = request.refiner
-    if second.codec.shape(planned.size) != model.codec.shape(planned.size):
+    same = second.codec.shape(planned.size) == model.codec.shape(planned.size)
+    if not same or second.codec.units != model.codec.units:
         raise RequestError(f"{second.name} cannot refine what {model.name} makes: other codes")
     defaults = model.defaults
     rest = replace(
@@ -255,6 +238,17 @@ def _refined(model: Model, request: Request, planned: _Plan) -> _Plan:
         # What it is given is a code of the first's: shown as that one shows it.
         after=(replace(second, preview=model.preview), after._replace(walked=slice(first, None))),
     )
+
+
+def _check_acting(planned: _Plan) -> None:
+    """Raise RequestError for a control network that acts in no step that the model walks."""
+    steps, walked = _steps(planned), len(planned.path.at(planned.walked).sigma) - 1
+    for control, _ in planned.controls:
+        if not any(control.acts(step, steps) for step in range(walked)):
+            raise RequestError(
+                f"{control.network.name} acts from {control.begin:g} to {control.end:g} of the "
+                f"way, in which none of the {walked} steps lies: move from and to, or take more"
+            )
 
 
 def _image_scale(model: Model, wish: Guidance) -> float:
@@ -363,15 +357,6 @@ def _turned(
     return turns[0] if len(turns) == 1 else guidance.in_turn(planned.path, turns)
 
 
-def _noise(seed: int, vary: Vary | None, name: str, like: Tensor) -> Noise:
-    """A stream of noise for a seed: its own, or of a variation the varied seed's led towards it."""
-    own = stream([seed], name, like)
-    if vary is None:
-        return own
-    varied = _noise(vary.seed, vary.of, name, like)
-    return lambda index: between(varied(index), own(index), vary.amount)
-
-
 def _walk(
     model: Model,
     request: Request,
@@ -387,7 +372,7 @@ def _walk(
     place, vary = device(model), request.vary
     shape = model.codec.shape(planned.size)
     seed = request.seeds[number] if vary is None else vary.root
-    draws = partial(_noise, request.seeds[number], vary, like=torch.empty(1, *shape))
+    draws = partial(noise_of, request.seeds[number], vary, like=torch.empty(1, *shape))
     areas = [
         (_told(model, prompt, seed), share)
         for prompt, share in zip((planned.prompt, *planned.regions), planned.shares, strict=True)
@@ -439,21 +424,7 @@ def _sample(
     """The sample of seed ``number`` of the request: ``(C, *spatial)`` in [−1, 1]."""
     x = _walk(model, request, planned, number, listener)
     result = model.codec.decode(x)[0].clamp(-1, 1).cpu()
-    return result if request.known is None else keep(result, request.known)
-
-
-def start(model: Model, request: Request, path: Level, eps: Tensor) -> Tensor:
-    """``x`` at the first level of the path: the start image noised, or noise alone.
-
-    Noise alone has the variance ``alpha^2 + sigma^2`` that data of unit variance would have
-    there: what a model trained on a schedule with alpha > 0 at t = 1 has seen.
-    """
-    alpha, sigma = path.at(0)
-    if request.start is None:
-        return torch.hypot(alpha, sigma) * eps
-    media = request.start.media[None].to(eps.device)
-    x0 = media if request.start.coded else model.codec.encode(media)
-    return alpha * x0 + sigma * eps
+    return result if request.known is None else kept(result, request.known)
 
 
 def _steps(planned: _Plan) -> int:
@@ -488,6 +459,9 @@ def generate(model: Model, request: Request, listener: Listener | None = None) -
         planned = _refined(model, request, plan(model, request))
         larger = enlarged(model, request)
         again = None if larger is None else plan(model, larger)
+        for each in (planned, again):
+            if each is not None:
+                _check_acting(each)
         tell = listener if again is None else counted(listener, 0, _steps(planned) + _steps(again))
         results = []
         for number in range(len(request.seeds)):

@@ -13,7 +13,14 @@ from torch import Tensor, nn
 from mezzotint.adapters.seamless import convolutions
 from mezzotint.engine.edit import near_aspect
 from mezzotint.engine.regions import check_masks
-from mezzotint.engine.request import Known, Progress, Request, RequestError, Start
+from mezzotint.engine.request import (
+    EMPTY_MASK,
+    Known,
+    Progress,
+    Request,
+    RequestError,
+    Start,
+)
 from mezzotint.families.model import Model
 
 _FEATHER = 4  # elements over which what was made fades in, inside the mask
@@ -44,7 +51,7 @@ def area_of(mask: Tensor, around: int) -> Area:
     """
     rows, columns = (mask[0].amax(axis).nonzero().flatten().tolist() for axis in (1, 0))
     if not rows:
-        raise RequestError("the mask is black everywhere: make white what is to be drawn anew")
+        raise RequestError(EMPTY_MASK)
     height, width = mask.shape[1:]
     top, bottom = max(rows[0] - around, 0), min(rows[-1] + 1 + around, height)
     return Area(top, bottom, max(columns[0] - around, 0), min(columns[-1] + 1 + around, width))
@@ -95,6 +102,13 @@ def narrowed(model: Model, request: Request) -> tuple[Request, Callable[[Tensor]
         raise RequestError(f"the masked area has 0 or more around it, not {known.around}")
     if request.enlarge is not None:
         raise RequestError("the masked area is put back at its own size: enlarge the whole picture")
+    if request.tiled:
+        raise RequestError("the masked area is a part of a picture: its ends need not fit together")
+    if request.reference is not None:
+        raise RequestError(
+            f"{model.name} is told the whole of its reference, and the masked area is a part: work "
+            "on the whole picture"
+        )
     if known.media.shape[1:] != known.mask.shape[1:] or known.media.ndim != 3:
         raise RequestError(
             f"the mask has shape {tuple(known.mask.shape)} and the picture "
@@ -185,4 +199,5 @@ def tiling(model: Model, request: Request) -> list[nn.Module]:
                 f"{each.name} is no convolutional network, and knows where a picture ends: it "
                 "makes no tiles"
             )
-    return [part for each in models for part in each.parts.values()]
+    beside = [control.network.network for control in request.controls]
+    return [*(part for each in models for part in each.parts.values()), *beside]

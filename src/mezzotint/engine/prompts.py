@@ -16,7 +16,7 @@
 | ``\\(``, ``\\[``, ``\\{``, ``\\<``, ``\\\\`` | the character itself |
 
 The notation is that of the web interfaces that made it common; unlike there, a bracket that has
-no partner is an error.
+no partner is an error, and so is an adapter that is asked for in some of the steps.
 """
 
 from __future__ import annotations
@@ -61,7 +61,10 @@ class Switched:
 
     def step(self, steps: int) -> int:
         """The first step, counted from 0, that sees ``after``."""
-        return math.ceil(self.when * steps) if self.when < 1 else int(self.when)
+        if self.when >= 1:
+            return int(self.when)
+        # 0.07 * 100 is a little more than 7: what is said in hundredths is meant so.
+        return math.ceil(round(self.when * steps, 6))
 
 
 @dataclass(frozen=True)
@@ -239,6 +242,13 @@ class _Reader:
         return Weighted(tuple(found), factor)
 
     def _square(self, start: int, adapters: list[Adapter]) -> Node:
+        count = len(adapters)
+        node = self._bracketed(start, adapters)
+        if len(adapters) > count and not isinstance(node, Weighted):
+            raise self.fail("an adapter acts in all steps: ask for it outside of [ ]", start)
+        return node
+
+    def _bracketed(self, start: int, adapters: list[Adapter]) -> Node:
         parts: list[tuple[Node, ...]] = [self.nodes("]|:", adapters)]
         signs: set[str] = set()
         while (sign := self.bracket()) in ("|", ":"):
@@ -285,8 +295,32 @@ def read(prompt: str) -> Prompt:
 # --- choices ----------------------------------------------------------------------------------
 
 _CHOICE = re.compile(r"(?<!\\)\{((?:\\.|[^{}\\])*)\}")
-_FILE = re.compile(r"__([\w/-]+)__")
+_FILE = re.compile(r"__([\w/-]+?)__")
+_OPTIONS = re.compile(r"(?:\\.|\[(?:\\.|[^\]\\])*\]|<[^<>]*>|[^|\\])*", re.DOTALL)
+_DRAWN = re.compile(r"\s*(?:[\d-]+\$\$|(?:\d+\.?\d*|\.\d+)::)")
 _MOST = 1000
+
+
+def _options(text: str) -> list[str]:
+    """What stands between the bars of a choice; a bar within square brackets is an alternation's.
+
+    Raises:
+        PromptError: it is written as in another notation, with numbers or weights.
+    """
+    found: list[str] = []
+    place = -1
+    while place < len(text):
+        option = _OPTIONS.match(text, place + 1)
+        assert option is not None  # it matches nothing at least
+        found.append(option[0])
+        place = option.end()
+    for option in found:
+        if drawn := _DRAWN.match(option):
+            raise PromptError(
+                f"{{{text}}}: {drawn[0].strip()!r} is not read here: of {{a|b}} one is taken, each "
+                "as likely; write one more than once, or several choices"
+            )
+    return found
 
 
 def choose(prompt: str, seed: int, lines: Callable[[str], Sequence[str]]) -> str:
@@ -301,8 +335,8 @@ def choose(prompt: str, seed: int, lines: Callable[[str], Sequence[str]]) -> str
     dice = random.Random(f"mezzotint/wildcards/{seed}")
     for _ in range(_MOST):
         if found := _CHOICE.search(prompt):
-            options = re.split(r"(?<!\\)\|", found[1])
-            prompt = prompt[: found.start()] + dice.choice(options) + prompt[found.end() :]
+            chosen = dice.choice(_options(found[1]))
+            prompt = prompt[: found.start()] + chosen + prompt[found.end() :]
         elif named := _FILE.search(prompt):
             options = [line for line in lines(named[1]) if line.strip()]
             if not options:

@@ -243,11 +243,13 @@ class Progress(NamedTuple):
 
 MAX_STEPS = 10_000
 MAX_FACTOR = 8
+MAX_SCALE = 1_000_000  # of a guidance or a strength: far more than any that makes a picture
+EMPTY_MASK = "the mask is black everywhere: make white what is to be drawn anew"
 MAX_ELEMENTS = 1 << 26  # of the spatial size
 
 
-def check(request: Request, channels: int, multiple: int, size: tuple[int, ...]) -> None:
-    """Raise RequestError for what no model, or not this one, can do."""
+def check_size(size: tuple[int, ...], multiple: int) -> None:
+    """Raise RequestError for a size that no model, or not this one, can make."""
     if min(size) < 1 or math.prod(size) > MAX_ELEMENTS:
         raise RequestError(
             f"impossible size {written(size)}: give 1 or more on each side and at most "
@@ -259,13 +261,23 @@ def check(request: Request, channels: int, multiple: int, size: tuple[int, ...])
             f"impossible size {written(size)}: this model needs multiples of {multiple}; "
             f"nearest {written(near)}"
         )
+
+
+def check(request: Request, channels: int, multiple: int, size: tuple[int, ...]) -> None:
+    """Raise RequestError for what no model, or not this one, can do."""
+    check_size(size, multiple)
     if not request.seeds:
         raise RequestError("no seed: a request makes one sample a seed")
     if request.steps is not None and not 1 <= request.steps <= MAX_STEPS:
         raise RequestError(f"steps must lie in 1…{MAX_STEPS}, not {request.steps}")
     scale = request.guidance.scale
-    if scale is not None and not (math.isfinite(scale) and scale >= 0):
-        raise RequestError(f"guidance must be a number of 0 or more (1 is off), not {scale}")
+    if scale is not None and not 0 <= scale <= MAX_SCALE:
+        raise RequestError(f"guidance must be a number of 0…{MAX_SCALE:,} (1 is off), not {scale}")
+    if not 0 <= request.guidance.rescale <= 1:
+        raise RequestError(f"rescale must lie in 0 to 1, not {request.guidance.rescale}")
+    for worn in request.adapters:
+        if not all(abs(far) <= MAX_SCALE for far in (worn.strength, *(r[1] for r in worn.rules))):
+            raise RequestError(f"an adapter's strength must be a number, not as of {worn}")
     if request.refiner is not None and not 0 < request.refiner.begin < 1:
         raise RequestError(f"a refiner begins between 0 and 1, not at {request.refiner.begin}")
     if (wanted := request.enlarge) is not None:
@@ -288,14 +300,14 @@ def check(request: Request, channels: int, multiple: int, size: tuple[int, ...])
                 f"a control network acts from a share of the steps to a later one, "
                 f"0 <= from < to <= 1, not {control.begin} to {control.end}"
             )
-        if not math.isfinite(control.strength):
+        if not abs(control.strength) <= MAX_SCALE:
             raise RequestError(f"a control's strength must be a number, not {control.strength}")
         _check_followed(control, request.known, size)
     for number, region in enumerate(request.regions, start=1):
         _check_media(f"the mask of region {number}", region.mask, 1, size)
     wish = request.guidance
-    if wish.image is not None and not (math.isfinite(wish.image) and wish.image >= 0):
-        raise RequestError(f"the guidance by a picture must be 0 or more, not {wish.image}")
+    if wish.image is not None and not 0 <= wish.image <= MAX_SCALE:
+        raise RequestError(f"guidance by a picture must lie in 0…{MAX_SCALE:,}, not {wish.image}")
     low, high = wish.interval or (0.0, 1.0)
     if not 0 <= low < high <= 1:
         raise RequestError(
@@ -305,7 +317,7 @@ def check(request: Request, channels: int, multiple: int, size: tuple[int, ...])
         ("perturb", wish.perturb, wish.perturb_scale),
         ("skip", wish.skip, wish.skip_scale),
     ):
-        if numbers and not (math.isfinite(far) and far > 0):
+        if numbers and not 0 < far <= MAX_SCALE:
             raise RequestError(f"the scale of {name} must be a number above 0, not {far}")
     if request.start is not None:
         if not 0 < request.start.strength <= 1:
@@ -315,6 +327,8 @@ def check(request: Request, channels: int, multiple: int, size: tuple[int, ...])
     if request.known is not None:
         _check_media("the known image", request.known.media, channels, size)
         _check_media("the mask", request.known.mask, 1, size)
+        if not bool((request.known.mask > 0).any()):
+            raise RequestError(EMPTY_MASK)
 
 
 def _check_followed(control: Control, known: Known | None, size: tuple[int, ...]) -> None:

@@ -68,3 +68,30 @@ def scaled(told: Conditioning, scale: float) -> Conditioning:
     vector, context = told.vector, told.context.values
     last = context.new_full((len(context), 1), scale)
     return told._replace(vector=last if vector is None else torch.cat([vector, last], 1))
+
+
+def check_guided(model: Model, request: Request, off: bool) -> None:
+    """Raise RequestError for what goes by a negative prompt, where this is never read.
+
+    off: whether guidance is, of a model that has it.
+    """
+    if not (model.distilled or off):
+        return
+    wish = request.guidance
+    asked = {
+        "negative prompt": request.negative != "",
+        "guidance interval": wish.interval is not None,
+        "rescaled guidance": wish.rescale != 0,
+        "apg": wish.apg,
+        "cfg_zero_star": wish.cfg_zero_star,
+    }
+    found = " or ".join(name for name, is_asked in asked.items() if is_asked)
+    if found and model.distilled:
+        raise RequestError(
+            f"{model.name} has its guidance distilled into it: the scale is told to the network, "
+            f"and there is no {found}: leave that out"
+        )
+    if found:
+        raise RequestError(
+            f"guidance is off (1), and with it {found}: leave that out, or give a guidance above 1"
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import math
 import pkgutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -254,10 +255,18 @@ def parts(family: Family) -> dict[str, nn.Module]:
 
 
 class Limit(NamedTuple):
-    """Bytes that the program may take, for media of a size (None: the family's default)."""
+    """Bytes that the program may take, for media of a size (None: the family's default) that are
+    enlarged by a factor."""
 
     memory: int
     size: tuple[int, ...] | Aspect | None = None
+    factor: float = 1.0
+
+    def largest(self, model: Model) -> tuple[int, ...]:
+        """The size of the largest media that a model is to make."""
+        size = model.size_of(self.size) if isinstance(self.size, Aspect) else self.size
+        multiple, size = model.codec.multiple, size or model.defaults.size
+        return tuple(math.ceil(edge * self.factor / multiple) * multiple for edge in size)
 
 
 def _load(
@@ -305,9 +314,8 @@ def _load(
             raise CheckpointError(
                 f"{path}: a limit of memory is for the processor's: leave it out, or --device cpu"
             )
-        empty, size = shadow(found), limit.size or found.defaults.size
-        size = empty.size_of(size) if isinstance(size, Aspect) else size
-        room, words = plan(empty, size, kind, limit.memory)
+        empty = shadow(found)
+        room, words = plan(empty, limit.largest(empty), kind, limit.memory)
         said = (*said, words)
     load = flow.load if isinstance(found, flow.Family) else ldm.load
     model = load(found, path, kind, room, beside, lean)  # type: ignore[arg-type]

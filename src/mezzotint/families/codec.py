@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from mezzotint.families import bands
@@ -38,6 +39,11 @@ class ScaledCodec:
     @property
     def multiple(self) -> int:
         return self.autoencoder.config.stride * self.patch
+
+    @property
+    def units(self) -> tuple[float, ...]:
+        numbers = torch.as_tensor(self.scale), torch.as_tensor(self.offset)
+        return tuple(n for each in numbers for n in each.flatten().tolist())
 
     def shape(self, size: Sequence[int]) -> tuple[int, ...]:
         stride = self.autoencoder.config.stride

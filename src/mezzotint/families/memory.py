@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import math
 import os
 import re
 import weakref
@@ -126,6 +127,12 @@ def needs(model: Model, size: Sequence[int], kind: torch.dtype) -> Needs:
     patches = 1 if isinstance(model.network, LdmUNet | MMDiT) else 4  # which Flux takes as one
     if more := sizes.in_channels // patches - shape[0]:
         told = told._replace(concat=torch.empty(1, more, *shape[1:], device=place))
+    if model.joined is not None and model.joined.free_size:  # a reference of the usual size
+        channels, *code = model.codec.shape(model.defaults.size)
+        tokens = math.prod(code) // patches
+        values = torch.empty(1, tokens, channels * patches, device=place)
+        ids = torch.empty(1, tokens, 3, device=place)
+        told = told._replace(tokens=Tokens(values, None, ids))
     both = 1 if model.distilled else 2
     told = told if both == 1 else cat_conditioning(told, told)
     x, time = torch.empty(both, *shape, device=place), torch.empty(both, device=place)

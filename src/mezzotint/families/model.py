@@ -32,6 +32,12 @@ class Codec(Protocol):
         """Every media size must be a multiple of this."""
         ...
 
+    @property
+    def units(self) -> tuple[float, ...]:
+        """The numbers that a code is multiplied and moved by, if it is: those of other models
+        have other codes."""
+        ...
+
     def shape(self, size: Sequence[int]) -> tuple[int, ...]:
         """The shape (without batch) of ``x0`` for media of a spatial size."""
         ...

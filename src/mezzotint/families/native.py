@@ -172,6 +172,7 @@ class PixelCodec:
 
     channels: int
     multiple: int = 1
+    units: tuple[float, ...] = ()
 
     def shape(self, size: Sequence[int]) -> tuple[int, ...]:
         return (self.channels, *size)
@@ -192,6 +193,10 @@ class LatentCodec:
     std: Tensor
     channels: int
     multiple: int
+
+    @property
+    def units(self) -> tuple[float, ...]:
+        return (*self.mean.flatten().tolist(), *self.std.flatten().tolist())
 
     def shape(self, size: Sequence[int]) -> tuple[int, ...]:
         return (len(self.mean), *[edge // self.multiple for edge in size])
@@ -218,6 +223,7 @@ class EmbeddingCodec:
     width: int
     channels: int = 0
     multiple: int = 1
+    units: tuple[float, ...] = ()
 
     def shape(self, size: Sequence[int]) -> tuple[int, ...]:
         return (self.width,)

@@ -83,6 +83,11 @@ def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def _check_range(image: Image.Image) -> None:
+    if image.mode == "F":
+        raise ImageError("floating-point pictures have no fixed range: save it with 8 or 16 bits")
+
+
 def _as_mode(image: Image.Image, channels: Channels) -> Image.Image:
     """Grey, RGB or RGBA, 8 bits a channel; what was transparent lies on white unless RGBA."""
     if channels not in _MODES:
@@ -90,8 +95,7 @@ def _as_mode(image: Image.Image, channels: Channels) -> Image.Image:
     if image.mode.startswith("I"):  # 16 bits a pixel; Pillow would clip them, not scale them
         values = np.asarray(image).astype(np.int64).clip(0, 65535)
         image = Image.fromarray(((values + 128) // 257).astype(np.uint8))
-    elif image.mode == "F":
-        raise ImageError("floating-point pictures have no fixed range: save it with 8 or 16 bits")
+    _check_range(image)
     if channels == "rgba":
         return image.convert("RGBA")
     return on_white(image).convert(_MODES[channels])
@@ -183,7 +187,9 @@ def open_image(path: str | os.PathLike[str]) -> Image.Image:
         ImageError: it cannot be read; the message names the file.
     """
     try:
-        return decode(Path(path).read_bytes())
+        image = decode(Path(path).read_bytes())
+        _check_range(image)
+        return image
     except OSError as error:
         raise ImageError(f"{path}: {(error.strerror or str(error)).lower()}") from error
     except ImageError as error:
@@ -221,15 +227,14 @@ def read_text(path: str | os.PathLike[str]) -> dict[str, str]:
 def read_mask(path: str | os.PathLike[str]) -> Tensor:
     """A mask ``(1, H, W)`` float32 in [0, 1]: white (1) is what is made new, black (0) stays.
 
-    A picture with transparency masks by its alpha in place of its grey.
+    A picture that is transparent somewhere masks by its alpha in place of its grey.
 
     Raises:
         ImageError: it cannot be read; the message names the file.
     """
     image = open_image(path)
-    if image.has_transparency_data:
-        grey = image.convert("RGBA").getchannel("A")
-    else:
+    grey = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
+    if grey is None or grey.getextrema() == (255, 255):  # many programs store an alpha always
         grey = _as_mode(image, "grey")
     return torch.from_numpy(np.asarray(grey).astype(np.float32) / 255)[None]
 
