@@ -307,7 +307,7 @@ def check(request: Request, channels: int, multiple: int, size: tuple[int, ...])
         _check_media(f"the mask of region {number}", region.mask, 1, size)
     wish = request.guidance
     if wish.image is not None and not 0 <= wish.image <= MAX_SCALE:
-        raise RequestError(f"guidance by a picture must lie in 0…{MAX_SCALE:,}, not {wish.image}")
+        raise RequestError(f"the guidance by a picture must be 0 or more, not {wish.image}")
     low, high = wish.interval or (0.0, 1.0)
     if not 0 <= low < high <= 1:
         raise RequestError(
