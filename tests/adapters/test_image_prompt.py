@@ -162,7 +162,7 @@ def asked(*prompts: ImagePrompt, steps: int = 3, scale: float = 5.0, **more: obj
     return Request(
         "a red fox",
         (3,),
-        "blue",
+        "blue" if scale > 1 else "",
         (64, 64),
         steps,
         Guidance(scale),

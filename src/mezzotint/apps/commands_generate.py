@@ -6,7 +6,8 @@ import argparse
 import secrets
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ from rich.console import Console
 from torch import Tensor
 
 import mezzotint
+from mezzotint.apps.edits import Edit, edited, opened, referred, sides_of
 from mezzotint.apps.errors import UsageError
 from mezzotint.apps.image_prompts import image_prompts
 from mezzotint.apps.named import Adapters, Embeddings, Given, decided
@@ -22,17 +24,14 @@ from mezzotint.apps.output import Output, prepare
 from mezzotint.apps.preview import Watch
 from mezzotint.apps.repeat import Used, options_of
 from mezzotint.diffusion import samplers, spacings
-from mezzotint.engine.edit import expand, near_aspect, sides_to
 from mezzotint.engine.generate import generate
 from mezzotint.engine.request import (
     MAX_FACTOR,
     Enlarge,
     Guidance,
-    Known,
     Progress,
     Refiner,
     Request,
-    Start,
     Vary,
     check_size,
 )
@@ -43,13 +42,10 @@ from mezzotint.families.precision import working
 from mezzotint.families.separate import Given as Part
 from mezzotint.families.sizes import Aspect
 from mezzotint.modalities import image as pictures
-from mezzotint.modalities.image import Channels
 from mezzotint.provenance import recipe
 
 SEEDS = 2**32
 """Random seeds are drawn below this: short enough to type again."""
-STRENGTH = 0.6
-"""Of image to image, when none is given: the layout stays, the style changes."""
 ENLARGES_CODE = 0.55
 """Strength of a second pass over an enlarged code: what is blurred in it has to be drawn anew."""
 SOFTWARE = f"mezzotint {mezzotint.__version__}"
@@ -62,17 +58,6 @@ _TILED: dict[str | None, frozenset[int]] = {
     "y": frozenset({0}),
     "x": frozenset({1}),
 }
-
-_CHANNELS: dict[int, Channels] = {1: "grey", 3: "rgb", 4: "rgba"}
-
-
-@dataclass(frozen=True)
-class _Edit:
-    """What a request takes from pictures."""
-
-    size: tuple[int, int] | None
-    start: Start | None = None
-    known: Known | None = None
 
 
 def _check_options(args: argparse.Namespace) -> None:
@@ -125,95 +110,24 @@ def _note(args: argparse.Namespace, text: str) -> None:
         print(text, file=sys.stderr)
 
 
-def _fitted(
-    args: argparse.Namespace,
-    image: Image.Image,
-    channels: Channels,
-    size: tuple[int, int],
-    given: str = "image",
-) -> Tensor:
-    """The picture that an option gives, at a size."""
-    if image.size != (size[1], size[0]):
-        _note(
-            args,
-            f"{getattr(args, given)}: {image.width}x{image.height} fitted to {size[1]}x{size[0]} "
-            "(resized, the middle of it)",
+def _edit(args: argparse.Namespace, model: Model) -> tuple[Edit, Tensor | None]:
+    """What --image, --strength, --mask and --expand ask for; and the --reference."""
+    note = partial(_note, args)
+    edit = Edit(args.size)
+    if args.image is not None:
+        edit = edited(
+            model,
+            args.size,
+            opened(args.image),
+            note,
+            mask=None if args.mask is None else opened(args.mask),
+            sides=args.expand,
+            strength=args.strength,
+            around=args.only_masked,
         )
-    return pictures.fit(image, channels, size)
-
-
-def _inpaint(
-    args: argparse.Namespace, image: Image.Image, channels: Channels
-) -> tuple[Tensor, Tensor]:
-    """The picture and the mask, at the wanted size or, without one, exactly as they are."""
-    mask = pictures.read_mask(args.mask)
-    if tuple(mask.shape[1:]) != (image.height, image.width):
-        raise UsageError(
-            f"the mask {args.mask} is {mask.shape[2]}x{mask.shape[1]} and the picture "
-            f"{args.image} {image.width}x{image.height}: make them the same size"
-        )
-    if args.size is None or args.only_masked is not None:
-        return pictures.to_tensor(image, channels), mask
-    grey = pictures.fit(pictures.to_image(mask * 2 - 1), "grey", args.size)
-    return _fitted(args, image, channels, args.size), (grey + 1) / 2
-
-
-def _sides(
-    args: argparse.Namespace, image: Image.Image, multiple: int
-) -> tuple[int, int, int, int]:
-    """What --expand adds at the left, top, right and bottom."""
-    if len(args.expand) == 4:
-        return args.expand
-    return sides_to((image.height, image.width), args.expand, multiple)
-
-
-def _edit(args: argparse.Namespace, model: Model) -> _Edit:
-    """What --image, --strength, --mask and --expand ask for."""
-    if args.image is None:
-        return _Edit(args.size)
-    image = pictures.open_image(args.image)
-    channels = _CHANNELS[model.codec.channels]
-    known: Known | None = None
-    if args.mask is not None:
-        canvas, mask = _inpaint(args, image, channels)
-        known = Known(canvas, mask, args.only_masked)
-    elif args.expand is not None:
-        known = expand(
-            pictures.to_tensor(image, channels), *_sides(args, image, model.codec.multiple)
-        )
-        canvas = known.media
-    else:
-        height, width = args.size or model.defaults.size
-        canvas = _fitted(args, image, channels, (height, width))
-    strength = STRENGTH if args.strength is None and known is None else args.strength
-    start = None if strength is None else Start(canvas, strength)
-    height, width = canvas.shape[1:]
-    if args.only_masked is not None:  # the size is that of the area while it is worked on
-        return _Edit(args.size, start, known)
-    return _Edit((height, width), start, known)
-
-
-def _reference(args: argparse.Namespace, model: Model, edit: _Edit) -> tuple[_Edit, Tensor | None]:
-    """The reference, and the request with a size: without one it is of the reference's aspect."""
     if args.reference is None:
         return edit, None
-    image = pictures.open_image(args.reference)
-    if model.joined is None or model.joined.masked:  # `generate` refuses it, whatever its size
-        return edit, pictures.to_tensor(image, _CHANNELS[model.codec.channels])
-    own = near_aspect((image.height, image.width), model.defaults.size, model.codec.multiple)
-    size = edit.size or own
-    free = model.joined.free_size
-    fitted = _fitted(
-        args, image, _CHANNELS[model.codec.channels], own if free else size, "reference"
-    )
-    return replace(edit, size=size), fitted
-
-
-def _whole(model: Model, edit: _Edit) -> tuple[int, int]:
-    """The size of what is made, to which controls and regions are fitted."""
-    whole = None if edit.known is None else tuple(edit.known.media.shape[1:])
-    height, width = whole or edit.size or model.defaults.size
-    return height, width
+    return referred(model, edit, opened(args.reference), note)
 
 
 def _vary(args: argparse.Namespace) -> Vary | None:
@@ -242,8 +156,8 @@ def _request(args: argparse.Namespace, model: Model) -> Request:
     """What is asked for, but for its seed and what the seed decides."""
     if args.size is not None:
         check_size(args.size, model.codec.multiple)
-    edit, reference = _reference(args, model, _edit(args, model))
-    whole = _whole(model, edit)
+    edit, reference = _edit(args, model)
+    whole = edit.whole(model)
     guidance = Guidance(
         scale=args.guidance,
         interval=args.interval,
@@ -418,7 +332,7 @@ def _limit(args: argparse.Namespace) -> Limit:
         if args.mask is not None:
             size = (image.height, image.width)
         elif args.expand is not None:  # whatever the model's multiple, 64 is one of it
-            left, top, right, bottom = _sides(args, image, 64)
+            left, top, right, bottom = sides_of(args.expand, image, 64)
             size = (top + image.height + bottom, left + image.width + right)
     factor = 1.0 if args.enlarge is None else min(max(args.enlarge, 1.0), MAX_FACTOR)
     return Limit(parse(args.memory), size, factor)

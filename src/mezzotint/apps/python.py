@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from PIL.Image import Image
+from torch import Tensor
 
 from mezzotint.adapters.strengths import Rule
 from mezzotint.apps.controls import wanted as control
+from mezzotint.apps.edits import Edit, Sides, Source, edited, opened, referred
 from mezzotint.apps.image_prompts import image_prompts as from_pictures
 from mezzotint.apps.named import Adapters, Embeddings, Given, decided
 from mezzotint.apps.regions import wanted
@@ -79,11 +81,17 @@ class Maker:
         image_prompts: Sequence[tuple[str | os.PathLike[str] | Image, float]] = (),
         ip_adapter: str | os.PathLike[str] | None = None,
         image_encoder: str | os.PathLike[str] | None = None,
+        image: Source | None = None,
+        strength: float | None = None,
+        mask: Source | None = None,
+        expand: Sides | None = None,
+        reference: Source | None = None,
         regions: Sequence[str] = (),
         controls: Sequence[str] = (),
         size: tuple[int, int] | str | None = None,
         steps: int | None = None,
         guidance: float | None = None,
+        image_guidance: float | None = None,
         sampler: str | None = None,
         spacing: str | None = None,
         listener: Listener | None = None,
@@ -98,12 +106,21 @@ class Maker:
                 file of an IP-Adapter or of Redux, or Redux' folder.
             image_encoder: the file or folder of the encoder that it was trained with; None: the
                 folder ``image_encoder`` in its folder or beside it.
+            image: where the way begins, or what ``mask`` and ``expand`` are for: a file or a
+                picture.
+            strength: share of the way that is walked; None: 0.6, and all of it with a mask.
+            mask: a picture of the same size, white where something new is to be made.
+            expand: what is drawn around it, at the left, top, right and bottom, or the aspect that
+                it gets, width to height.
+            reference: what a model of edits by words, or one that follows edges or depth, is told.
             regions: prompts for parts of the picture, each as ``--region`` takes it:
                 ``"0,0,0.5,1=a fox"`` or ``"mask.png=a fox"``.
             controls: control networks and what they follow, each as ``--control`` takes it:
                 ``"canny.safetensors=photo.jpg,canny,strength=0.8"``.
             size: ``(height, width)``, or an aspect such as ``"16:9"`` or ``"portrait"``; None
                 values take the model's defaults.
+            image_guidance: how strongly ``reference`` steers a model that is guided by one.
+
         Raises:
             RequestError: the request is impossible for this model.
             CheckpointError: an adapter or a control network does not fit this model.
@@ -115,9 +132,10 @@ class Maker:
         learnt = [(Path(path), word) for word, path in (embeddings or {}).items()]
         if isinstance(size, str):
             size = self.model.size_of(aspect_of(size))
-        height, width = size or self.model.defaults.size
-        check_size((height, width), self.model.codec.multiple)
-        parts = [wanted(text).at((height, width)) for text in regions]
+        edit, told = self._edit(size, image, strength, mask, expand, reference)
+        whole = edit.whole(self.model)
+        check_size(whole, self.model.codec.multiple)
+        parts = [wanted(text).at(whole) for text in regions]
         parts = [
             part._replace(prompt=decided(part.prompt, seed, Path("wildcards"))) for part in parts
         ]
@@ -138,11 +156,38 @@ class Maker:
             embeddings=words.of(prompt, negative, *(part.prompt for part in parts)),
             image_prompts=shown,
             regions=tuple(parts),
-            controls=tuple(control(text).of(self.model, (height, width)) for text in controls),
-            size=size,
+            controls=tuple(control(text).of(self.model, whole) for text in controls),
+            start=edit.start,
+            known=edit.known,
+            reference=told,
+            size=edit.size,
             steps=steps,
-            guidance=Guidance(scale=guidance),
+            guidance=Guidance(scale=guidance, image=image_guidance),
             sampler=sampler,
             spacing=spacing,
         )
         return to_image(generate(self.model, request, listener)[0])
+
+    def _edit(
+        self,
+        size: tuple[int, int] | None,
+        image: Source | None,
+        strength: float | None,
+        mask: Source | None,
+        expand: Sides | None,
+        reference: Source | None,
+    ) -> tuple[Edit, Tensor | None]:
+        if image is None and not (strength is mask is expand is None):
+            raise RequestError("strength, mask and expand are for a picture: image=")
+        if expand is not None and not (mask is size is None):
+            raise RequestError("expand sets the size and what is new: leave mask and size out")
+        edit, quiet = Edit(size), lambda _: None
+        if image is not None:
+            masked = None if mask is None else opened(mask, "mask")
+            shown = opened(image, "image")
+            edit = edited(
+                self.model, size, shown, quiet, mask=masked, sides=expand, strength=strength
+            )
+        if reference is None:
+            return edit, None
+        return referred(self.model, edit, opened(reference, "reference"), quiet)

@@ -224,19 +224,24 @@ def read_text(path: str | os.PathLike[str]) -> dict[str, str]:
     return found
 
 
-def read_mask(path: str | os.PathLike[str]) -> Tensor:
+def mask_of(image: Image.Image) -> Tensor:
     """A mask ``(1, H, W)`` float32 in [0, 1]: white (1) is what is made new, black (0) stays.
 
     A picture that is transparent somewhere masks by its alpha in place of its grey.
-
-    Raises:
-        ImageError: it cannot be read; the message names the file.
     """
-    image = open_image(path)
     grey = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
     if grey is None or grey.getextrema() == (255, 255):  # many programs store an alpha always
         grey = _as_mode(image, "grey")
     return torch.from_numpy(np.asarray(grey).astype(np.float32) / 255)[None]
+
+
+def read_mask(path: str | os.PathLike[str]) -> Tensor:
+    """The mask in a file, as :func:`mask_of` has it.
+
+    Raises:
+        ImageError: it cannot be read; the message names the file.
+    """
+    return mask_of(open_image(path))
 
 
 # --- writing ----------------------------------------------------------------------------------
