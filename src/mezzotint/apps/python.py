@@ -24,7 +24,8 @@ from mezzotint.families.separate import Given as Part
 from mezzotint.families.sizes import aspect_of
 from mezzotint.modalities.image import to_image
 
-Parts = Sequence[str | os.PathLike[str]] | Mapping[str, str | os.PathLike[str]]
+File = str | os.PathLike[str]
+Parts = File | Sequence[File] | Mapping[str, File]
 """Files with parts of a model, perhaps by the part's name ("vae", "clip_l", "t5", "taesd", …)."""
 
 
@@ -65,7 +66,7 @@ class Maker:
         if isinstance(parts, Mapping):
             given = [Part(Path(path), name) for name, path in parts.items()]
         else:
-            paths = [parts] if isinstance(parts, str) else parts
+            paths = [parts] if isinstance(parts, str | os.PathLike) else parts
             given = [Part(Path(path)) for path in paths]
         return cls(load(name_or_path, device, family, precision, limit, given))
 
@@ -77,10 +78,10 @@ class Maker:
         negative: str = "",
         loras: Mapping[str, float] | None = None,
         lora_blocks: Mapping[str, float] | None = None,
-        embeddings: Mapping[str, str | os.PathLike[str]] | None = None,
-        image_prompts: Sequence[tuple[str | os.PathLike[str] | Image, float]] = (),
-        ip_adapter: str | os.PathLike[str] | None = None,
-        image_encoder: str | os.PathLike[str] | None = None,
+        embeddings: Mapping[str, File] | None = None,
+        image_prompts: Sequence[tuple[File | Image, float]] = (),
+        ip_adapter: File | None = None,
+        image_encoder: File | None = None,
         image: Source | None = None,
         strength: float | None = None,
         mask: Source | None = None,
