@@ -160,6 +160,22 @@ def test_it_learns(folder: Path) -> None:
     assert told[-1].loss < 0.75 * told[2].loss
 
 
+@pytest.mark.parametrize("kind", ["bf16", "fp32"])
+def test_a_run_goes_on_in_the_precision_that_it_began_with(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    kinds = {"bf16": torch.bfloat16, "fp32": torch.float32}
+    chosen = _config(folder, ('precision = "fp32"\n', ""))
+    assert chosen.train.precision == "auto"
+    train(_config(folder, ('"fp32"', f'"{kind}"')), folder / "told")
+    monkeypatch.setattr("mezzotint.engine.train.fastest", lambda place: kinds[kind])
+    train(chosen, folder / "run", _stop_at(5))
+    other = kinds["fp32" if kind == "bf16" else "bf16"]
+    monkeypatch.setattr("mezzotint.engine.train.fastest", lambda place: other)
+    train(chosen, folder / "run")
+    _assert_equal(_weights(folder / "run"), _weights(folder / "told"))
+
+
 @pytest.mark.parametrize("stop", [1, 7])
 def test_stopped_and_resumed_is_bit_identical(folder: Path, stop: int) -> None:
     config = _config(folder, ('"fp32"', '"bf16"'))

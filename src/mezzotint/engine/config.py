@@ -121,7 +121,8 @@ class StepsConfig:
     learning_rate: its peak, after warmup_pictures; decay: "constant", "cosine" or "linear" (both
         reach 0 at the end), or "inverse_sqrt" (falls as 1 / sqrt after decay_pictures, EDM2).
     betas, weight_decay: of AdamW; clip: the largest norm of the gradient (0: any).
-    precision: "bf16" (autocast; weights stay float32) or "fp32".
+    precision: "bf16" (autocast; weights stay float32) or "fp32"; "auto": bf16 where the machine is
+        faster at it, measured at the start of a run, which goes on in what it began with.
     loss: the weight of the levels: "plain", "min_snr", "p2", "edm", or "flow" (the error of the
         velocity, for x0 predictions: Li & He 2025).
     levels: which are learnt: "uniform", "logit_normal", "edm_lognormal", with level_mean and
@@ -150,7 +151,7 @@ class StepsConfig:
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = 0.0
     clip: float = 1.0
-    precision: Literal["bf16", "fp32"] = "bf16"
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
     loss: Literal["plain", "min_snr", "p2", "edm", "flow"] = "plain"
     levels: Literal["uniform", "logit_normal", "edm_lognormal"] = "uniform"
     level_mean: float = 0.0

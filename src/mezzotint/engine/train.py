@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -30,6 +30,7 @@ from mezzotint.engine.prepare import Task, prepare
 from mezzotint.engine.reports import Listener, Log, Progress, Window
 from mezzotint.engine.state import Checkpoint, TrainError
 from mezzotint.engine.team import Team, join
+from mezzotint.families.precision import fastest
 from mezzotint.files import atomic_write
 from mezzotint.networks.dit import DiT
 
@@ -264,6 +265,19 @@ def _check_resumed(config: TrainConfig, task: Task, checkpoint: Checkpoint, fold
 # --- the run ----------------------------------------------------------------------------------
 
 
+def _settled(config: TrainConfig, folder: Path, team: Team) -> TrainConfig:
+    """The configuration with its precision chosen: what a run has begun with, else the faster."""
+    if config.train.precision != "auto":
+        return config
+    if (told := folder / CONFIG).exists():
+        chosen = parse_config(told.read_text(), folder).train.precision
+    else:
+        votes = torch.tensor([float(fastest(team.device) == torch.bfloat16)], device=team.device)
+        team.sum([votes])
+        chosen = "bf16" if int(votes) == team.size else "fp32"
+    return replace(config, train=replace(config.train, precision=chosen))
+
+
 @contextmanager
 def _locked(folder: Path, first: bool) -> Iterator[None]:
     """One run a folder; the lock dies with the process that holds it."""
@@ -406,6 +420,7 @@ def train(
         _check_sizes(config.train, team)
         if team.first:
             out.mkdir(parents=True, exist_ok=True)
+        config = _settled(config, out, team)
         team.wait()
         gpus = [team.device] if team.device.type == "cuda" else []
         with _locked(out, team.first), torch.random.fork_rng(gpus):
