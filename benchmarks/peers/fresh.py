@@ -17,8 +17,9 @@ from mezzotint.checkpoints.files import save
 from mezzotint.checkpoints.keys import to_theirs
 from mezzotint.engine.convert import convert
 from mezzotint.families import catalogue
+from mezzotint.families.precision import fastest
 from mezzotint.families.sd1 import SD1
-from peers.checkpoints import filled
+from peers.checkpoints import NO_HALF, filled
 from peers.models import FULL, Scale
 from peers.report import Bar, Row, Section
 from peers.timing import in_turns, ratios
@@ -105,7 +106,8 @@ def measure(scale: Scale) -> Section:
             "steps": STEPS,
         }
         rows: list[Row] = []
-        for kind in ("float32", "bfloat16") if whole else ("bfloat16",):
+        half = fastest(torch.device("cpu")) == torch.bfloat16
+        for kind in ("float32", "bfloat16")[: 1 + half] if whole else ("bfloat16",):
             ours = _OURS.format(kind=kind, **facts)
             file, parts = (
                 _THEIRS.format(kind=kind, reader=reader.format(**facts), **facts)
@@ -122,6 +124,8 @@ def measure(scale: Scale) -> Section:
         f"decoding at {facts['pixels']} px. diffusers reads the file itself "
         "(`from_single_file`) and, for information, its own folder with the same weights."
     )
+    if not half:
+        text += f" {NO_HALF}"
     return Section("fresh", "From a file to the first step", text, tuple(rows))
 
 
