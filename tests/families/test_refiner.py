@@ -22,7 +22,7 @@ from mezzotint.checkpoints.keys import to_ours
 from mezzotint.checkpoints.source import Listing
 from mezzotint.checkpoints.tables import ldm_unet
 from mezzotint.diffusion.noise import Noise, batch, stream
-from mezzotint.engine import generate as engine
+from mezzotint.engine import ends
 from mezzotint.engine.convert import convert
 from mezzotint.engine.generate import generate
 from mezzotint.engine.request import Guidance, Progress, Refiner, Request, RequestError, Start
@@ -169,7 +169,7 @@ def test_the_refiners_noise_is_not_the_bases(
         names.append(name)
         return stream(seeds, name, like)
 
-    monkeypatch.setattr(engine, "stream", named)
+    monkeypatch.setattr(ends, "stream", named)
     generate(base, wish(refiner=Refiner(ours, 0.5), sampler="euler_ancestral"))
     assert names == ["start", "step", "refine"]
 
