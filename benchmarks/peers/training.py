@@ -253,21 +253,15 @@ def measure(scale: Scale) -> Section:
         folder = Path(scratch)
         draw_pictures(folder / "pictures", scale.pictures)
         half = fastest(torch.device("cpu")) == torch.bfloat16
-        plain = {
+        runs = {
+            "ours, bf16 (default)": functools.partial(ours, folder, scale, "bf16"),
             "script, fp32 (default)": functools.partial(theirs, folder, scale, "no"),
+            "script, bf16": functools.partial(theirs, folder, scale, "bf16"),
+            "script, bf16, --use_ema": functools.partial(theirs, folder, scale, "bf16", True),
             "ours, fp32": functools.partial(ours, folder, scale, "fp32"),
         }
-        runs = (
-            plain
-            if not half
-            else {
-                "ours, bf16 (default)": functools.partial(ours, folder, scale, "bf16"),
-                "script, fp32 (default)": functools.partial(theirs, folder, scale, "no"),
-                "script, bf16": functools.partial(theirs, folder, scale, "bf16"),
-                "script, bf16, --use_ema": functools.partial(theirs, folder, scale, "bf16", True),
-                "ours, fp32": functools.partial(ours, folder, scale, "fp32"),
-            }
-        )
+        if not half:
+            runs = {name: run for name, run in runs.items() if "bf16" not in name}
         found = dict(zip(runs, in_turns(list(runs.values()), scale.cycles, warm=0), strict=True))
     speed = {name: [rate.pictures for rate in rates] for name, rates in found.items()}
     script = speed["script, fp32 (default)"]

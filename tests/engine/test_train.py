@@ -21,10 +21,11 @@ from mezzotint.checkpoints.files import CheckpointError, load
 from mezzotint.engine import ema, objectives, state
 from mezzotint.engine import train as trainer
 from mezzotint.engine.config import ConfigError, StepsConfig, TrainConfig
-from mezzotint.engine.config_file import parse_config
+from mezzotint.engine.config_file import parse_config, to_toml
 from mezzotint.engine.pictures import load_autoencoder
 from mezzotint.engine.reports import Listener, Progress
 from mezzotint.engine.state import TrainError
+from mezzotint.engine.train import CONFIG as CONFIG_FILE
 from mezzotint.engine.train import MODEL, learning_rate, train
 from mezzotint.families.model import Model
 from mezzotint.families.native import load_model
@@ -173,6 +174,18 @@ def test_a_run_goes_on_in_the_precision_that_it_began_with(
     other = kinds["fp32" if kind == "bf16" else "bf16"]
     monkeypatch.setattr("mezzotint.engine.train.fastest", lambda place: other)
     train(chosen, folder / "run")
+    _assert_equal(_weights(folder / "run"), _weights(folder / "told"))
+
+
+def test_a_configuration_in_the_runs_own_folder_chooses_too(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = _config(folder, ('precision = "fp32"\n', ""))
+    (folder / "run").mkdir()
+    (folder / "run" / CONFIG_FILE).write_text(to_toml(chosen))
+    monkeypatch.setattr("mezzotint.engine.train.fastest", lambda place: torch.bfloat16)
+    train(chosen, folder / "run")
+    train(_config(folder, ('"fp32"', '"bf16"')), folder / "told")
     _assert_equal(_weights(folder / "run"), _weights(folder / "told"))
 
 

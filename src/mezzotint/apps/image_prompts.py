@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image
-
+from mezzotint.apps.edits import Source, opened
 from mezzotint.apps.errors import UsageError
 from mezzotint.engine.image_prompts import check_encoder, open_image_adapter, prepared
 from mezzotint.engine.request import ImagePrompt
@@ -15,7 +13,6 @@ from mezzotint.families.image_encoder import load_encoder
 from mezzotint.families.memory import release
 from mezzotint.families.model import Model
 from mezzotint.families.precision import working
-from mezzotint.modalities.image import open_image
 
 BESIDE = "image_encoder"
 """The folder beside an adapter, or in its own folder, in which its authors keep the encoder."""
@@ -44,7 +41,7 @@ def image_prompts(
     model: Model,
     adapter: Path,
     encoder: Path | None,
-    given: Sequence[tuple[str | os.PathLike[str] | Image.Image, float]],
+    given: Sequence[tuple[Source, float]],
 ) -> tuple[ImagePrompt, ...]:
     """Pictures, each with its strength, as prompts for a model.
 
@@ -55,18 +52,15 @@ def image_prompts(
         RequestError: the encoder is not the adapter's.
         UsageError, ImageError: a file is not there, or no picture.
     """
-    opened = open_image_adapter(model, adapter)
+    maker = open_image_adapter(model, adapter)
     place = next(model.network.parameters()).device
     sees = load_encoder(encoder_of(adapter, encoder), working(model.network), place)
-    check_encoder(opened, sees)
+    check_encoder(maker, sees)
     found: list[ImagePrompt] = []
     for number, (source, strength) in enumerate(given, start=1):
-        if isinstance(source, Image.Image):
-            image, name = source, f"picture {number}"
-        else:
-            image, name = open_image(source), Path(source).name
+        name, image = opened(source, f"picture {number}")
         ready = sees.ready(image, sees.network.config.size)
-        found.append(prepared(opened, sees, ready, name, strength))
+        found.append(prepared(maker, sees, ready, Path(name).name, strength))
     del sees
     release()
     return tuple(found)

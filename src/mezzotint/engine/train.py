@@ -269,9 +269,10 @@ def _settled(config: TrainConfig, folder: Path, team: Team) -> TrainConfig:
     """The configuration with its precision chosen: what a run has begun with, else the faster."""
     if config.train.precision != "auto":
         return config
-    if (told := folder / CONFIG).exists():
+    told, chosen = folder / CONFIG, "auto"
+    if told.exists():  # a run's, which has chosen; or one that a person keeps there
         chosen = parse_config(told.read_text(), folder).train.precision
-    else:
+    if chosen == "auto":
         votes = torch.tensor([float(fastest(team.device) == torch.bfloat16)], device=team.device)
         team.sum([votes])
         chosen = "bf16" if int(votes) == team.size else "fp32"

@@ -11,13 +11,13 @@ from collections.abc import Callable, Mapping
 from operator import attrgetter
 from typing import TypeVar
 
-import torch
 from torch import Tensor, nn
 
 from mezzotint.checkpoints.files import CheckpointError, build_unfilled, load_into, nearest
 from mezzotint.checkpoints.gguf import Packed
 from mezzotint.checkpoints.keys import Table, to_ours, to_theirs
 from mezzotint.checkpoints.source import read
+from mezzotint.checkpoints.streamed import finite
 from mezzotint.checkpoints.tables.control_unet import ALONE, LOW_RANK
 from mezzotint.families.model import ControlFile, Model
 from mezzotint.families.precision import stored, working
@@ -89,7 +89,7 @@ def beside(
         if name == LOW_RANK:
             continue
         value = (tensor.unpack() if isinstance(tensor, Packed) else tensor).to(place)
-        if value.is_floating_point() and not bool(torch.isfinite(value.float()).all()):
+        if not finite(value):
             raise CheckpointError(f"{file.path}: {name!r} has numbers that are not finite")
         state[name.removeprefix(prefix)] = value
     try:

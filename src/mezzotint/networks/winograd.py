@@ -44,6 +44,12 @@ def _weighing() -> Tensor:
     return found
 
 
+@cache
+def _weighing_squares() -> Tensor:
+    """``G ⊗ G (36, 9)``, of a window's nine weights."""
+    return torch.kron(_weighing(), _weighing()).float()
+
+
 def _outward(d: Sequence[Tensor], out: Sequence[Tensor], s: Tensor, t: Tensor) -> None:
     """``out = B d`` along an axis, in twelve passes; ``s`` and ``t`` are room for sums."""
     for far, near, at in ((2.0, _NEAR, 1), (0.5, _FAR, 3)):
@@ -152,8 +158,7 @@ def convolve(
     height, width = _size(x, padding, scale)
     narrow, wide = weight.shape[:2]
     by_place = weight.permute(2, 3, 0, 1).reshape(9, -1)  # (9, C' C)
-    both = torch.kron(_weighing(), _weighing()).to(x)  # (36, 9)
-    weights = torch.mm(both, by_place).view(36, narrow, wide).transpose(1, 2)
+    weights = torch.mm(_weighing_squares().to(x), by_place).view(36, narrow, wide).transpose(1, 2)
     out = x.new_empty(len(x), height, width, narrow)
     down, across, step = height // 4, width // 4, 4 // scale
     strips = math.ceil(down / max(1, _STRIP // (across * max(wide, narrow))))
