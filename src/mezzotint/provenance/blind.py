@@ -1,0 +1,350 @@
+"""A watermark in the pixels of a picture, found again without the picture and without a model.
+
+The mark is spread-spectrum with informed embedding (Cox et al. 1997; Malvar & Florêncio 2003): a
+keyed periodic pattern (:mod:`mezzotint.provenance.pattern`), added to the luminance as strongly as
+the eye's masking allows.  Being periodic it folds onto one tile whatever was cut off; its lattice
+of frequencies shows scale and angle; its phases, known to the key only, show the shift and carry
+the payload.
+
+The p-value is a bound, not a fit.  Whatever the picture is, the pilots' phases are independent of
+it, so the correlation T = Re Σ a_k exp(i(θ_k − φ_k)) with uniform φ_k is sub-Gaussian:
+E exp(λT) = Π I₀(λ a_k) ≤ exp(λ² Σ a_k² / 4), hence P(T ≥ t) ≤ exp(−t² / Σ a_k²) (Chernoff).  What
+chooses the weights and the geometries looks at magnitudes only.  Over all shifts, turns and scales
+that are tried the bounds add up (Bonferroni).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from mezzotint.provenance import lattice
+from mezzotint.provenance.codeword import Floats, WatermarkError, decode
+from mezzotint.provenance.pattern import (
+    PERIOD,
+    RADIUS,
+    RING,
+    Complexes,
+    directions,
+    pattern,
+    soft_symbols,
+)
+
+SMALLEST, LARGEST = 64, 8192
+"""Edges of a picture that can be marked, in pixels."""
+
+QUALITY = 41.5
+"""Peak signal-to-noise ratio of the marked picture, dB."""
+
+_PILOT = 1.5  # amplitude of a pilot, in that of a symbol
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
+
+
+class Found(NamedTuple):
+    """What a detector saw.
+
+    payload: None if it cannot be read; p_value: the probability at most that a picture without
+    this key's mark gives as much; scale, angle: of the picture against the marked one, a factor
+    and degrees anticlockwise; mirrored: left and right have changed places.
+    """
+
+    payload: int | None
+    p_value: float
+    scale: float
+    angle: float
+    mirrored: bool
+
+
+# --- pictures ---------------------------------------------------------------------------------
+
+
+class _Planes(NamedTuple):
+    luminance: Floats
+    """``(H, W)`` in [0, 255], on white."""
+    alpha: Floats | None
+    """``(H, W)`` in [0, 1]; None if all is opaque."""
+
+
+def _planes(image: Image.Image) -> _Planes:
+    if image.mode == "L":
+        return _Planes(np.asarray(image).astype(np.float32), None)
+    if image.mode == "RGB":
+        return _Planes(np.asarray(image).astype(np.float32) @ _LUMA, None)
+    pixels = np.asarray(image).astype(np.float32)
+    alpha = pixels[..., 3] / 255
+    return _Planes(255 + alpha * (pixels[..., :3] @ _LUMA - 255), alpha)
+
+
+def _blur(values: Floats, power: int) -> Floats:
+    """Mean with triangular weights over 2^(power + 1) − 1 pixels each way, the edges repeated."""
+    reach = (1 << power) - 1
+    padded = np.pad(values, reach, mode="edge")
+    for axis in (0, 1):
+        for _ in range(2):
+            for step in range(power):
+                ahead = [slice(None), slice(None)]
+                behind = [slice(None), slice(None)]
+                ahead[axis], behind[axis] = slice(1 << step, None), slice(None, -(1 << step))
+                padded = padded[tuple(ahead)] + padded[tuple(behind)]
+    return padded / np.float32(1 << 4 * power)
+
+
+def _detail(luminance: Floats) -> tuple[Floats, Floats]:
+    """What is finer than some pixels, and its local standard deviation."""
+    fine = luminance - _blur(luminance, 2)
+    return fine, np.sqrt(_blur(fine * fine, 3))
+
+
+_QUIET = np.float32(3.0)  # grey levels of detail below which a detector trusts no more
+
+
+def _whitened(planes: _Planes) -> Floats:
+    """The picture as a detector sees it: fine detail, all places equally loud."""
+    fine, loudness = _detail(planes.luminance)
+    seen = fine / (loudness + _QUIET)
+    return seen if planes.alpha is None else seen * planes.alpha
+
+
+def _strength(planes: _Planes) -> Floats:
+    """How strong the mark may be, relatively: much in texture, little in flats.
+
+    In a flat at the very end of the range half of what is added would be cut off, and the other
+    half be seen: there it is quieter still.
+    """
+    _, loudness = _detail(planes.luminance)
+    strength = np.clip(loudness + 1.5, 1.5, 20) ** np.float32(0.6)
+    end = np.minimum(planes.luminance, 255 - planes.luminance)
+    return strength * np.clip((end + loudness * 2 + 2) / 12, 0.3, 1)
+
+
+def _checked(image: Image.Image) -> None:
+    if image.mode not in ("L", "RGB", "RGBA"):
+        raise WatermarkError(f"a picture of mode {image.mode}: convert it to L, RGB or RGBA")
+    if min(image.size) < SMALLEST or max(image.size) > LARGEST:
+        raise WatermarkError(
+            f"a picture of {image.width}x{image.height} pixels carries no watermark: "
+            f"each edge must have {SMALLEST} to {LARGEST}"
+        )
+
+
+# --- embedding --------------------------------------------------------------------------------
+
+_ROUNDS = 3
+
+
+def _tile(amplitudes: Complexes) -> Floats:
+    """``(PERIOD, PERIOD)`` of Σ Re a_k exp(2πi k·x / PERIOD)."""
+    spectrum = np.zeros((PERIOD, PERIOD), np.complex64)
+    spectrum[RING[:, 0], RING[:, 1]] = amplitudes
+    return (np.fft.ifft2(spectrum).real * PERIOD**2).astype(np.float32)
+
+
+def _repeated(tile: Floats, shape: tuple[int, ...]) -> Floats:
+    rows, columns = (-(-edge // PERIOD) for edge in shape)
+    return np.tile(tile, (rows, columns))[: shape[0], : shape[1]]
+
+
+def _needs(seen: Floats, signs: Floats, budget: float) -> Floats:
+    """Amplitudes ``(K, 2)`` of mean square ``budget`` that lift the projections ``seen`` evenly.
+
+    Those that the picture itself helps need less, those that it hinders more, within limits: the
+    least total interference for the energy is between adding blindly and cancelling all.
+    """
+    height = np.where(signs[:, :1] * signs[:, :1] + signs[:, 1:] ** 2 > 1, 1, _PILOT)
+    used = signs != 0
+
+    def at(level: float) -> Floats:
+        return np.where(used, np.clip(level * height - seen, 0.4 * level, 2.5 * level), 0)
+
+    low, high = 0.0, 1e4
+    for _ in range(40):
+        level = (low + high) / 2
+        low, high = (level, high) if float((at(level) ** 2).sum()) < budget else (low, level)
+    return at(low).astype(np.float32)
+
+
+def embed(image: Image.Image, payload: int, key: bytes) -> Image.Image:
+    """The picture with a payload of 64 bits in it, of about ``QUALITY`` dB.
+
+    Colour of transparent pixels, alpha, size and mode stay; what the picture carried in ``info``
+    is left out.  The same input gives the same bytes.
+
+    Raises:
+        WatermarkError: another mode than L, RGB, RGBA, a picture too small or too large, or a
+            payload or a key that is none.
+    """
+    _checked(image)
+    phase, signs = directions(key, payload)
+    planes = _planes(image)
+    strength = _strength(planes)
+    pixels = np.asarray(image)
+    colour = (pixels if pixels.ndim == 2 else pixels[..., :3]).astype(np.float32)
+    visible = None if planes.alpha is None else planes.alpha > 0
+    if visible is not None:
+        if not visible.any():
+            raise WatermarkError("a picture that is all transparent carries no watermark")
+        strength = strength * visible
+    area = strength.size if visible is None else int(visible.sum())
+    wanted = 255**2 * 10 ** (-QUALITY / 10)  # mean square over visible pixels
+    fine, loudness = _detail(planes.luminance)
+    weight = 1 / (loudness + _QUIET)
+    if planes.alpha is not None:
+        weight = weight * planes.alpha
+    gain = _gains(strength * weight * (1 if planes.alpha is None else planes.alpha))
+    own = _projections(lattice.fold(fine * weight), phase, gain)
+    budget = 2 * wanted * area / float((strength**2).sum())
+    marked, scaled = colour, budget
+    amplitudes = np.zeros_like(signs)
+    for turn in range(_ROUNDS):
+        amplitudes = _needs(own * signs, signs, scaled)
+        wave = _tile(_complex(amplitudes * signs) * phase)
+        added = strength * _repeated(wave, strength.shape)
+        marked = _rounded(colour, added)
+        change = marked - colour if visible is None else (marked - colour)[visible]
+        spent = float((change * change).mean())
+        if turn + 1 < _ROUNDS:
+            scaled *= min(max(wanted / max(spent, 1e-6), 0.25), 4.0)
+    return _image(pixels, marked, visible)
+
+
+def _complex(pairs: Floats) -> Complexes:
+    return (pairs[:, 0] + 1j * pairs[:, 1]).astype(np.complex64)
+
+
+def _gains(product: Floats) -> Floats:
+    """``(K,)``: what an amplitude of 1 makes in the folded, whitened coefficients."""
+    passes = 1 - np.sinc(RING / 16.0).prod(1) ** 2 * 1.0  # of `_detail`'s triangle, about
+    return (product.sum() / 2 * np.clip(passes, 0.05, 1)).astype(np.float32)
+
+
+def _projections(folded: Complexes, phase: Complexes, gain: Floats) -> Floats:
+    along = lattice.at(folded, RING) * phase.conj() / gain
+    return np.stack([along.real, along.imag], 1)
+
+
+def _rounded(colour: Floats, added: Floats) -> Floats:
+    wide = added if colour.ndim == 2 else added[..., None]
+    return np.clip(np.rint(colour + wide), 0, 255)
+
+
+def _image(
+    pixels: NDArray[np.uint8], marked: Floats, visible: NDArray[np.bool_] | None
+) -> Image.Image:
+    made = pixels.copy()
+    if pixels.ndim == 2:
+        made[...] = marked
+    elif visible is None:
+        made[..., :3] = marked
+    else:
+        made[..., :3][visible] = marked[visible]
+    return Image.fromarray(made)
+
+
+# --- detection --------------------------------------------------------------------------------
+
+_SHIFTS = PERIOD * PERIOD
+_AT_ONCE = 0.5
+"""The share of the error that belongs to the geometry that is tried first: as it was made."""
+
+
+class _Read(NamedTuple):
+    bound: float
+    """exp(−t²/Σa²) of the best shift."""
+    coefficients: Complexes
+    """Weighted, shifted home."""
+    turn: int
+
+
+def _weighted(folded: Complexes) -> list[tuple[int, Complexes]]:
+    """The coefficients in each of the eight positions of a square, weighted by magnitudes only.
+
+    Weight: expected amplitude over variance of the noise (maximal ratio), clipped against outliers.
+    """
+    made: list[tuple[int, Complexes]] = []
+    for turn, matrix in enumerate(lattice.TURNS):
+        places = RING @ matrix.T
+        values = lattice.at(folded, places)
+        noise = lattice.noise(folded, places)
+        power = values.real**2 + values.imag**2
+        signal = _rings(np.maximum(power / noise - 1, -0.9))
+        signal = np.maximum(signal, 0.05) * noise
+        most = 9 * (signal + noise)
+        values = values * np.minimum(1, np.sqrt(most / np.maximum(power, 1e-20)))
+        made.append((turn, (values * np.sqrt(signal) / noise).astype(np.complex64)))
+    return made
+
+
+def _rings(values: Floats) -> Floats:
+    """Means over neighbouring radii."""
+    places = RADIUS.astype(np.int64)
+    total = np.bincount(places, values)
+    count = np.bincount(places)
+    wide = np.convolve(total, [1, 2, 1], "same") / np.maximum(
+        np.convolve(count, [1, 2, 1], "same"), 1
+    )
+    return wide[places].astype(np.float32)
+
+
+def _read(key: bytes, folded: Complexes) -> _Read:
+    """The best of all shifts and turns of one geometry."""
+    made = pattern(key)
+    best = _Read(1.0, np.zeros(len(RING), np.complex64), 0)
+    rows, columns = RING[made.pilots].T
+    for turn, values in _weighted(folded):
+        along = (values * made.phase.conj())[made.pilots]
+        energy = float((along.real**2 + along.imag**2).sum())
+        grid = np.zeros((PERIOD, PERIOD), np.complex64)
+        grid[rows, columns] = along
+        score = np.fft.ifft2(grid).real * PERIOD**2
+        peak = int(score.argmax())
+        bound = float(np.exp(-(max(float(score.flat[peak]), 0) ** 2) / max(energy, 1e-20)))
+        if bound < best.bound:
+            home = _home(along, RING[made.pilots], divmod(peak, PERIOD))
+            ramp = np.exp(2j * np.pi / PERIOD * (RING @ home))
+            best = _Read(bound, (values * ramp).astype(np.complex64), turn)
+    return best
+
+
+def _home(
+    along: Complexes, places: NDArray[np.int64], peak: tuple[int, int]
+) -> NDArray[np.float64]:
+    """The shift to a fraction of a pixel."""
+    offsets = np.mgrid[-4:5, -4:5].reshape(2, -1).T / 8 + np.array(peak)
+    scores = (np.exp(2j * np.pi / PERIOD * (offsets @ places.T)) * along).real.sum(1)
+    return offsets[int(scores.argmax())]
+
+
+def detect(image: Image.Image, key: bytes) -> Found:
+    """Look for this key's mark, in the picture as it is and scaled, turned or mirrored.
+
+    Raises:
+        WatermarkError: another mode than L, RGB, RGBA, or a picture too small or too large.
+    """
+    _checked(image)
+    seen = _whitened(_planes(image))
+    shown = _read(key, lattice.fold(seen))
+    tests = len(lattice.TURNS) * _SHIFTS
+    first = min(1.0, shown.bound * tests / _AT_ONCE)
+    payload = decode(soft_symbols(key, shown.coefficients))
+    found = _found(payload, first, lattice.Geometry(1, 1, 0), shown.turn)
+    if first < 1e-9 and payload is not None:
+        return found
+    for geometry in lattice.candidates(seen):
+        read = _read(key, lattice.fold(lattice.undone(seen, geometry)))
+        chance = min(1.0, read.bound * tests * lattice.CANDIDATES / (1 - _AT_ONCE))
+        if chance < found.p_value or (found.payload is None and chance < 1e-6):
+            payload = decode(soft_symbols(key, read.coefficients))
+            if chance < found.p_value or payload is not None:
+                found = _found(payload, min(chance, found.p_value), geometry, read.turn)
+        if found.p_value < 1e-9 and found.payload is not None:
+            break
+    return found
+
+
+def _found(payload: int | None, chance: float, geometry: lattice.Geometry, turn: int) -> Found:
+    quarter, mirrored = lattice.told(turn)
+    scale = float(np.sqrt(geometry.rows * geometry.columns))
+    return Found(payload, chance, scale, float(geometry.angle + quarter), mirrored)
