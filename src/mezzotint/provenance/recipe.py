@@ -28,6 +28,7 @@ from mezzotint.modalities.image import read_text
 
 CHUNK = "parameters"
 FORMAT = 1
+Document = dict[str, object]
 Options = Mapping[str, str | list[str] | bool]
 """By the option's name without its dashes; several values are a list."""
 
@@ -96,7 +97,7 @@ def fingerprint(path: Path) -> str:
 # --- the document -----------------------------------------------------------------------------
 
 
-def document(recipe: Recipe, software: str, said: Mapping[str, Any]) -> dict[str, Any]:
+def document(recipe: Recipe, software: str, said: Mapping[str, Any]) -> Document:
     """The document of a picture.
 
     software: that made it, and its version; said: what was made, in words.
@@ -106,9 +107,11 @@ def document(recipe: Recipe, software: str, said: Mapping[str, Any]) -> dict[str
     return {**head, **said, "options": dict(recipe.options), "files": files}
 
 
-def of_sheet(software: str, pictures: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def of_sheet(
+    software: str, said: Mapping[str, Any], pictures: Sequence[Mapping[str, Any]]
+) -> Document:
     """The document of a sheet, of those of its pictures in their order."""
-    return {"format": FORMAT, "software": software, "pictures": list(pictures)}
+    return {"format": FORMAT, "software": software, **said, "pictures": list(pictures)}
 
 
 def text_of(made: Mapping[str, Any]) -> dict[str, str]:
@@ -124,25 +127,41 @@ def read(path: Path, pick: int | None = None) -> Recipe:
         RecipeError: there is no recipe in it, or none that this version reads; or there is no such
             picture on the sheet, or it must be said which.
     """
-    found = _opened(path)
-    pictures = found.get("pictures")
-    if pictures is None:
+    found = opened(path)
+    if "pictures" not in found:
         if pick not in (None, 1):
             raise RecipeError(f"{path}: is one picture, not a sheet: leave --pick {pick} out")
-        return _recipe(path, found)
-    if not isinstance(pictures, list) or not pictures:
-        raise _damaged(path, "pictures")
+        return recipe_of(path, found)
+    pictures = pictures_of(path, found)
     if pick is None and len(pictures) > 1:
         raise RecipeError(f"{path}: has {len(pictures)} pictures: choose one with --pick N, from 1")
     number = 1 if pick is None else pick
     if not 1 <= number <= len(pictures):
         raise RecipeError(f"{path}: has {len(pictures)} pictures: there is no --pick {number}")
-    if not isinstance(pictures[number - 1], dict):
+    return recipe_of(path, pictures[number - 1])
+
+
+def pictures_of(path: Path, found: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The documents of the pictures on a sheet.
+
+    Raises:
+        RecipeError: they are damaged.
+    """
+    pictures = found.get("pictures")
+    if not isinstance(pictures, list) or not pictures:
         raise _damaged(path, "pictures")
-    return _recipe(path, pictures[number - 1])
+    if not all(isinstance(each, dict) for each in pictures):
+        raise _damaged(path, "pictures")
+    return pictures
 
 
-def _opened(path: Path) -> dict[str, Any]:
+def opened(path: Path) -> dict[str, Any]:
+    """The document in a file, of a picture or of a sheet.
+
+    Raises:
+        ImageError: the file is no picture.
+        RecipeError: there is none in it, or none that this version reads.
+    """
     text = read_text(path).get(CHUNK)
     if text is None:
         raise RecipeError(
@@ -168,7 +187,12 @@ def _damaged(path: Path, what: str) -> RecipeError:
     return RecipeError(f"{path}: its recipe is damaged: {what} are not what a recipe has there")
 
 
-def _recipe(path: Path, found: Mapping[str, Any]) -> Recipe:
+def recipe_of(path: Path, found: Mapping[str, Any]) -> Recipe:
+    """The recipe in the document of a picture.
+
+    Raises:
+        RecipeError: it is damaged.
+    """
     options, files = found.get("options"), found.get("files")
     if not isinstance(options, dict) or not all(map(_is_value, options.values())):
         raise _damaged(path, "its options")
