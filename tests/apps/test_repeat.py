@@ -200,9 +200,7 @@ def test_what_is_recorded_is_what_was_typed_but_for_the_folder(
     option: str, text: str, here: Path
 ) -> None:
     def parsed(text: str) -> Any:
-        value = getattr(
-            cli._parse(["generate", "", f"--{option}={text}"]), option.replace("-", "_")
-        )
+        value = getattr(cli.parse(["generate", "", f"--{option}={text}"]), option.replace("-", "_"))
         return value[0] if isinstance(value, list) else value
 
     value = parsed(text)

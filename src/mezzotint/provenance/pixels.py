@@ -35,7 +35,7 @@ class Difference(NamedTuple):
 
 
 def difference(one: Image.Image, other: Image.Image) -> Difference:
-    """How far two pictures are apart, channel by channel, of RGBA on premultiplied colour.
+    """How far two pictures are apart, channel by channel of RGBA.
 
     Raises:
         ValueError: they have not the same size.
@@ -51,4 +51,4 @@ def difference(one: Image.Image, other: Image.Image) -> Difference:
 
 
 def _values(image: Image.Image) -> np.ndarray:
-    return np.asarray(image.convert("RGBA").convert("RGBa"), dtype=np.float64)
+    return np.asarray(image.convert("RGBA"), dtype=np.float64)
