@@ -16,7 +16,7 @@ from mezzotint.apps.asked import check_options, decided_for, limit_of, note, par
 from mezzotint.apps.named import Adapters, Embeddings, Given
 from mezzotint.apps.preview import Watch
 from mezzotint.apps.repeat import Used, options_of
-from mezzotint.engine.generate import device, generate
+from mezzotint.engine.generate import Listener, device, generate
 from mezzotint.engine.request import Progress, Request
 from mezzotint.families.catalogue import load
 from mezzotint.families.model import Model
@@ -46,9 +46,15 @@ def loaded(args: argparse.Namespace) -> Model:
 
 
 def making(
-    args: argparse.Namespace, model: Model, seeds: tuple[int, ...], used: Used
+    args: argparse.Namespace,
+    model: Model,
+    seeds: tuple[int, ...],
+    used: Used,
+    listener: Listener | None = None,
 ) -> Iterator[Made]:
     """Make the pictures of a command line one by one.
+
+    listener: is told of each step, beside whoever looks at the terminal.
 
     Raises:
         UsageError, RequestError, CheckpointError: it cannot be carried out.
@@ -72,7 +78,7 @@ def making(
         named = [used.file("lora", path) for path in adapters.files(single.prompt)]
         named += [used.file("embedding", path) for path in embeddings.files(*said)]
         how = recipe.Recipe(options_of(args, model, single), (*used.given, *named))
-        picture = _drawn(args, model, single, number, len(seeds))
+        picture = _drawn(args, model, single, (number, len(seeds)), listener)
         image = pictures.to_image(picture)
         words = parameters(args, model, single, picture)
         yield Made(image, seed, _document(how, words, model, image))
@@ -90,15 +96,22 @@ def _document(
 
 
 def _drawn(
-    args: argparse.Namespace, model: Model, request: Request, number: int, count: int
+    args: argparse.Namespace,
+    model: Model,
+    request: Request,
+    which: tuple[int, int],
+    listener: Listener | None,
 ) -> Tensor:
-    """The picture of a request with one seed, number ``number`` of ``count``."""
+    """The picture of a request with one seed; which: its number, of how many."""
+    number, count = which
     title = f"seed {request.seeds[0]} ({number + 1} of {count})"
     with Watch(Console(stderr=True), args.quiet, args.preview) as watch:
 
         def listen(told: Progress) -> None:
             done, total = number * told.steps + told.step, count * told.steps
             watch.step(title, done, total, lambda: pictures.to_image(told.preview()))
+            if listener is not None:
+                listener(told)
 
         return generate(model, request, listen)[0]
 

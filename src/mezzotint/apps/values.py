@@ -172,7 +172,7 @@ def region(text: str) -> Wanted:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-_SIDES = ("left", "top", "right", "bottom")
+SIDES = ("left", "top", "right", "bottom")
 
 
 def sides(text: str) -> tuple[int, int, int, int] | tuple[int, int]:
@@ -182,7 +182,7 @@ def sides(text: str) -> tuple[int, int, int, int] | tuple[int, int]:
     if text.isdecimal():
         each = int(text)
         return (each, each, each, each)
-    sides = dict.fromkeys(_SIDES, 0)
+    sides = dict.fromkeys(SIDES, 0)
     for part in text.split(","):
         name, _, amount = (piece.strip() for piece in part.partition("="))
         if name not in sides or not amount.isdecimal():
