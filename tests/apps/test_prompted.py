@@ -151,7 +151,7 @@ def test_python_makes_the_same(here: Path) -> None:
             ip_adapter="adapter.safetensors",
         )
         assert made.tobytes() == pixels
-    with pytest.raises(ValueError, match="'broad' is no aspect: give one such as 16:9, or square"):
+    with pytest.raises(ValueError, match="--size: 'broad' is no size: give N or WxH"):
         maker.generate("a", size="broad")
     with pytest.raises(RequestError, match="image prompts need the file"):
         maker.generate("a", image_prompts=[("shown.png", 1.0)])

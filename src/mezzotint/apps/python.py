@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from PIL.Image import Image
 
 from mezzotint.apps.cli import parse
 from mezzotint.apps.edits import Held, Sides, Source
+from mezzotint.apps.errors import UsageError
 from mezzotint.apps.making import making
 from mezzotint.apps.regions import plain
 from mezzotint.apps.repeat import Used
@@ -160,7 +162,7 @@ class Maker:
             "sampler": sampler,
             "spacing": spacing,
         }
-        args = parse(["generate", *_words(options), "--", prompt])
+        args = _parsed([*_words(options), "--", prompt])
         args.quiet, args.preview = True, False
         pictures: dict[str, Any] = {"image": image, "mask": mask, "reference": reference}
         if image_prompts:
@@ -172,6 +174,14 @@ class Maker:
         made = next(iter(making(args, self.model, (seed,), Used(args), listener)))
         made.image.info.update(text_of(made.document))
         return made.image
+
+
+def _parsed(words: Sequence[str]) -> argparse.Namespace:
+    try:
+        return parse(["generate", *words])
+    except UsageError as error:
+        told = str(error).removesuffix(" (see mezzotint generate --help)")
+        raise RequestError(told.removeprefix("argument ")) from None
 
 
 def _held(given: Any) -> Any:
