@@ -9,6 +9,7 @@ from mezzotint.apps.asked import note, seeds_of
 from mezzotint.apps.making import SOFTWARE, Made, begin, loaded, making
 from mezzotint.apps.output import Output, prepare
 from mezzotint.apps.repeat import Used
+from mezzotint.apps.sealing import Signing, signing, write
 from mezzotint.modalities import image as pictures
 from mezzotint.provenance import recipe
 from mezzotint.provenance.pixels import pixels_of
@@ -20,17 +21,20 @@ def sheet_of(made: list[Made]) -> Made:
     image = pictures.contact_sheet([each.image for each in made], captions=captions)
     said = {"pixels": pixels_of(image)}
     document = recipe.of_sheet(SOFTWARE, said, [each.document for each in made])
-    return Made(image, made[0].seed, document)
+    first = made[0]
+    return Made(image, first.seed, document, first.model, first.licence)
 
 
-def _save_sheet(args: argparse.Namespace, output: Output, made: list[Made]) -> None:
+def _save_sheet(
+    args: argparse.Namespace, output: Output, made: list[Made], how: Signing | None
+) -> None:
     path = output.sheet(tuple(each.seed for each in made))
     sheet = sheet_of(made)
     try:
-        pictures.write(sheet.image, path, recipe.text_of(sheet.document))
+        write(sheet, path, how, args.sidecar)
     except pictures.TextError as error:
         note(args, f"{error}; it carries no recipes, each of its pictures does")
-        pictures.write(sheet.image, path)
+        write(sheet._replace(document={}), path, how)
     print(path, flush=True)
 
 
@@ -40,6 +44,7 @@ def run(args: argparse.Namespace) -> int:
     seeds = seeds_of(args)
     output = prepare(args.output, args.prompt, len(seeds))
     used = Used(args)
+    how = signing(args)
     model = loaded(args)
     for line in model.notes:
         note(args, f"{args.model}: {line}")
@@ -47,11 +52,11 @@ def run(args: argparse.Namespace) -> int:
     made: list[Made] = []
     for each in making(args, model, seeds, used):
         path = output.picture(each.seed)
-        pictures.write(each.image, path, recipe.text_of(each.document))
+        write(each, path, how, args.sidecar)
         print(path, flush=True)
         made.append(each)
     if len(made) > 1:
-        _save_sheet(args, output, made)
+        _save_sheet(args, output, made, how)
     spent = time.monotonic() - began
     shown = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}"
     note(args, f"{shown}, model {model.name}, {spent / len(seeds):.1f} s a picture")

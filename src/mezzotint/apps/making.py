@@ -31,11 +31,16 @@ SOFTWARE = f"mezzotint {mezzotint.__version__}"
 
 
 class Made(NamedTuple):
-    """A picture as it is to be stored, the seed that it has, and what its file says of it."""
+    """A picture as it is to be stored, the seed that it has, and what its file says of it.
+
+    model, licence: what drew it, and under which terms.
+    """
 
     image: Image.Image
     seed: int
     document: recipe.Document
+    model: str
+    licence: str
 
 
 def loaded(args: argparse.Namespace) -> Model:
@@ -81,7 +86,8 @@ def making(
         picture = _drawn(args, model, single, (number, len(seeds)), listener)
         image = pictures.to_image(picture)
         words = parameters(args, model, single, picture)
-        yield Made(image, seed, _document(how, words, model, image))
+        document = _document(how, words, model, image)
+        yield Made(image, seed, document, model.name, "unknown")
 
 
 def _document(

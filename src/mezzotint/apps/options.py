@@ -145,6 +145,20 @@ def generate(parser: argparse.ArgumentParser) -> None:
         lead = f"lead away from itself with these {what}"
         guide(f"--{name}", type=values.numbers, default=frozenset(), metavar="N,N,…", help=lead)
         guide(f"--{name}-scale", type=values.number, metavar="S", help="and how far (default: 1)")
+    carry = parser.add_argument_group("what the file carries").add_argument
+    carry(
+        "--no-credentials",
+        dest="credentials",
+        action="store_false",
+        help="do not sign it (said in its recipe)",
+    )
+    carry(
+        "--training",
+        choices=("allowed", "notAllowed"),
+        default="notAllowed",
+        help="whether it may be used to train models, stated in its credentials",
+    )
+    carry("--sidecar", action="store_true", help="write the recipe beside it too, as .json")
     show = parser.add_argument_group("how").add_argument
     show("--device", metavar="NAME", help="cpu, cuda, cuda:1, mps (default: a GPU if there)")
     precisions = ("auto", "float32", "bfloat16", "float16")

@@ -20,7 +20,7 @@ from mezzotint.provenance.recipe import File, Options, Recipe, fingerprint, read
 
 LOCAL = frozenset(
     {
-        *("output", "count", "source", "pick", "quiet", "preview"),
+        *("output", "count", "source", "pick", "quiet", "preview", "sidecar"),
         *("lora-dir", "embedding-dir", "wildcards", "device", "memory", "threads"),
     }
 )

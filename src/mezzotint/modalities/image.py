@@ -196,6 +196,15 @@ def open_image(path: str | os.PathLike[str]) -> Image.Image:
         raise ImageError(f"{path}: {error}") from error
 
 
+def kind_of(path: str | os.PathLike[str]) -> str | None:
+    """Pillow's name of what a file holds, whatever it is called; None for no picture."""
+    try:
+        with Image.open(path, formats=_FORMATS) as image:
+            return image.format
+    except Exception:  # as in `decode`
+        return None
+
+
 def read(path: str | os.PathLike[str], channels: Channels) -> Tensor:
     """The picture in a file as ``(C, H, W)`` float32 in [−1, 1].
 
@@ -298,10 +307,11 @@ def on_white(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
 
 
-def write(
+def encode(
     image: Image.Image, path: str | os.PathLike[str], text: Mapping[str, str] | None = None
-) -> None:
-    """Write a picture, atomically: PNG and WebP exactly, JPEG on white at quality 95.
+) -> bytes:
+    """A picture as the bytes of the file that ``path`` names: PNG and WebP exactly, JPEG on white
+    at quality 95.
 
     text: keys and values that go into the file: PNG text chunks; else one line a key in the
     EXIF image description.
@@ -309,7 +319,6 @@ def write(
     Raises:
         ImageError: an unknown extension.
         TextError: the text is too long for a JPEG, which has room for 64 KiB.
-        mezzotint.files.WriteError: the file cannot be written.
     """
     kind = writable_format(path)
     exif = Image.Exif()
@@ -323,13 +332,25 @@ def write(
     if kind == "PNG":
         image.save(encoded, kind, pnginfo=chunks)
     elif kind == "WEBP":
-        image.save(encoded, kind, lossless=True, exif=exif)
+        image.save(encoded, kind, lossless=True, exact=True, exif=exif)
     else:
         if len(exif.tobytes()) > _MOST_EXIF:
             raise TextError(f"{path}: the text is too long for a JPEG: choose .png or .webp")
         on_white(image).save(encoded, kind, quality=95, subsampling=0, exif=exif)
+    return encoded.getvalue()
+
+
+def write(
+    image: Image.Image, path: str | os.PathLike[str], text: Mapping[str, str] | None = None
+) -> None:
+    """Write a picture, atomically, as :func:`encode` makes it.
+
+    Raises:
+        mezzotint.files.WriteError: the file cannot be written; and as :func:`encode`.
+    """
+    data = encode(image, path, text)
     with atomic_write(path) as file:
-        file.write(encoded.getbuffer())
+        file.write(data)
 
 
 # --- contact sheets ---------------------------------------------------------------------------

@@ -21,6 +21,7 @@ import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -345,7 +346,7 @@ def _check_certificates(path: Path, chain: list[x509.Certificate]) -> None:
             f"{path}: its first certificate is self-issued, which C2PA refuses: put one first that "
             "an authority issued, if only your own"
         )
-    for number, (lower, upper) in enumerate(zip(chain, chain[1:], strict=False), start=1):
+    for number, (lower, upper) in enumerate(pairwise(chain), start=1):
         try:
             lower.verify_directly_issued_by(upper)
         except Exception as error:  # ValueError, TypeError, InvalidSignature

@@ -9,12 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
-
-from mezzotint.files import atomic_write
 
 ID_BITS, HASH_BITS = 16, 48
 _SECRET = 32  # bytes
@@ -57,20 +54,6 @@ def read(path: Path) -> MarkKey:
         secret = b""
     if len(secret) != _SECRET:
         raise KeyFileError(f"{path}: is no key of watermarks: it should be 64 hexadecimal digits")
-    return of_secret(secret)
-
-
-def make(path: Path) -> MarkKey:
-    """A new secret key in a file that only its owner reads; one that is there is left alone.
-
-    Raises:
-        KeyFileError: there is a file of that name.
-    """
-    if path.exists():
-        raise KeyFileError(f"{path}: is there already: choose another name")
-    secret = secrets.token_bytes(_SECRET)
-    with atomic_write(path, private=True) as file:
-        file.write(f"{secret.hex()}\n".encode())
     return of_secret(secret)
 
 

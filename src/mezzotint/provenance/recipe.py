@@ -6,7 +6,8 @@ One JSON document stands in one text chunk of the file:
      "options": {"prompt": "a fox", "seed": "7", "lora": ["ink.safetensors:0.8"], …},
      "files": [{"option": "model", "name": "fox.safetensors", "fingerprint": "sha256:…"}, …]}
 
-``options`` are those of ``mezzotint generate`` as they are typed, ``true`` for one without a value;
+``options`` are those of ``mezzotint generate`` as they are typed, ``true`` for one without a value
+and ``false`` for one that is a --no-;
 what else stands beside them says in words what was made, and is not read.  A sheet has the whole
 documents of its pictures, ``{"format": 1, "software": …, "pictures": [{…}, …]}``.  Of a file there
 is its name and a fingerprint, never where it was.
@@ -119,6 +120,12 @@ def text_of(made: Mapping[str, Any]) -> dict[str, str]:
     return {CHUNK: json.dumps(made)}
 
 
+def digest(made: Mapping[str, Any]) -> str:
+    """``sha256:`` of a document as JSON with sorted keys and without spaces."""
+    text = json.dumps(made, sort_keys=True, separators=(",", ":"))
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+
+
 def read(path: Path, pick: int | None = None) -> Recipe:
     """The recipe of a picture, or of picture ``pick`` of a sheet, counted from 1.
 
@@ -211,4 +218,4 @@ def recipe_of(path: Path, found: Mapping[str, Any]) -> Recipe:
 def _is_value(value: object) -> bool:
     if isinstance(value, list):
         return all(isinstance(item, str) for item in value)
-    return isinstance(value, str) or value is True
+    return isinstance(value, str | bool)
