@@ -28,6 +28,7 @@ MIMES = {
     **dict.fromkeys((".jpg", ".jpeg"), "image/jpeg"),
     ".png": "image/png",
     ".webp": "image/webp",
+    **dict.fromkeys((".tif", ".tiff"), "image/tiff"),
 }
 
 

@@ -32,7 +32,12 @@ from mezzotint.files import atomic_write
 Channels = Literal["grey", "rgb", "rgba"]
 
 READABLE = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
-WRITABLE = {".png": "PNG", ".webp": "WEBP", ".jpg": "JPEG", ".jpeg": "JPEG"}
+WRITABLE = {
+    ".png": "PNG",
+    ".webp": "WEBP",
+    **dict.fromkeys((".jpg", ".jpeg"), "JPEG"),
+    **dict.fromkeys((".tif", ".tiff"), "TIFF"),
+}
 MAX_PIXELS = 64 * 2**20
 """A file of some bytes can claim any size: more than this is refused before it is decoded."""
 
@@ -310,8 +315,8 @@ def on_white(image: Image.Image) -> Image.Image:
 def encode(
     image: Image.Image, path: str | os.PathLike[str], text: Mapping[str, str] | None = None
 ) -> bytes:
-    """A picture as the bytes of the file that ``path`` names: PNG and WebP exactly, JPEG on white
-    at quality 95.
+    """A picture as the bytes of the file that ``path`` names: PNG, WebP and TIFF exactly, JPEG on
+    white at quality 95.
 
     text: keys and values that go into the file: PNG text chunks; else one line a key in the
     EXIF image description.
@@ -333,6 +338,8 @@ def encode(
         image.save(encoded, kind, pnginfo=chunks)
     elif kind == "WEBP":
         image.save(encoded, kind, lossless=True, exact=True, exif=exif)
+    elif kind == "TIFF":
+        image.save(encoded, kind, compression="tiff_adobe_deflate", exif=exif)
     else:
         if len(exif.tobytes()) > _MOST_EXIF:
             raise TextError(f"{path}: the text is too long for a JPEG: choose .png or .webp")
