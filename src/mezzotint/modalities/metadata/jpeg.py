@@ -140,9 +140,8 @@ def _split(text: str, said: Said, main: bytes | None, more: bytes | None) -> tup
     if _HAS.search(first) is not None:
         first = _HAS.sub(lambda m: m[0][:-32] + name, first)
     else:
-        first = xmp.added(
-            first, f'xmlns:xmpNote="{_NOTE}" xmpNote:HasExtendedXMP="{name.decode()}"'
-        )
+        note = f'xmlns:xmpNote="{_NOTE}" xmpNote:HasExtendedXMP="{name.decode()}"'
+        first = xmp.added(first, note)
     if len(first) > _MOST:
         raise MetadataError("has so much XMP of others that no room is left: choose PNG or WebP")
     return first, extended

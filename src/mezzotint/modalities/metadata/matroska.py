@@ -16,7 +16,6 @@ from mezzotint.modalities.metadata.common import (
     Said,
     counted,
     number,
-    part,
     text_of,
 )
 

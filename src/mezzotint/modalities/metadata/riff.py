@@ -1,5 +1,8 @@
-"""RIFF: XMP in WebP (chunk ``XMP ``, WebP container specification) and in WAV (chunk ``_PMX``, Adobe,
-XMP specification part 3, §1.2.3).  Both stand behind what they describe, so that no chunk moves."""
+"""RIFF: XMP in WebP (chunk ``XMP ``, WebP container specification) and in WAV (chunk ``_PMX``,
+Adobe, XMP specification part 3, §1.2.3).
+
+Both stand behind what they describe, so that no chunk moves.
+"""
 
 from __future__ import annotations
 
@@ -28,9 +31,7 @@ def _chunks(data: bytes) -> tuple[list[Chunk], int]:
     """The chunks, and where the outermost one ends."""
     size = number(data, 4, 4, "little", "header")
     if size in (0, 0xFFFFFFFF):
-        raise MetadataError(
-            "does not say how long it is, as files that were streamed: save it anew"
-        )
+        raise MetadataError("does not say how long it is, as if streamed: save it anew")
     end = 8 + size
     if end > len(data):
         raise MetadataError("is cut off")

@@ -33,7 +33,7 @@ _END = '<?xpacket end="w"?>'
 _OPEN = '<x:xmpmeta xmlns:x="adobe:ns:meta/">\n<rdf:RDF xmlns:rdf="' + _RDF + '">\n'
 _CLOSE = "</rdf:RDF>\n</x:xmpmeta>\n"
 _ALL = re.compile(
-    rb"<rdf:Description xmlns:mezzotint=[^<]*(?:<(?!/rdf:Desc)[^<]*)*+</rdf:[^>]*>\n?"
+    rb"<rdf:Description xmlns:mezzotint=[^<]*+(?:<(?!/rdf:Desc)[^<]*+)*+</rdf:Description>\n?"
 )
 """A description of ours, as `_description` writes it: in a text of ours every `<` is escaped."""
 _FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -192,11 +192,8 @@ def _description(text: str, said: Said, about: str, known: frozenset[str]) -> st
     if _TOOL not in known:
         name = "xmp:CreatorTool"
         lines.append(f'<{name} xmlns:xmp="{_XMP}">{_body(said.software)}</{name}>')
-    spaces = f'xmlns:mezzotint="{OURS}" xmlns:rdf="{_RDF}"'
-    inner = "\n".join(lines)
-    return (
-        f'<rdf:Description {spaces} rdf:about="{_escaped(about)}">\n{inner}\n</rdf:Description>\n'
-    )
+    head = f'xmlns:mezzotint="{OURS}" xmlns:rdf="{_RDF}" rdf:about="{_escaped(about)}"'
+    return "\n".join([f"<rdf:Description {head}>", *lines, "</rdf:Description>\n"])
 
 
 def without(packet: bytes) -> bytes:
