@@ -27,9 +27,8 @@ from mezzotint.modalities.metadata import MetadataError, Said, xmp
 TEXT = json.dumps({"format": 1, "options": {"prompt": "a <fox> & more"}, "files": []})
 _SIZES = (0, 1, 2, 3, 7, 8, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFE)
 _SIZES += (0xFFFFFFFF, 0xFFFFFFFFFFFFFFFF)
-_ENTITIES = '<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa">%s]>' % "".join(
-    f'<!ENTITY a{n} "{"&a%s;" % (n - 1 if n else "") * 10}">' for n in range(9)
-)
+_ENTITIES = '<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa"><!ENTITY a0 "&a;&a;&a;&a;&a;">'
+_ENTITIES += "".join(f'<!ENTITY a{n} "{f"&a{n - 1};" * 10}">' for n in range(1, 9)) + "]>"
 _PACKETS = (
     _ENTITIES + "<x>&a8;</x>",
     '<!DOCTYPE x SYSTEM "file:///etc/passwd"><x/>',

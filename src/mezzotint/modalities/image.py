@@ -223,7 +223,8 @@ def read_text(path: str | os.PathLike[str]) -> dict[str, str]:
     image = open_image(path)
     found = {str(key): str(v) for key, v in image.info.items() if isinstance(v, str)}
     try:
-        found |= _exif_texts(image.getexif())
+        with Image.open(path, formats=_FORMATS) as whole:  # upright ones have lost a TIFF's tags
+            found |= _exif_texts(whole.getexif())
     except Exception as error:  # as in `decode`
         raise ImageError(f"{path}: is damaged: {_one_line(error)}") from error
     try:
@@ -359,7 +360,7 @@ def encode(image: Image.Image, kind: str, text: Mapping[str, str] | None = None)
     elif kind == "WEBP":
         image.save(encoded, kind, lossless=True, exif=exif)
     elif kind == "TIFF":
-        image.save(encoded, kind, compression="tiff_adobe_deflate", exif=exif)
+        image.save(encoded, kind, compression="tiff_adobe_deflate", tiffinfo=dict(exif))
     elif kind == "JPEG":
         if len(exif.tobytes()) > _MOST_EXIF:
             raise TextError("the text is too long for a JPEG: choose .png or .webp")

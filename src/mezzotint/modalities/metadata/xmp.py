@@ -33,7 +33,7 @@ _END = '<?xpacket end="w"?>'
 _OPEN = '<x:xmpmeta xmlns:x="adobe:ns:meta/">\n<rdf:RDF xmlns:rdf="' + _RDF + '">\n'
 _CLOSE = "</rdf:RDF>\n</x:xmpmeta>\n"
 _ALL = re.compile(
-    rb"<rdf:Description xmlns:mezzotint=[^<]*+(?:<(?!/rdf:Desc)[^<]*+)*+</rdf:Description>\n?"
+    rb"<rdf:Description xmlns:mezzotint=[^<]*+(?:<(?!/?rdf:Desc)[^<]*+)*+</rdf:Description>\n?"
 )
 """A description of ours, as `_description` writes it: in a text of ours every `<` is escaped."""
 _FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
