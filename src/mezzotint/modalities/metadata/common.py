@@ -48,14 +48,14 @@ def number(data: bytes, at: int, size: int, order: str, what: str) -> int:
     return int.from_bytes(part(data, at, size, what), "big" if order == "big" else "little")
 
 
-def counted(pieces: int) -> int:
+def counted(pieces: int, most: int = MAX_PIECES) -> int:
     """One more piece.
 
     Raises:
         MetadataError: there are more than any honest file has.
     """
-    if pieces >= MAX_PIECES:
-        raise MetadataError(f"has more than {MAX_PIECES} parts")
+    if pieces >= most:
+        raise MetadataError(f"has more than {most} parts")
     return pieces + 1
 
 

@@ -19,6 +19,7 @@ FIELD, SOURCE = "MEZZOTINT_RECIPE", "DIGITALSOURCETYPE"
 _COMMENTS, _LAST = 4, 0x80
 _MOST_BLOCK = (1 << 24) - 1
 _MOST_FIELDS = 10_000
+_MOST_PARTS = 4096
 
 
 class Block(NamedTuple):
@@ -31,7 +32,7 @@ def _blocks(data: bytes) -> tuple[list[Block], int]:
     found: list[Block] = []
     at, last = 4, False
     while not last:
-        counted(len(found))
+        counted(len(found), _MOST_PARTS)
         head = number(data, at, 1, "big", "metadata")
         size = number(data, at + 1, 3, "big", "metadata")
         found.append(Block(head & ~_LAST, part(data, at + 4, size, "metadata")))

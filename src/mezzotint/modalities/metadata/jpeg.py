@@ -25,6 +25,7 @@ _XMP, _MORE = b"http://ns.adobe.com/xap/1.0/\0", b"http://ns.adobe.com/xmp/exten
 _NOTE = "http://ns.adobe.com/xmp/note/"
 _MOST = 65_533 - len(_XMP)  # bytes of a packet in one segment
 _PIECE = 65_400
+_MOST_PARTS = 4096
 _ALONE = {0x01, *range(0xD0, 0xD8)}
 _HAS = re.compile(rb"HasExtendedXMP(?:\s*=\s*[\"']|>\s*)([0-9A-Fa-f]{32})")
 
@@ -41,7 +42,7 @@ def _segments(data: bytes) -> list[Segment]:
     found: list[Segment] = []
     at = 2
     while True:
-        counted(len(found))
+        counted(len(found), _MOST_PARTS)
         begin = at
         if part(data, at, 1, "segments") != b"\xff":
             raise MetadataError("is damaged between its segments")

@@ -62,7 +62,6 @@ class _Reader:
         parser.buffer_text = True
         parser.StartElementHandler, parser.EndElementHandler = self.start, self.stop
         parser.StartDoctypeDeclHandler = parser.EntityDeclHandler = self.refuse
-        parser.ExternalEntityRefHandler = parser.UnparsedEntityDeclHandler = self.refuse
         self.depth = self.count = 0
         self.inside = -1
         self.texts: list[str] = []
