@@ -179,7 +179,10 @@ def _measure(families: list[str], out: Path) -> int:
     for family in families:
         own = [row for row in rows if row["family"] == family]
         text.append(f"| {family} | {len(own)} | {sum(row not in bad for row in own)} |")
-    text += ["", *(f"- {row['file']}: {row['verdict']} {row['said']} {row['causes']}" for row in bad)]
+    text += [
+        "",
+        *(f"- {row['file']}: {row['verdict']} {row['said']} {row['causes']}" for row in bad),
+    ]
     out.mkdir(parents=True, exist_ok=True)
     (out / "report.md").write_text("\n".join(text).rstrip() + "\n")
     (out / "report.json").write_text(json.dumps(rows, indent=1) + "\n")

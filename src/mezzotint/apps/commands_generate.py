@@ -21,8 +21,7 @@ def sheet_of(made: list[Made]) -> Made:
     image = pictures.contact_sheet([each.image for each in made], captions=captions)
     said = {"pixels": pixels_of(image)}
     document = recipe.of_sheet(SOFTWARE, said, [each.document for each in made])
-    first = made[0]
-    return Made(image, first.seed, document, first.model, first.licence)
+    return made[0]._replace(image=image, document=document)
 
 
 def _save_sheet(
@@ -30,11 +29,7 @@ def _save_sheet(
 ) -> None:
     path = output.sheet(tuple(each.seed for each in made))
     sheet = sheet_of(made)
-    try:
-        write(sheet, path, how, args.sidecar)
-    except pictures.TextError as error:
-        note(args, f"{error}; it carries no recipes, each of its pictures does")
-        write(sheet._replace(document={}), path, how)
+    write(sheet, path, how, args.sidecar)
     print(path, flush=True)
 
 

@@ -141,9 +141,10 @@ def _within(apart: Difference, said: object) -> bool:
     if not isinstance(stored, dict):
         return False
     largest, psnr = stored.get("largest"), stored.get("psnr")
-    if not isinstance(largest, int | float) or not isinstance(psnr, int | float):
+    if not isinstance(largest, int | float) or not isinstance(psnr, int | float | None):
         return False
-    return apart.largest <= largest + _SLACK and apart.psnr >= psnr - _SLACK_DB
+    near = psnr is None or apart.psnr >= psnr - _SLACK_DB
+    return near and apart.largest <= largest + _SLACK
 
 
 def verified(source: Path, args: argparse.Namespace, parse: Parse) -> Verdict:

@@ -33,7 +33,7 @@ SOFTWARE = f"mezzotint {mezzotint.__version__}"
 class Made(NamedTuple):
     """A picture as it is to be stored, the seed that it has, and what its file says of it.
 
-    model, licence: what drew it, and under which terms.
+    model, licence: what drew it, and under which terms; edited: from a picture.
     """
 
     image: Image.Image
@@ -41,6 +41,7 @@ class Made(NamedTuple):
     document: recipe.Document
     model: str
     licence: str
+    edited: bool
 
 
 def loaded(args: argparse.Namespace) -> Model:
@@ -87,7 +88,7 @@ def making(
         image = pictures.to_image(picture)
         words = parameters(args, model, single, picture)
         document = _document(how, words, model, image)
-        yield Made(image, seed, document, model.name, "unknown")
+        yield Made(image, seed, document, model.name, "unknown", args.image is not None)
 
 
 def _document(

@@ -14,9 +14,11 @@ from typing import NamedTuple, TypeVar
 
 import mezzotint
 from mezzotint.apps.edits import Held
-from mezzotint.apps.making import Made
+from mezzotint.apps.making import SOFTWARE, Made
 from mezzotint.files import atomic_write
 from mezzotint.modalities import image as pictures
+from mezzotint.modalities import metadata
+from mezzotint.modalities.metadata import Said
 from mezzotint.provenance import credentials, recipe
 from mezzotint.provenance.credentials import Claim, Ingredient, Relation
 from mezzotint.provenance.identity import Identity, configured
@@ -24,12 +26,11 @@ from mezzotint.provenance.pixels import difference
 
 T = TypeVar("T")
 
-MIMES = {
-    **dict.fromkeys((".jpg", ".jpeg"), "image/jpeg"),
-    ".png": "image/png",
-    ".webp": "image/webp",
-    **dict.fromkeys((".tif", ".tiff"), "image/tiff"),
-}
+MIMES = {kind: f"image/{kind.lower()}" for kind in ("PNG", "JPEG", "WEBP", "TIFF")}
+
+
+_COMPOSITE: credentials.SourceType = "compositeWithTrainedAlgorithmicMedia"
+_GENERATED: credentials.SourceType = "trainedAlgorithmicMedia"
 
 
 class Signing(NamedTuple):
@@ -70,24 +71,23 @@ def _ingredient(source: str | Path, relation: Relation) -> Ingredient:
     if isinstance(source, Held):
         data = io.BytesIO()
         source.image.save(data, "PNG")
-        return Ingredient(data.getvalue(), MIMES[".png"], "picture.png", relation)
+        return Ingredient(data.getvalue(), MIMES["PNG"], "picture.png", relation)
     path = Path(source)
     pictures.open_image(path)  # says what is wrong with it
     mime = f"image/{str(pictures.kind_of(path)).lower()}"
     return Ingredient(path.read_bytes(), mime, path.name, relation)
 
 
-def _claim(made: Made, path: Path, how: Signing) -> Claim:
-    edited = any(each.relation == "parentOf" for each in how.inputs)
+def _claim(made: Made, hashed: str, path: Path, how: Signing) -> Claim:
     return Claim(
         title=path.name,
-        action="edited" if edited else "created",
-        source="compositeWithTrainedAlgorithmicMedia" if edited else "trainedAlgorithmicMedia",
+        action="edited" if made.edited else "created",
+        source=_COMPOSITE if made.edited else _GENERATED,
         software="mezzotint",
         version=mezzotint.__version__,
         model=made.model,
         licence=made.licence,
-        recipe=recipe.digest(made.document),
+        recipe=hashed,
         training=how.training,
         ingredients=how.inputs,
         when=datetime.now(UTC),
@@ -96,9 +96,9 @@ def _claim(made: Made, path: Path, how: Signing) -> Claim:
 
 def _stored(made: Made, path: Path) -> recipe.Document:
     """The document of a picture, with how far a lossy file is from what was made."""
-    if not made.document or pictures.writable_format(path) != "JPEG":
+    if pictures.writable_format(path) != "JPEG":
         return made.document
-    there = pictures.decode(pictures.encode(made.image, path))
+    there = pictures.decode(pictures.encode(made.image, "JPEG"))
     apart = difference(there, pictures.on_white(made.image).convert(there.mode))
     said = made.document.get("pixels")
     known = said if isinstance(said, dict) else {}
@@ -125,16 +125,18 @@ def write(made: Made, path: Path, how: Signing | None, beside: bool = False) -> 
     beside: write its recipe into a file of its own too, ``fox.png.json``.
 
     Raises:
-        TextError: the recipe does not fit into the file.
+        MetadataError: the recipe does not fit into the file.
         CredentialsError: it cannot be signed.
         WriteError: the file cannot be written.
     """
     document = _stored(made, path)
-    data = pictures.encode(made.image, path, recipe.text_of(document) if document else None)
+    kind = pictures.writable_format(path)
+    data = pictures.encode(made.image, kind)
+    source = metadata.COMPOSITE if made.edited else metadata.GENERATED
+    data = metadata.embed(data, kind, json.dumps(document), Said(SOFTWARE, source))
     if how is not None:
-        data = credentials.sign(
-            data, MIMES[path.suffix.lower()], _claim(made, path, how), how.identity
-        )
+        claim = _claim(made, recipe.digest(document), path, how)
+        data = _apart(partial(credentials.sign, data, MIMES[kind], claim, how.identity))
     if beside:
         with atomic_write(path.with_name(f"{path.name}.json")) as file:
             file.write((json.dumps(document, indent=1) + "\n").encode())
