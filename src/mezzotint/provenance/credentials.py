@@ -44,7 +44,7 @@ EMBEDS = frozenset(
 )
 """Media types that hold their credentials; all others have them in a file beside."""
 SIDECAR = ".c2pa"
-MARK = b"jumdc2pa\x00\x11\x00\x10\x80\x00\x00\xaa\x00\x38\x9b\x71\x03c2pa\x00"
+MARK = b"jumdc2pa"
 """How the description of a manifest store begins, in whatever file it is."""
 GENERATION = "mezzotint.generation"
 """Our own assertion: model, licence and the hash of the recipe."""
