@@ -16,7 +16,7 @@ from pathlib import Path
 from mezzotint.apps.errors import one_line
 from mezzotint.provenance import identity
 from mezzotint.provenance.chain import Action, Credentials, Input, Manifest, read
-from mezzotint.provenance.credentials import CredentialsError
+from mezzotint.provenance.credentials import CredentialsError, DamagedError
 
 _SOURCES = {
     "trainedAlgorithmicMedia": "by a trained model",
@@ -25,9 +25,8 @@ _SOURCES = {
 _RELATIONS = {"parentOf": "edited", "componentOf": "a part", "inputTo": "led"}
 _USES = {"allowed": "allowed", "notAllowed": "not allowed", "constrained": "under conditions"}
 _SELF_SIGNED = (
-    "Self-signed: the key was made by the program that signed, and nobody vouches for it. It proves "
-    "that the\nfile is as its signer left it, not who the signer is: anyone can make such a key, "
-    "under any name."
+    "Self-signed: the key was made by the program that signed, and nobody vouches for it. It "
+    "proves that\nthe file is as its signer left it, not who the signer is: anyone can make such a key."
 )
 _UNKNOWN = (
     "Unknown signer: the key may be self-signed, or come from an authority that you did not name "
@@ -54,13 +53,13 @@ def run_credentials(args: argparse.Namespace) -> int:
     shown: list[object] = []
     codes, standings = set[int](), set[str]()
     for path in args.files:
-        found, error = _read(path, own, trusted)
+        found, code, error = _read(path, own, trusted)
+        codes.add(code)
         if found is None:
             print(f"mezzotint: {path}: {error}", file=sys.stderr)
-            codes.add(1 if error.startswith("its credentials") else 2)
-            shown.append({"file": str(path), "state": "none", "faults": [error]})
+            state = "invalid" if code == 1 else "none"
+            shown.append({"file": str(path), "state": state, "faults": [error]})
             continue
-        codes.add(0 if found.state == "valid" else 1)
         standings.update(manifest.standing for manifest in found.manifests)
         shown.append({"file": str(path), **asdict(found)})
         if not args.json:
@@ -74,14 +73,17 @@ def run_credentials(args: argparse.Namespace) -> int:
     return next((code for code in (1, 2) if code in codes), 0)
 
 
-def _read(path: Path, own: bytes, trusted: bytes) -> tuple[Credentials | None, str]:
+def _read(path: Path, own: bytes, trusted: bytes) -> tuple[Credentials | None, int, str]:
+    """What a file carries, the exit code, and what is wrong."""
     try:
         found = read(path, own, trusted)
     except CredentialsError as error:
-        return None, one_line(error)
+        return None, 1 if isinstance(error, DamagedError) else 2, one_line(error)
     except OSError as error:
-        return None, (error.strerror or str(error)).lower()
-    return found, "" if found else "carries no Content Credentials"
+        return None, 2, (error.strerror or str(error)).lower()
+    if found is None:
+        return None, 2, "carries no Content Credentials"
+    return found, 0 if found.state == "valid" else 1, ""
 
 
 # --- words ------------------------------------------------------------------------------------

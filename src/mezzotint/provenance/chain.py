@@ -19,7 +19,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 from mezzotint.checkpoints.limits import parse
 from mezzotint.provenance import manifest_store
@@ -28,6 +28,7 @@ from mezzotint.provenance.credentials import (
     MARK,
     SOURCE_TYPE,
     CredentialsError,
+    DamagedError,
     context,
     library,
     sidecar_path,
@@ -64,7 +65,8 @@ _WORDS = {
 """C2PA's status codes (specification 2.2, section 15.2.2) in plain words."""
 
 
-class Signature(NamedTuple):
+@dataclass(frozen=True)
+class Signature:
     """Who signed, as the certificate says; ``begin`` and ``end`` of its validity in ISO 8601."""
 
     name: str
@@ -76,7 +78,8 @@ class Signature(NamedTuple):
     end: str
 
 
-class Action(NamedTuple):
+@dataclass(frozen=True)
+class Action:
     """What was done: C2PA's name of it, IPTC's source type, with what, and when it says so."""
 
     name: str
@@ -85,7 +88,8 @@ class Action(NamedTuple):
     when: str
 
 
-class Input(NamedTuple):
+@dataclass(frozen=True)
+class Input:
     """What went in.
 
     Attributes:
@@ -152,7 +156,9 @@ def read(source: Path, own: bytes = b"", trusted: bytes = b"") -> Credentials | 
         trusted: other authorities that are believed, in PEM.
 
     Raises:
-        CredentialsError: they are damaged beyond reading, or lie on a network; OSError.
+        DamagedError: they cannot be read.
+        CredentialsError: they lie on a network, or the file is too large, or is a sidecar itself.
+        OSError: the file cannot be read.
     """
     if source.stat().st_size > _MOST_BYTES:
         raise CredentialsError(f"is larger than {_MOST_BYTES >> 30} GiB")
@@ -180,14 +186,14 @@ def read_bytes(
                 ) from error
         return None
     with (
-        library("its credentials are damaged"),
+        library("its credentials are damaged", DamagedError),
         Reader("", io.BytesIO(data), beside, trust) as reader,
     ):
         texts = reader.json(), reader.crjson()
     try:
         found, detailed = (parse(text) for text in texts)
     except ValueError as error:
-        raise CredentialsError(f"its credentials are damaged: {error}") from error
+        raise DamagedError(f"its credentials are damaged: {error}") from error
     return _credentials(found, detailed, _loose(data if beside is None else beside), beside)
 
 
@@ -239,7 +245,7 @@ def _credentials(
     manifests, active = _table(found, "manifests"), found.get("active_manifest")
     results = _table(found, "validation_results")
     if not isinstance(active, str) or active not in manifests:
-        raise CredentialsError("its credentials are damaged: none of the manifests is the file's")
+        raise DamagedError("its credentials are damaged: none of the manifests is the file's")
     certificates = {
         one.get("label"): _table(one, "signature")
         for one in _tables(detailed.get("manifests"))

@@ -61,6 +61,10 @@ class CredentialsError(ValueError):
     """Credentials cannot be written or read; one line, without the file's name."""
 
 
+class DamagedError(CredentialsError):
+    """Credentials are there and cannot be read: they were changed, or cut off."""
+
+
 class Ingredient(NamedTuple):
     """A file that went into another.
 
@@ -110,8 +114,8 @@ class Claim:
 
 
 @contextmanager
-def library(what: str) -> Iterator[None]:
-    """Turns the library's errors into one :class:`CredentialsError` that begins with ``what``."""
+def library(what: str, kind: type[CredentialsError] = CredentialsError) -> Iterator[None]:
+    """Turns the library's errors into one of ``kind`` that begins with ``what``."""
     from c2pa import C2paError
 
     try:
@@ -119,7 +123,7 @@ def library(what: str) -> Iterator[None]:
     except C2paError as error:
         said = "".join(c if c.isprintable() else " " for c in str(error))
         said = " ".join(said.split()).rstrip(".") or type(error).__name__
-        raise CredentialsError(f"{what}: {said[:200]}") from error
+        raise kind(f"{what}: {said[:200]}") from error
 
 
 def context(own: bytes = b"", trusted: bytes = b"", check: bool = False) -> Context:
