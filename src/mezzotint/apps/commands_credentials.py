@@ -25,8 +25,8 @@ _SOURCES = {
 _RELATIONS = {"parentOf": "edited", "componentOf": "a part", "inputTo": "led"}
 _USES = {"allowed": "allowed", "notAllowed": "not allowed", "constrained": "under conditions"}
 _SELF_SIGNED = (
-    "Self-signed: the key was made by the program that signed, and nobody vouches for it. It "
-    "proves that\nthe file is as its signer left it, not who the signer is: anyone can make such a key."
+    "Self-signed: the key was made by the program that signed, and nobody vouches for it. It proves"
+    "\nthat the file is as its signer left it, not who the signer is: anyone can make such a key."
 )
 _UNKNOWN = (
     "Unknown signer: the key may be self-signed, or come from an authority that you did not name "

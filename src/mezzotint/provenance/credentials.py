@@ -168,7 +168,8 @@ def _signing(identity: Identity, process: int) -> tuple[Context, Signer]:
     algorithm = identity.algorithm.encode()
     with library("cannot sign with this certificate and key"):
         info = C2paSignerInfo(algorithm, identity.chain, identity.key, server)
-        return context(check=True), Signer.from_info(info)
+        authority = b"-----BEGIN" + identity.chain.rpartition(b"-----BEGIN")[2]
+        return context(authority, check=True), Signer.from_info(info)
 
 
 # --- signing ----------------------------------------------------------------------------------
@@ -218,17 +219,21 @@ def sidecar_path(path: Path) -> Path:
     return path.with_suffix(SIDECAR)
 
 
-def check(ingredient: Ingredient) -> None:
+def check(ingredient: Ingredient, identity: Identity) -> None:
     """Raise if a file cannot become an ingredient: to be asked before the work is done.
 
     Raises:
-        CredentialsError: it is damaged, or its own credentials are and would be lost.
+        CredentialsError: it is damaged, or its own credentials are so and would be lost.
     """
-    from c2pa import Builder
-
-    with library("cannot prepare credentials"):
-        built = Builder({}, context())
-    _add(built, ingredient, "input")
+    led = ingredient._replace(relation="inputTo")
+    probe = Claim(
+        "", "created", "trainedAlgorithmicMedia", "mezzotint", "", "", "", "", "allowed", (led,)
+    )
+    try:
+        sidecar(b"probe", probe, identity)
+    except CredentialsError as error:
+        name, reason = _name(ingredient), str(error).rpartition(": ")[2]
+        raise CredentialsError(f"{name}: cannot be kept as an input: {reason}") from error
 
 
 def _signer(identity: Identity) -> Signer:
@@ -259,10 +264,15 @@ def _check_claim(claim: Claim) -> None:
 
 
 def _add(built: Builder, ingredient: Ingredient, label: str) -> None:
-    title = ingredient.title.replace("\\", "/").rstrip("/").rpartition("/")[2]
+    title = _name(ingredient)
     fields = {"title": title, "relationship": ingredient.relation, "label": label}
     with library(f"{title}: cannot be kept as an input"):
         built.add_ingredient(fields, ingredient.mime, io.BytesIO(ingredient.data))
+
+
+def _name(ingredient: Ingredient) -> str:
+    """Never where it was: of a path the last part."""
+    return ingredient.title.replace("\\", "/").rstrip("/").rpartition("/")[2]
 
 
 def _definition(claim: Claim, mime: str) -> dict[str, Any]:

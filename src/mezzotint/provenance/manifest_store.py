@@ -1,7 +1,7 @@
 """The bytes of a manifest store that no signature covers: they must be what they have to be.
 
 A store is made of boxes (JUMBF, ISO/IEC 19566-5).  The assertions and the claim are hashed and
-signed; the descriptions of the boxes around them, the boxes' lengths, and the zeros with which the
+signed, and the signature of an input's manifest too; the descriptions of the boxes around them, the boxes' lengths, and the zeros with which the
 signature is filled up are not.  Changing them changes nothing that is stated, and the library does
 not look; here a change is found all the same, so that no byte of the credentials can be changed
 unnoticed, or used to carry something else.
@@ -121,23 +121,24 @@ def check(store: bytes) -> None:
     _check_description(kind, toggles, (b"c2pa",))
     if label != b"c2pa":
         raise LooseError("the label of a box is wrong")
-    for name, manifest in manifests:
-        if name != b"jumb":
-            raise LooseError("there is more than manifests in their place")
+    if not manifests or {name for name, _ in manifests} != {b"jumb"}:
+        raise LooseError("there is more than manifests in their place")
+    for number, (_, manifest) in enumerate(manifests, start=1):
         kind, toggles, _, parts = _described(manifest)
         _check_description(kind, toggles, _MANIFESTS)
+        last = number == len(manifests)  # the file's own; the filling of others is hashed
         for name, part in parts:
             if name == b"jumb":
-                _check_part(part)
+                _check_part(part, last)
 
 
-def _check_part(part: bytes) -> None:
+def _check_part(part: bytes, last: bool) -> None:
     kind, toggles, label, inner = _described(part)
     named = [letters for letters, labels in _PARTS.items() if label in labels]
     if not named and kind[:4] not in _PARTS:
         return  # another program's
     _check_description(kind, toggles, tuple(named))
-    if label == b"c2pa.signature":
+    if label == b"c2pa.signature" and last:
         if [name for name, _ in inner] != [b"cbor"]:
             raise LooseError("there is more than a signature in its place")
         _check_signature(inner[0][1])
