@@ -1,10 +1,10 @@
 """The bytes of a manifest store that no signature covers: they must be what they have to be.
 
 A store is made of boxes (JUMBF, ISO/IEC 19566-5).  The assertions and the claim are hashed and
-signed, and the signature of an input's manifest too; the descriptions of the boxes around them, the boxes' lengths, and the zeros with which the
-signature is filled up are not.  Changing them changes nothing that is stated, and the library does
-not look; here a change is found all the same, so that no byte of the credentials can be changed
-unnoticed, or used to carry something else.
+signed, and the signature of an input's manifest too; the descriptions of the boxes around them, the
+boxes' lengths, and the zeros with which the file's own signature is filled up are not.  Changing
+them changes nothing that is stated, and the library does not look; here a change is found all the
+same, so that no byte of the credentials can be changed unnoticed, or used to carry something else.
 """
 
 from __future__ import annotations
