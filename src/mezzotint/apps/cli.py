@@ -33,6 +33,11 @@ COMMANDS: dict[str, tuple[str, str, Callable[[argparse.ArgumentParser], None]]] 
     "generate": ("make pictures", "commands_generate:run", options.generate),
     "train": ("train a model, or go on with it", "commands_train:run", options.train),
     "verify": ("make files again from what they carry", "commands_verify:run", options.verify),
+    "credentials": (
+        "show who made files, from what, and whether they were changed",
+        "commands_credentials:run_credentials",
+        options.credentials,
+    ),
     "inspect": ("say what a file of weights is", "commands_about:run_inspect", options.inspect),
     "convert": (
         "write a checkpoint in another layout or precision",

@@ -211,6 +211,20 @@ def verify(parser: argparse.ArgumentParser) -> None:
     add("--json", action="store_true", help="one JSON document a file, a line each")
 
 
+def credentials(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("files", nargs="+", type=Path, metavar="FILE")
+    add(
+        "--trust",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="PEM",
+        help="certificates of authorities that you believe",
+    )
+    add("--json", action="store_true", help="as data")
+
+
 def inspect(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE")
 

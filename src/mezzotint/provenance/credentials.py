@@ -44,7 +44,7 @@ EMBEDS = frozenset(
 )
 """Media types that hold their credentials; all others have them in a file beside."""
 SIDECAR = ".c2pa"
-MARK = b"jumdc2pa\x00\x11\x00\x10\x80\x00\x00\xaa\x00\x38\x9b\x71\x03c2pa\x00"
+MARK = b"jumdc2pa"
 """How the description of a manifest store begins, in whatever file it is."""
 GENERATION = "mezzotint.generation"
 """Our own assertion: model, licence and the hash of the recipe."""
@@ -59,6 +59,10 @@ Use = Literal["allowed", "notAllowed"]
 
 class CredentialsError(ValueError):
     """Credentials cannot be written or read; one line, without the file's name."""
+
+
+class DamagedError(CredentialsError):
+    """Credentials are there and cannot be read: they were changed, or cut off."""
 
 
 class Ingredient(NamedTuple):
@@ -110,8 +114,8 @@ class Claim:
 
 
 @contextmanager
-def library(what: str) -> Iterator[None]:
-    """Turns the library's errors into one :class:`CredentialsError` that begins with ``what``."""
+def library(what: str, kind: type[CredentialsError] = CredentialsError) -> Iterator[None]:
+    """Turns the library's errors into one of ``kind`` that begins with ``what``."""
     from c2pa import C2paError
 
     try:
@@ -119,7 +123,7 @@ def library(what: str) -> Iterator[None]:
     except C2paError as error:
         said = "".join(c if c.isprintable() else " " for c in str(error))
         said = " ".join(said.split()).rstrip(".") or type(error).__name__
-        raise CredentialsError(f"{what}: {said[:200]}") from error
+        raise kind(f"{what}: {said[:200]}") from error
 
 
 def context(own: bytes = b"", trusted: bytes = b"", check: bool = False) -> Context:
@@ -164,7 +168,8 @@ def _signing(identity: Identity, process: int) -> tuple[Context, Signer]:
     algorithm = identity.algorithm.encode()
     with library("cannot sign with this certificate and key"):
         info = C2paSignerInfo(algorithm, identity.chain, identity.key, server)
-        return context(check=True), Signer.from_info(info)
+        authority = b"-----BEGIN" + identity.chain.rpartition(b"-----BEGIN")[2]
+        return context(authority, check=True), Signer.from_info(info)
 
 
 # --- signing ----------------------------------------------------------------------------------
@@ -214,17 +219,21 @@ def sidecar_path(path: Path) -> Path:
     return path.with_suffix(SIDECAR)
 
 
-def check(ingredient: Ingredient) -> None:
+def check(ingredient: Ingredient, identity: Identity) -> None:
     """Raise if a file cannot become an ingredient: to be asked before the work is done.
 
     Raises:
-        CredentialsError: it is damaged, or its own credentials are and would be lost.
+        CredentialsError: it is damaged, or its own credentials are so and would be lost.
     """
-    from c2pa import Builder
-
-    with library("cannot prepare credentials"):
-        built = Builder({}, context())
-    _add(built, ingredient, "input")
+    led = ingredient._replace(relation="inputTo")
+    probe = Claim(
+        "", "created", "trainedAlgorithmicMedia", "mezzotint", "", "", "", "", "allowed", (led,)
+    )
+    try:
+        sidecar(b"probe", probe, identity)
+    except CredentialsError as error:
+        name, reason = _name(ingredient), str(error).rpartition(": ")[2]
+        raise CredentialsError(f"{name}: cannot be kept as an input: {reason}") from error
 
 
 def _signer(identity: Identity) -> Signer:
@@ -255,10 +264,15 @@ def _check_claim(claim: Claim) -> None:
 
 
 def _add(built: Builder, ingredient: Ingredient, label: str) -> None:
-    title = ingredient.title.replace("\\", "/").rstrip("/").rpartition("/")[2]
+    title = _name(ingredient)
     fields = {"title": title, "relationship": ingredient.relation, "label": label}
     with library(f"{title}: cannot be kept as an input"):
         built.add_ingredient(fields, ingredient.mime, io.BytesIO(ingredient.data))
+
+
+def _name(ingredient: Ingredient) -> str:
+    """Never where it was: of a path the last part."""
+    return ingredient.title.replace("\\", "/").rstrip("/").rpartition("/")[2]
 
 
 def _definition(claim: Claim, mime: str) -> dict[str, Any]:

@@ -16,12 +16,12 @@ There is nothing of a person in it: no name of the user or of the computer.
 
 from __future__ import annotations
 
+import itertools
 import os
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -298,7 +298,7 @@ def _certificates(path: Path, raw: bytes) -> list[x509.Certificate]:
     try:
         return x509.load_pem_x509_certificates(raw)
     except ValueError as error:
-        raise IdentityError(f"{path}: holds no certificates in PEM: {_one_line(error)}") from error
+        raise IdentityError(f"{path}: holds no certificates in PEM") from error
 
 
 def _private_key(path: Path, raw: bytes) -> PrivateKeyTypes:
@@ -312,7 +312,7 @@ def _private_key(path: Path, raw: bytes) -> PrivateKeyTypes:
             f"{path}: the key is encrypted: write it without a password (openssl pkey), mode 600"
         ) from None
     except (ValueError, UnsupportedAlgorithm) as error:
-        raise IdentityError(f"{path}: holds no private key in PEM: {_one_line(error)}") from error
+        raise IdentityError(f"{path}: holds no private key in PEM") from error
 
 
 def _algorithm(path: Path, key: PrivateKeyTypes) -> str:
@@ -346,7 +346,7 @@ def _check_certificates(path: Path, chain: list[x509.Certificate]) -> None:
             f"{path}: its first certificate is self-issued, which C2PA refuses: put one first that "
             "an authority issued, if only your own"
         )
-    for number, (lower, upper) in enumerate(pairwise(chain), start=1):
+    for number, (lower, upper) in enumerate(itertools.pairwise(chain), start=1):
         try:
             lower.verify_directly_issued_by(upper)
         except Exception as error:  # ValueError, TypeError, InvalidSignature
