@@ -26,7 +26,8 @@ import soundfile
 from PIL import Image
 from signed_files import CLAIM, FILES, RECIPE, XMP, clip, edit, picture, signed
 
-from mezzotint.apps.commands_credentials import parser, run_credentials
+from mezzotint.apps import options
+from mezzotint.apps.commands_credentials import run_credentials
 from mezzotint.provenance import chain, credentials, manifest_store
 from mezzotint.provenance.chain import read, read_bytes
 from mezzotint.provenance.credentials import (
@@ -465,7 +466,7 @@ def test_threads_and_forks(home: Path) -> None:
 
 def _run(*arguments: object) -> int:
     add = argparse.ArgumentParser()
-    parser(add)
+    options.credentials(add)
     return run_credentials(add.parse_args([str(argument) for argument in arguments]))
 
 

@@ -50,10 +50,10 @@ def signing(args: argparse.Namespace) -> Signing | None:
     """
     if not args.credentials:
         return None
-    inputs = tuple(_inputs(args))
+    identity, inputs = configured(), tuple(_inputs(args))
     for each in inputs:
-        _apart(partial(credentials.check, each))
-    return Signing(configured(), inputs, args.training)
+        _apart(partial(credentials.check, each, identity))
+    return Signing(identity, inputs, args.training)
 
 
 def _inputs(args: argparse.Namespace) -> Iterator[Ingredient]:
