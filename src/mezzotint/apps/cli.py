@@ -38,6 +38,7 @@ COMMANDS: dict[str, tuple[str, str, Callable[[argparse.ArgumentParser], None]]] 
         "commands_credentials:run_credentials",
         options.credentials,
     ),
+    "audit": ("say what the files of a folder carry", "commands_audit:run", options.audit),
     "inspect": ("say what a file of weights is", "commands_about:run_inspect", options.inspect),
     "convert": (
         "write a checkpoint in another layout or precision",

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from mezzotint.apps import values
 
+_TRUST = "certificates of authorities that you believe"
+
 
 def _part_option(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument(
@@ -220,9 +222,17 @@ def credentials(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="PEM",
-        help="certificates of authorities that you believe",
+        help=_TRUST,
     )
     add("--json", action="store_true", help="as data")
+
+
+def audit(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("folder", type=Path, metavar="FOLDER", help="with all that is below it")
+    add("--trust", type=Path, action="append", default=[], metavar="PEM", help=_TRUST)
+    add("--json", action="store_true", help="as data")
+    add("--html", type=Path, metavar="FILE", help="write a page of it too")
 
 
 def inspect(parser: argparse.ArgumentParser) -> None:
