@@ -278,8 +278,8 @@ def fits(evidence: Sequence[Evidence], mark: NoiseMark) -> float:
 def _tail(score: float, shares: Sequence[float]) -> float:
     """``P(sum_w shares_w M_w >= score)``, each ``M`` the largest of 65,536 normal numbers.
 
-    Masses on a grid, each at the upper end of its cell, so rather more than less.  Only sums of
-    positive numbers: small tails keep their digits.
+    Masses on a grid, each in the middle of its cell; rounded to rather more.  Only sums of positive
+    numbers: small tails keep their digits.
     """
     if len(shares) == 1:
         return float(_largest(torch.tensor(score, dtype=torch.float64)))
@@ -290,9 +290,9 @@ def _tail(score: float, shares: Sequence[float]) -> float:
         if share == 0:
             continue
         tail = _largest(edges / share)
-        own = torch.cat([1 - tail[:1], tail[:-1] - tail[1:]])  # at the upper end of each cell
+        own = torch.cat([1 - tail[:1], tail[:-1] - tail[1:]])  # of the cell that ends there
         mass = _convolved(mass, own)[:cells]
-    first = max(0, math.floor(score / _CELL))
+    first = max(0, math.floor(score / _CELL + len(shares) / 2))
     return min(1.0, float(mass[first:].flip(0).cumsum(0)[-1])) if first < len(mass) else 0.0
 
 
