@@ -28,6 +28,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from mezzotint.diffusion.guidance import expand_conditioning
@@ -40,7 +41,7 @@ from mezzotint.engine.request import Guidance, Request, RequestError
 from mezzotint.families.model import Model
 from mezzotint.provenance.noise_mark import Evidence, Found, NoiseMark, fits, read
 
-_ERROR = 0.22  # e: of a code, in standard deviations of the data
+_ERROR = 0.2  # e: of a code, in standard deviations of the data
 _LOOKED = 2  # ways in which a mark is looked for
 
 
@@ -77,7 +78,8 @@ def detect(model: Model, picture: Tensor, key: bytes, search: Search | None = No
     """The mark that is likeliest in a picture, with its p-value.
 
     Args:
-        picture: ``(C, *spatial)`` in [−1, 1], of the model's channels.
+        picture: ``(C, *spatial)`` in [−1, 1], of the model's channels.  Of a model with
+            transparency three channels will do: what was laid on white, see :func:`cut_out`.
 
     Raises:
         RequestError: the picture or the search does not fit the model.
@@ -106,7 +108,8 @@ def evidence(
     """
     search = search or Search()
     search.check()
-    if picture.ndim < 2 or picture.shape[0] != model.codec.channels:
+    flat = model.codec.channels == 4 and picture.ndim == 3 and picture.shape[0] == 3
+    if not flat and (picture.ndim < 2 or picture.shape[0] != model.codec.channels):
         raise RequestError(
             f"the picture has shape {tuple(picture.shape)}, {model.name} makes "
             f"{model.codec.channels} channels"
@@ -124,10 +127,10 @@ def evidence(
     with torch.inference_mode():
         planned = plan(model, request)
         told = told_of(model, planned)
-        media = picture[None].to(device(model))
-        code = model.codec.encode(media)
+        seen = picture[None].to(device(model))
+        code = model.codec.encode(cut_out(picture)[None].to(seen) if flat else seen)
     if search.refine:
-        code = _refined(model, code, media, search.refine)
+        code = _refined(model, code, seen, search.refine)
     with torch.inference_mode():
         return (
             _of_steps(model, code, planned.path, told, search.draws),
@@ -168,9 +171,9 @@ def _of_start(
     return [Evidence("start", 0, x[0])]
 
 
-def _refined(model: Model, code: Tensor, media: Tensor, steps: int) -> Tensor:
+def _refined(model: Model, code: Tensor, seen: Tensor, steps: int) -> Tensor:
     """The code near the encoder's that decodes to the picture: ``argmin |decode(c) − picture|^2 +
-    0.3 |c − code|^2`` by Adam."""
+    |c − code|^2`` by Adam, where the picture is flat with what is decoded laid on white."""
     begun = code.clone()
     guess = begun.clone().requires_grad_()
     descent = torch.optim.Adam([guess], lr=_RATE, betas=(0.9, 0.99))
@@ -178,10 +181,36 @@ def _refined(model: Model, code: Tensor, media: Tensor, steps: int) -> Tensor:
         for group in descent.param_groups:
             group["lr"] = _RATE * (1 - step / steps)
         decoded = model.codec.decode(guess).clamp(-1, 1)
-        lost = (decoded - media).square().sum() + 0.3 * (guess - begun).square().sum()
+        if decoded.shape[1] != seen.shape[1]:
+            decoded = decoded[:, :3] - decoded[:, 3:] + 1
+        lost = (decoded - seen).square().sum() + (guess - begun).square().sum()
         (guess.grad,) = torch.autograd.grad(lost, guess)
         descent.step()
     return guess.detach()
 
 
 _RATE = 0.02
+_WHITE = 0.92  # so light is a white ground that was compressed
+
+
+def cut_out(picture: Tensor) -> Tensor:
+    """What lies on a white ground, ``(3, H, W)`` in [−1, 1], as premultiplied RGBA.
+
+    The ground is all that is nearly white and joined to the border by such; two pixels beside it
+    are as clear as their darkest channel allows.  White that touches the ground goes with it.
+    """
+    unit = (picture + 1) / 2
+    light = unit.amin(0)[None]  # (1, H, W)
+    near = (light > _WHITE).float()
+    ground = torch.zeros_like(near)
+    ground[:, [0, -1]], ground[:, :, [0, -1]] = near[:, [0, -1]], near[:, :, [0, -1]]
+    while True:
+        wider = F.max_pool2d(ground, 3, 1, 1) * near
+        if torch.equal(wider, ground):
+            break
+        ground = wider
+    beside = F.max_pool2d(ground, 5, 1, 2) > 0
+    alpha = torch.where(beside, 1 - light, torch.ones_like(light))
+    alpha = torch.where(ground > 0, torch.zeros_like(light), alpha)
+    colour = torch.minimum((unit - (1 - alpha)).clamp_min(0), alpha)
+    return torch.cat([colour, alpha]) * 2 - 1
