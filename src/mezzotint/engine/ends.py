@@ -10,6 +10,7 @@ from mezzotint.diffusion.level import Level
 from mezzotint.diffusion.noise import Noise, between, stream
 from mezzotint.engine.request import Known, Request, Vary
 from mezzotint.families.model import Model
+from mezzotint.provenance.noise_mark import NoiseMark, marked
 
 
 def noise_of(seed: int, vary: Vary | None, name: str, like: Tensor) -> Noise:
@@ -19,6 +20,13 @@ def noise_of(seed: int, vary: Vary | None, name: str, like: Tensor) -> Noise:
         return own
     varied = noise_of(vary.seed, vary.of, name, like)
     return lambda index: between(varied(index), own(index), vary.amount)
+
+
+def carrying(noise: Noise, mark: NoiseMark | None, name: str) -> Noise:
+    """A stream of noise that carries a mark, in every draw by another pattern."""
+    if mark is None:
+        return noise
+    return lambda index: marked(noise(index), mark, name, index)
 
 
 def start(model: Model, request: Request, path: Level, eps: Tensor) -> Tensor:

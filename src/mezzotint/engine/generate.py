@@ -19,12 +19,12 @@ from mezzotint.adapters.seamless import seamless
 from mezzotint.adapters.strengths import by_blocks
 from mezzotint.diffusion import guidance, samplers, spacings
 from mezzotint.diffusion.level import Conditioning, Denoiser, Level
-from mezzotint.diffusion.noise import batch
+from mezzotint.diffusion.noise import Noise, batch
 from mezzotint.diffusion.regions import by_region
 from mezzotint.diffusion.schedules import Schedule
 from mezzotint.diffusion.two_guidances import text_and_image
 from mezzotint.engine.attach import with_words
-from mezzotint.engine.ends import coarse_mask, kept, noise_of, start
+from mezzotint.engine.ends import carrying, coarse_mask, kept, noise_of, start
 from mezzotint.engine.image_prompts import Sides, between_sides, sides, with_pictures
 from mezzotint.engine.passes import counted, enlarged, from_picture, narrowed, tiling
 from mezzotint.engine.regions import check_regions, shares
@@ -195,6 +195,12 @@ def plan(model: Model, request: Request) -> _Plan:
         tuple((control, hinted(control, request.known)) for control in request.controls),
         sum(tokens.shape[1] for tokens in yes.before),
     )
+
+
+def told_of(model: Model, planned: _Plan, seed: int = 0) -> Conditioning:
+    """What a model is told of a plan's prompt, at the first step: with the embedding of a seed,
+    where a prior makes one."""
+    return _told(model, planned.prompt, seed)[0]
 
 
 def _refined(model: Model, request: Request, planned: _Plan) -> _Plan:
@@ -372,7 +378,12 @@ def _walk(
     place, vary = device(model), request.vary
     shape = model.codec.shape(planned.size)
     seed = request.seeds[number] if vary is None else vary.root
-    draws = partial(noise_of, request.seeds[number], vary, like=torch.empty(1, *shape))
+    mark = request.mark if request.start is None and begun is None else None
+
+    def draws(name: str) -> Noise:
+        own = noise_of(request.seeds[number], vary, name, torch.empty(1, *shape))
+        return carrying(own, mark, name)
+
     areas = [
         (_told(model, prompt, seed), share)
         for prompt, share in zip((planned.prompt, *planned.regions), planned.shares, strict=True)

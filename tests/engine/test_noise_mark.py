@@ -1,0 +1,173 @@
+"""Marked noise in the engine: what it changes and what not, and that the model finds it again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mezzotint.diffusion.level import Conditioning
+from mezzotint.engine.detect import Search, detect, evidence, verify_mark
+from mezzotint.engine.ends import carrying, noise_of
+from mezzotint.engine.generate import generate
+from mezzotint.engine.request import Enlarge, Known, Request, RequestError, Start, Vary
+from mezzotint.families.model import WHOLE, Defaults, Model, Weaker
+from mezzotint.families.native import LatentConfig, NativeConfig, build
+from mezzotint.networks.autoencoder import AutoencoderConfig
+from mezzotint.networks.dit import DiTConfig
+from mezzotint.provenance.noise_mark import MarkError, NoiseMark, words
+
+KEY, OTHER = b"k" * 32, b"o" * 32
+MARK = NoiseMark(0x1234_5678_9ABC_DEF0, KEY)
+CONFIG = NativeConfig(
+    name="tiny",
+    network=DiTConfig(4, 4, patch=2, width=24, depth=2, heads=2, vector_width=3),
+    channels="rgba",
+    condition="class",
+    prediction="x0",
+    schedule="flow",
+    defaults=Defaults((8, 8), 4, 2.0, "dpmpp_2m", "linspace"),
+    classes=("a", "b", "c"),
+)
+CODED = replace(
+    CONFIG,
+    latent=LatentConfig(
+        AutoencoderConfig(4, 4, 16, 16, (1, 2), 1, 1, attention=False), (0.1,) * 4, (0.5,) * 4
+    ),
+)
+VARIANCE = 0.04  # of the analytic model's data: its pictures are hardly ever cut off at ±1
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> Iterator[None]:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield
+
+
+def tiny(config: NativeConfig = CONFIG) -> Model:
+    model = build(config)
+    parts = nn.ModuleDict(model.parts)
+    for weight in parts.parameters():  # a fresh network ends in zeros
+        nn.init.normal_(weight, std=0.1)
+    parts.eval().requires_grad_(False)
+    return model
+
+
+def analytic() -> Model:
+    """The exact denoiser of data ``N(0, VARIANCE I)`` in a rectified flow: x0 is linear in x."""
+
+    def call(x: Tensor, time: Tensor, told: Conditioning, weaker: Weaker = WHOLE) -> Tensor:
+        sigma = time.view(-1, 1, 1, 1)
+        alpha = 1 - sigma
+        return alpha * VARIANCE / (alpha**2 * VARIANCE + sigma**2) * x
+
+    return replace(tiny(), call=call)
+
+
+def made(model: Model, **changes: object) -> Tensor:
+    return generate(model, replace(Request("a", (3,), mark=MARK), **changes))[0]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "euler_ancestral"])
+def test_a_marked_seed_gives_the_same_bits_in_any_batch(sampler: str) -> None:
+    model = tiny()
+    eight = generate(model, Request("a", tuple(range(8)), sampler=sampler, mark=MARK))
+    four = generate(model, Request("a", (0, 1, 2, 3), sampler=sampler, mark=MARK))
+    assert torch.equal(eight[3], four[3])
+    (plain,) = generate(model, Request("a", (3,), sampler=sampler))
+    assert not torch.equal(plain, four[3])
+
+
+def test_without_a_mark_the_noise_is_the_seeds_own() -> None:
+    own = noise_of(5, None, "step", torch.empty(1, 4, 8, 8))
+    assert carrying(own, None, "step") is own
+
+
+def test_a_variation_is_marked_after_it_was_mixed() -> None:
+    like, vary = torch.empty(1, 4, 8, 8), Vary(9, 0.3)
+    mixed = noise_of(5, vary, "step", like)(2)
+    signed = carrying(noise_of(5, vary, "step", like), MARK, "step")(2)
+    other = carrying(noise_of(6, None, "step", like), MARK, "step")(2)
+    assert torch.equal(signed.abs(), mixed.abs())
+    assert torch.equal(signed.sign(), other.sign())
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "euler_ancestral"])
+def test_a_start_image_is_left_without_a_mark(sampler: str) -> None:
+    model, begun = tiny(), Start(torch.rand(4, 8, 8) * 2 - 1, 0.6)
+    plain = made(model, start=begun, sampler=sampler, mark=None)
+    assert torch.equal(made(model, start=begun, sampler=sampler), plain)
+
+
+def test_the_second_pass_and_painting_over_take_a_mark() -> None:
+    model = tiny()
+    larger = made(model, enlarge=Enlarge(2.0, 0.5))
+    assert not torch.equal(larger, made(model, enlarge=Enlarge(2.0, 0.5), mark=None))
+    known = Known(torch.zeros(4, 8, 8), (torch.arange(8) > 3).float().expand(1, 8, 8))
+    part = made(model, known=known)
+    assert torch.equal(part[:, :, :4], torch.zeros(4, 8, 4))
+    assert not torch.equal(part, made(model, known=known, mark=None))
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "euler_ancestral", "dpmpp_2m", "dpmpp_2m_sde"])
+def test_the_mark_is_found_again(sampler: str) -> None:
+    model = analytic()
+    request = {"size": (32, 32), "sampler": sampler, "steps": 20}
+    search = Search(steps=20, iterations=6, refine=0)
+    picture = made(model, **request)
+    found = detect(model, picture, KEY, search)
+    assert found.tag == words(MARK.payload, KEY)[0] and found.p_value < 1e-6
+    assert verify_mark(model, picture, MARK, search) < 1e-10
+    assert detect(model, picture, OTHER, search).p_value > 1e-3
+    assert verify_mark(model, picture, NoiseMark(1, KEY), search) > 1e-3
+    assert detect(model, made(model, **request | {"mark": None}), KEY, search).p_value > 1e-3
+
+
+def test_a_deterministic_sampler_is_inverted_to_the_start_itself() -> None:
+    model = analytic()
+    picture = made(model, size=(16, 16), sampler="ddim", steps=8)
+    _, (start,) = evidence(model, picture, Search(steps=8, iterations=20, refine=0))
+    like = torch.empty(1, 4, 16, 16)
+    sent = carrying(noise_of(3, None, "start", like), MARK, "start")(0)[0]
+    torch.testing.assert_close(start.noise, sent, rtol=1e-3, atol=1e-3)
+
+
+def test_a_large_sample_carries_its_payload_through_the_model() -> None:
+    model = analytic()
+    picture = made(model, size=(64, 64), sampler="ddim", steps=8)
+    found = detect(model, picture, KEY, Search(steps=8, draws=2, refine=0))
+    assert found.payload == MARK.payload and found.p_value < 1e-30
+
+
+def test_a_latent_model_is_searched_and_its_code_refined() -> None:
+    model = tiny(CODED)
+    picture = made(model, size=(16, 16), sampler="euler_ancestral")
+    steps, (start,) = evidence(model, picture, Search(refine=3, draws=2))
+    assert [each.index for each in steps] == [0, 1, 2]
+    assert start.noise.shape == model.codec.shape((16, 16))
+    again = detect(model, picture, KEY, Search(refine=3, draws=2))
+    assert again == detect(model, picture, KEY, Search(refine=3, draws=2))
+    coarse, _ = evidence(model, picture, Search(refine=0, draws=2))
+    assert not torch.equal(coarse[0].noise, steps[0].noise)
+
+
+def test_what_cannot_be_is_named() -> None:
+    model, picture = tiny(), torch.zeros(4, 8, 8)
+    with pytest.raises(MarkError, match="64 bits"):
+        made(model, mark=NoiseMark(-1, KEY))
+    with pytest.raises(MarkError, match="at least 16 bytes"):
+        detect(model, picture, b"short", Search(draws=2))
+    with pytest.raises(RequestError, match="4 channels"):
+        detect(model, picture[:3], KEY)
+    with pytest.raises(RequestError, match="not finite"):
+        detect(model, picture / 0, KEY)
+    with pytest.raises(RequestError, match="pairs"):
+        detect(model, picture, KEY, Search(draws=3))
+    with pytest.raises(RequestError, match="iterations"):
+        detect(model, picture, KEY, Search(iterations=0))
+    with pytest.raises(RequestError, match="refine"):
+        detect(model, picture, KEY, Search(refine=-1))
