@@ -26,6 +26,7 @@ from mezzotint.engine.generate import generate
 from mezzotint.engine.request import Request
 from mezzotint.families.catalogue import load
 from mezzotint.modalities.image import to_image, to_tensor
+from mezzotint.provenance.keys import PUBLIC
 
 
 def drawing(path: Path, width: int, height: int) -> Path:
@@ -47,7 +48,7 @@ def test_four_pictures_and_a_sheet(
     assert printed.split() == [str(Path("out") / name) for name in names]
     assert sorted(path.name for path in Path("out").iterdir()) == sorted(names)
     assert "seeds 7 to 10" in told
-    expected = generate(load(str(model)), Request("red fox", (9,)))[0]
+    expected = generate(load(str(model)), Request("red fox", (9,), mark=PUBLIC))[0]
     with Image.open("out/red-fox_9.png") as image:
         assert np.array_equal(image, to_image(expected))
         said = json.loads(image.text["parameters"])  # type: ignore[attr-defined]

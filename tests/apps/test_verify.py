@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from mezzotint.apps import cli
 from mezzotint.modalities.image import read_text
 from mezzotint.provenance import pixels, surroundings
+from mezzotint.provenance.keys import of_secret
 from mezzotint.provenance.recipe import CHUNK
 
 
@@ -94,6 +95,41 @@ def test_in_a_fresh_process(owned: Path) -> None:
     command = [sys.executable, "-m", "mezzotint", "verify", "fox.png"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "fox.png: bit-equal\n"), done.stderr
+
+
+KEY = "ab" * 32
+
+
+def test_a_secret_key(owned: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It changes the noise, is not told, and is wanted again."""
+    Path("secret.key").write_text(f"{KEY}\n")
+    make("fox", "--seed", "7", "-o", "mine.png", "--mark-key", "secret.key")
+    make("fox", "--seed", "7", "-o", "public.png")
+    make("fox", "--seed", "7", "-o", "none.png", "--watermark", "none")
+    with Image.open("mine.png") as a, Image.open("public.png") as b, Image.open("none.png") as c:
+        assert len({a.tobytes(), b.tobytes(), c.tobytes()}) == 3
+    told = read_text("mine.png")[CHUNK]
+    assert KEY not in told and json.loads(told)["marks"]["key"] == of_secret(bytes.fromhex(KEY)).id
+    assert "marks" not in json.loads(read_text("none.png")[CHUNK])
+    assert verify("mine.png", "public.png", "none.png", "--mark-key", "secret.key") == 0
+    capsys.readouterr()
+    assert verify("mine.png") == 1
+    assert "watermarks have the secret key" in capsys.readouterr().out
+    Path("secret.key").write_text("ab" * 31)
+    assert verify("mine.png", "--mark-key", "secret.key") == 1
+    assert "is no key of watermarks: it should be 64 hexadecimal digits" in capsys.readouterr().out
+
+
+def test_the_key_of_the_configuration(
+    owned: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make("fox", "--seed", "7", "-o", "public.png")
+    monkeypatch.setenv("MEZZOTINT_HOME", str(owned / "home"))
+    Path("home").mkdir(mode=0o700)
+    Path("home/mark.key").write_text(KEY)
+    make("fox", "--seed", "7", "-o", "mine.png")
+    assert json.loads(read_text("mine.png")[CHUNK])["marks"]["key"] != 0
+    assert verify("mine.png", "public.png") == 0
 
 
 # --- differs ----------------------------------------------------------------------------------

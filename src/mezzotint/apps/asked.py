@@ -31,6 +31,7 @@ from mezzotint.families.model import Model
 from mezzotint.families.precision import working
 from mezzotint.families.sizes import Aspect
 from mezzotint.modalities import image as pictures
+from mezzotint.provenance import keys
 
 SEEDS = 2**32
 """Random seeds are drawn below this: short enough to type again."""
@@ -132,6 +133,13 @@ def _enlarge(args: argparse.Namespace) -> Enlarge | None:
     return Enlarge(args.enlarge, strength, args.enlarge_latent)
 
 
+def _key(args: argparse.Namespace) -> keys.MarkKey:
+    """The key of the watermarks: of a recipe that is followed, its own."""
+    if args.recipe is not None and args.recipe.key is not None:
+        return keys.of_id(args.recipe.key, args.mark_key)
+    return keys.chosen(args.mark_key)
+
+
 def _refiner(args: argparse.Namespace) -> Refiner | None:
     if args.refiner is None:
         return None
@@ -178,6 +186,7 @@ def request_of(args: argparse.Namespace, model: Model) -> Request:
         if args.image_prompt
         else (),
         regions=tuple(wanted.at(whole) for wanted in args.region),
+        mark=_key(args) if args.watermark in ("both", "noise") else None,
     )
 
 

@@ -77,9 +77,9 @@ def _made_again(
     """
     again = _Again()
     given = {
-        name: value
-        for name, value in (("device", args.device), ("memory", args.memory))
-        if value is not None
+        name: str(value)
+        for name in ("device", "memory", "mark-key")
+        if (value := getattr(args, name.replace("-", "_"))) is not None
     }
     for document in documents:
         how = followed(recipe_of(source, document), source, given, parse, args.folders)

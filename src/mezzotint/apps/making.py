@@ -68,6 +68,7 @@ def making(
     if isinstance(args.size, Aspect):
         args.size = model.size_of(args.size)
     request = request_of(args, model)
+    key = None if request.mark is None else request.mark.id
     given = [Given(path, strength, rules + args.lora_blocks) for path, strength, rules in args.lora]
     adapters = Adapters(model, given, args.lora_dir, args.allow_partial)
     embeddings = Embeddings(model, args.embedding, args.embedding_dir)
@@ -83,7 +84,7 @@ def making(
         said = (single.prompt, single.negative, *(region.prompt for region in single.regions))
         named = [used.file("lora", path) for path in adapters.files(single.prompt)]
         named += [used.file("embedding", path) for path in embeddings.files(*said)]
-        how = recipe.Recipe(options_of(args, model, single), (*used.given, *named))
+        how = recipe.Recipe(options_of(args, model, single), (*used.given, *named), key)
         picture = _drawn(args, model, single, (number, len(seeds)), listener)
         image = pictures.to_image(picture)
         words = parameters(args, model, single, picture)
@@ -92,7 +93,10 @@ def making(
 
 
 def _document(
-    how: recipe.Recipe, words: recipe.Document, model: Model, image: Image.Image
+    how: recipe.Recipe,
+    words: recipe.Document,
+    model: Model,
+    image: Image.Image,
 ) -> recipe.Document:
     around = {
         "versions": versions(),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mezzotint.apps import values
 
+WATERMARKS = ("both", "noise", "pixels", "none")
 _TRUST = "certificates of authorities that you believe"
 
 
@@ -149,6 +150,13 @@ def generate(parser: argparse.ArgumentParser) -> None:
         guide(f"--{name}-scale", type=values.number, metavar="S", help="and how far (default: 1)")
     carry = parser.add_argument_group("what the file carries").add_argument
     carry(
+        "--watermark",
+        choices=WATERMARKS,
+        default="both",
+        help="in the noise, in the pixels (said in its recipe; default: %(default)s)",
+    )
+    carry("--mark-key", type=Path, metavar="FILE", help="a secret key of the watermarks")
+    carry(
         "--no-credentials",
         dest="credentials",
         action="store_false",
@@ -210,6 +218,7 @@ def verify(parser: argparse.ArgumentParser) -> None:
     )
     add("--device", metavar="NAME", help="cpu, cuda, cuda:1, mps (default: as it was made)")
     add("--memory", metavar="GB", help="take at most so much, such as 6GB (of a checkpoint)")
+    add("--mark-key", type=Path, metavar="FILE", help="the secret key of their watermarks")
     add("--json", action="store_true", help="one JSON document a file, a line each")
 
 

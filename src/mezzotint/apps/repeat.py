@@ -20,7 +20,7 @@ from mezzotint.provenance.recipe import File, Options, Recipe, fingerprint, read
 
 LOCAL = frozenset(
     {
-        *("output", "count", "source", "pick", "quiet", "preview", "sidecar"),
+        *("output", "count", "source", "pick", "quiet", "preview", "sidecar", "mark-key"),
         *("lora-dir", "embedding-dir", "wildcards", "device", "memory", "threads"),
     }
 )
@@ -187,6 +187,7 @@ def options_of(args: argparse.Namespace, model: Model, request: Request) -> Opti
         "spacing": defaults.spacing,
         "guidance": repr(float(defaults.guidance)),
         "precision": str(working(model.network)).removeprefix("torch."),
+        "watermark": args.watermark,
     }
     if defaults.interval is not None:
         usual["interval"] = ",".join(map(repr, defaults.interval))
@@ -254,7 +255,8 @@ def followed(
                 f"{source}: its recipe has the option {name[:40]!r}, which this version does not "
                 "know: update mezzotint"
             )
-    merged = _merged(recipe.options, given)
+    # What says nothing of watermarks was made before there were any.
+    merged = _merged({"watermark": "none", **recipe.options}, given)
     try:
         args = parse(["generate", *_words(merged)])
     except UsageError as error:  # what was typed has been read before: it is the recipe's

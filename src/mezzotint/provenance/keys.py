@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mezzotint.provenance.identity import configuration_folder
+
 ID_BITS, HASH_BITS = 16, 48
 _SECRET = 32  # bytes
 _LONGEST = 4096
@@ -36,6 +38,35 @@ def of_secret(secret: bytes) -> MarkKey:
     """A key of one's own; its id is the start of the secret's hash, and not 0."""
     short = int.from_bytes(hashlib.sha256(b"id " + secret).digest()[:2], "big")
     return MarkKey(max(short, 1), secret)
+
+
+def chosen(path: Path | None) -> MarkKey:
+    """The key in a file; without one that in ``mark.key`` of the user's configuration, or the
+    public one.
+
+    Raises:
+        KeyFileError: a file is none.
+    """
+    usual = configuration_folder() / "mark.key"
+    if path is None:
+        return read(usual) if usual.exists() else PUBLIC
+    return read(path)
+
+
+def of_id(wanted: int, path: Path | None) -> MarkKey:
+    """The key of an id: the public one, that of a file, or that of the user's configuration.
+
+    Raises:
+        KeyFileError: it is none of them, or a file is no key.
+    """
+    found = chosen(path)
+    for key in (PUBLIC, found):
+        if key.id == wanted:
+            return key
+    raise KeyFileError(
+        f"its watermarks have the secret key {wanted:04x}, which is not here: name its file with "
+        "--mark-key"
+    )
 
 
 def read(path: Path) -> MarkKey:

@@ -48,10 +48,11 @@ class File(NamedTuple):
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one picture is made."""
+    """How one picture is made; key: the id of the watermarks' key, None without watermarks."""
 
     options: Options
     files: tuple[File, ...]
+    key: int | None = None
 
 
 # --- files ------------------------------------------------------------------------------------
@@ -104,7 +105,9 @@ def document(recipe: Recipe, software: str, said: Mapping[str, Any]) -> Document
     software: that made it, and its version; said: what was made, in words.
     """
     files = [file._asdict() for file in recipe.files]
-    head = {"format": FORMAT, "software": software}
+    head: Document = {"format": FORMAT, "software": software}
+    if recipe.key is not None:
+        head["marks"] = {"key": recipe.key}
     return {**head, **said, "options": dict(recipe.options), "files": files}
 
 
@@ -212,7 +215,11 @@ def recipe_of(path: Path, found: Mapping[str, Any]) -> Recipe:
         if len(names) != len(File._fields):
             raise _damaged(path, "its files")
         read.append(File(*names))
-    return Recipe(options, tuple(read))
+    marks = found.get("marks")
+    key = marks.get("key") if isinstance(marks, dict) else None
+    if key is not None and (type(key) is not int or not 0 <= key < 1 << 16):
+        raise _damaged(path, "its marks")
+    return Recipe(options, tuple(read), key)
 
 
 def _is_value(value: object) -> bool:
