@@ -351,6 +351,16 @@ def test_signed_anew_by_a_stranger(home: Path, other: Identity) -> None:
     assert found.manifests[0].standing == "trusted"
 
 
+def test_a_forged_statement_is_nobodys(home: Path) -> None:
+    """What is stated is changed, and its hash put right; only the signature tells."""
+    data = sign(picture("PNG"), "image/png", CLAIM, own(home))
+    changed = _repaired(bytearray(data.replace(b"a red fox", b"a sad fox")))
+    found = read_bytes(changed, own=anchors(home))
+    assert found is not None and found.state == "invalid"
+    assert any("claimSignature.mismatch" in fault for fault in found.faults)
+    assert found.manifests[0].standing == "unknown"
+
+
 def test_no_credentials(tmp_path: Path) -> None:
     for data in (picture("PNG"), b"", b"junk", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"):
         assert read_bytes(data) is None
@@ -490,7 +500,7 @@ def test_command(
     said = capsys.readouterr().out
     assert "by an unknown signer" in said and "sign it anew" in said
     certificate = tmp_path / "theirs.pem"
-    certificate.write_bytes(b"-----BEGIN" + other.chain.split(b"-----BEGIN")[2])
+    certificate.write_bytes(other.chain)  # as it lies in their folder
     assert _run(foreign, "--trust", certificate) == 0
     assert _run(bad) == 1
     assert "NOT as it was signed" in capsys.readouterr().out

@@ -45,7 +45,7 @@ _MOST_MANIFESTS = 256
 _MOST_ITEMS = 1000  # actions, ingredients or faults of a manifest
 _SHOWN = 200
 _UNTRUSTED = "signingCredential.untrusted"
-_TRUSTED = "signingCredential.trusted"
+_TRUSTED, _SIGNED = "signingCredential.trusted", "claimSignature.validated"
 _WORDS = {
     "assertion.dataHash.mismatch": "the file was changed after it was signed",
     "assertion.bmffHash.mismatch": "the file was changed after it was signed",
@@ -293,10 +293,11 @@ def _faults(results: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _standing(results: Mapping[str, Any]) -> Standing:
-    for entry in _tables(results.get("success")):
-        if entry.get("code") == _TRUSTED:
-            return "own" if "[user_anchors]" in _text(entry.get("explanation")) else "trusted"
-    return "unknown"
+    """Of a signer; who is only named beside a signature that does not hold is unknown."""
+    passed = {_text(entry.get("code")): entry for entry in _tables(results.get("success"))}
+    if _TRUSTED not in passed or _SIGNED not in passed:
+        return "unknown"
+    return "own" if "[user_anchors]" in _text(passed[_TRUSTED].get("explanation")) else "trusted"
 
 
 def _recorded(part: Mapping[str, Any], by: Standing) -> Standing:
