@@ -31,7 +31,6 @@ from mezzotint.provenance import chain, credentials, manifest_store
 from mezzotint.provenance.chain import read, read_bytes
 from mezzotint.provenance.credentials import (
     EMBEDS,
-    MARK,
     CredentialsError,
     DamagedError,
     Ingredient,
@@ -41,6 +40,7 @@ from mezzotint.provenance.credentials import (
     sign,
 )
 from mezzotint.provenance.identity import Identity, anchors, own
+from mezzotint.provenance.manifest_store import MARK
 
 
 @pytest.fixture(scope="module")
@@ -200,7 +200,11 @@ def test_a_changed_input_is_kept_as_changed(home: Path) -> None:
 
 def test_an_input_that_cannot_be_kept_is_an_error(home: Path) -> None:
     parent = sign(picture("PNG"), "image/png", CLAIM, own(home))
-    for data in (parent.replace(b"frecipe", b"\xff" * 7), b"junk", b""):
+    long = parent.replace(b"frecipe", b"\x7a\x7f\xff\xffpe")
+    long = _repaired(bytearray(long))  # with a text of 2 GB, as it claims
+    with pytest.raises(DamagedError, match="a value is longer than its box"):
+        read_bytes(long)
+    for data in (parent.replace(b"frecipe", b"\xff" * 7), long):
         part = Ingredient(data, "image/png", "in.png", "parentOf")
         with pytest.raises(CredentialsError, match=r"^in.png: cannot be kept as an input"):
             check(part, own(home))

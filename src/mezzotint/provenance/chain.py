@@ -25,7 +25,6 @@ from mezzotint.checkpoints.limits import parse
 from mezzotint.provenance import manifest_store
 from mezzotint.provenance.credentials import (
     GENERATION,
-    MARK,
     SOURCE_TYPE,
     CredentialsError,
     DamagedError,
@@ -33,6 +32,7 @@ from mezzotint.provenance.credentials import (
     library,
     sidecar_path,
 )
+from mezzotint.provenance.manifest_store import MARK
 
 if TYPE_CHECKING:
     from c2pa import Context
@@ -173,18 +173,17 @@ def read_bytes(
     data: bytes, beside: bytes | None = None, own: bytes = b"", trusted: bytes = b""
 ) -> Credentials | None:
     """As :func:`read`, of a file's bytes, and those of its sidecar."""
-    from c2pa import C2paError, Reader
+    from c2pa import Reader
 
-    trust = _context(own, trusted, os.getpid())
     if MARK not in data and beside is None:
-        try:
-            Reader("", io.BytesIO(data), None, trust)
-        except C2paError as error:
-            if str(error).startswith("Remote"):
-                raise CredentialsError(
-                    "its credentials lie on a network, and nothing is fetched"
-                ) from error
+        if b"dcterms:provenance" in data:  # the address of a manifest, in XMP
+            raise CredentialsError("its credentials lie on a network, and nothing is fetched")
         return None
+    try:
+        manifest_store.claims(data if beside is None else beside)
+    except manifest_store.LooseError as error:
+        raise DamagedError(f"its credentials are damaged: {error}") from error
+    trust = _context(own, trusted, os.getpid())
     with (
         library("its credentials are damaged", DamagedError),
         Reader("", io.BytesIO(data), beside, trust) as reader,
