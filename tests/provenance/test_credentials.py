@@ -200,7 +200,7 @@ def test_a_changed_input_is_kept_as_changed(home: Path) -> None:
 
 def test_an_input_that_cannot_be_kept_is_an_error(home: Path) -> None:
     parent = sign(picture("PNG"), "image/png", CLAIM, own(home))
-    long = parent.replace(b"frecipe", b"\x7a\x7f\xff\xffpe")
+    long = parent.replace(b"frecipe", b"\x7a\x7f\xff\xff\xffpe")
     long = _repaired(bytearray(long))  # with a text of 2 GB, as it claims
     with pytest.raises(DamagedError, match="a value is longer than its box"):
         read_bytes(long)
