@@ -26,8 +26,9 @@ from signed_files import signed
 
 from hostile import RESIDENT, SECONDS, seconds
 from mezzotint.provenance.chain import read_bytes
-from mezzotint.provenance.credentials import MARK, CredentialsError, Ingredient, check
+from mezzotint.provenance.credentials import CredentialsError, Ingredient, check
 from mezzotint.provenance.identity import Identity
+from mezzotint.provenance.manifest_store import MARK
 
 _LENGTHS = (b"\xff\xff\xff\xff", b"\0\0\0\0", b"\x7f\xff\xff\xff", b"\0\0\0\1", b"\0\0\0\x08")
 _CBOR = (0x1B, 0x3B, 0x5B, 0x5F, 0x7B, 0x7F, 0x9B, 0x9F, 0xBB, 0xBF, 0xC1, 0xFB, 0xFF)
@@ -79,6 +80,7 @@ BUILT = {
     "a list that claims 2^63": lambda: _store(b"\x9b\x7f" + b"\xff" * 7),
     "a table that claims 2^31": lambda: _store(b"\xbb\0\0\0\0\x7f\xff\xff\xff"),
     "a text that claims 2^31": lambda: _store(b"\x7b\0\0\0\0\x7f\xff\xff\xff"),
+    "an assertion's text that claims 2^31": lambda: _store(b"\xa0", _cbor(b"\x7a\x7f\xff\xff\xff")),
     "JSON a million deep": lambda: _store(
         b"\xa0", _boxes(b"json", b"stds.schema", _box(b"json", b"[" * 10**6))
     ),

@@ -32,7 +32,6 @@ from mezzotint.provenance import chain, credentials, manifest_store
 from mezzotint.provenance.chain import read, read_bytes
 from mezzotint.provenance.credentials import (
     EMBEDS,
-    MARK,
     CredentialsError,
     DamagedError,
     Ingredient,
@@ -42,6 +41,7 @@ from mezzotint.provenance.credentials import (
     sign,
 )
 from mezzotint.provenance.identity import Identity, anchors, own
+from mezzotint.provenance.manifest_store import MARK
 
 
 @pytest.fixture(scope="module")
@@ -201,7 +201,11 @@ def test_a_changed_input_is_kept_as_changed(home: Path) -> None:
 
 def test_an_input_that_cannot_be_kept_is_an_error(home: Path) -> None:
     parent = sign(picture("PNG"), "image/png", CLAIM, own(home))
-    for data in (parent.replace(b"frecipe", b"\xff" * 7), b"junk", b""):
+    long = parent.replace(b"frecipe", b"\x7a\x7f\xff\xff\xffpe")
+    long = _repaired(bytearray(long))  # with a text of 2 GB, as it claims
+    with pytest.raises(DamagedError, match="a value is longer than its box"):
+        read_bytes(long)
+    for data in (parent.replace(b"frecipe", b"\xff" * 7), long):
         part = Ingredient(data, "image/png", "in.png", "parentOf")
         with pytest.raises(CredentialsError, match=r"^in.png: cannot be kept as an input"):
             check(part, own(home))
@@ -352,6 +356,16 @@ def test_signed_anew_by_a_stranger(home: Path, other: Identity) -> None:
     assert found.manifests[0].standing == "trusted"
 
 
+def test_a_forged_statement_is_nobodys(home: Path) -> None:
+    """What is stated is changed, and its hash put right; only the signature tells."""
+    data = sign(picture("PNG"), "image/png", CLAIM, own(home))
+    changed = _repaired(bytearray(data.replace(b"a red fox", b"a sad fox")))
+    found = read_bytes(changed, own=anchors(home))
+    assert found is not None and found.state == "invalid"
+    assert any("claimSignature.mismatch" in fault for fault in found.faults)
+    assert found.manifests[0].standing == "unknown"
+
+
 def test_no_credentials(tmp_path: Path) -> None:
     for data in (picture("PNG"), b"", b"junk", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"):
         assert read_bytes(data) is None
@@ -491,7 +505,7 @@ def test_command(
     said = capsys.readouterr().out
     assert "by an unknown signer" in said and "sign it anew" in said
     certificate = tmp_path / "theirs.pem"
-    certificate.write_bytes(b"-----BEGIN" + other.chain.split(b"-----BEGIN")[2])
+    certificate.write_bytes(other.chain)  # as it lies in their folder
     assert _run(foreign, "--trust", certificate) == 0
     assert _run(bad) == 1
     assert "NOT as it was signed" in capsys.readouterr().out

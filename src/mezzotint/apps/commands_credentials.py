@@ -47,7 +47,8 @@ def run_credentials(args: argparse.Namespace) -> int:
             state = "invalid" if code == 1 else "none"
             shown.append({"file": str(path), "state": state, "faults": [error]})
             continue
-        standings.update(manifest.standing for manifest in found.manifests)
+        if found.state != "invalid":
+            standings.update(manifest.standing for manifest in found.manifests)
         shown.append({"file": str(path), **asdict(found)})
         if not args.json:
             print("\n".join(_lines(path, found)), end="\n\n")

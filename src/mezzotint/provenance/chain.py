@@ -25,7 +25,6 @@ from mezzotint.checkpoints.limits import parse
 from mezzotint.provenance import manifest_store
 from mezzotint.provenance.credentials import (
     GENERATION,
-    MARK,
     SOURCE_TYPE,
     CredentialsError,
     DamagedError,
@@ -33,6 +32,7 @@ from mezzotint.provenance.credentials import (
     library,
     sidecar_path,
 )
+from mezzotint.provenance.manifest_store import MARK
 
 if TYPE_CHECKING:
     from c2pa import Context
@@ -45,7 +45,7 @@ _MOST_MANIFESTS = 256
 _MOST_ITEMS = 1000  # actions, ingredients or faults of a manifest
 _SHOWN = 200
 _UNTRUSTED = "signingCredential.untrusted"
-_TRUSTED = "signingCredential.trusted"
+_TRUSTED, _SIGNED = "signingCredential.trusted", "claimSignature.validated"
 _WORDS = {
     "assertion.dataHash.mismatch": "the file was changed after it was signed",
     "assertion.bmffHash.mismatch": "the file was changed after it was signed",
@@ -173,18 +173,17 @@ def read_bytes(
     data: bytes, beside: bytes | None = None, own: bytes = b"", trusted: bytes = b""
 ) -> Credentials | None:
     """As :func:`read`, of a file's bytes, and those of its sidecar."""
-    from c2pa import C2paError, Reader
+    from c2pa import Reader
 
-    trust = _context(own, trusted, os.getpid())
     if MARK not in data and beside is None:
-        try:
-            Reader("", io.BytesIO(data), None, trust)
-        except C2paError as error:
-            if str(error).startswith("Remote"):
-                raise CredentialsError(
-                    "its credentials lie on a network, and nothing is fetched"
-                ) from error
+        if b"dcterms:provenance" in data:  # the address of a manifest, in XMP
+            raise CredentialsError("its credentials lie on a network, and nothing is fetched")
         return None
+    try:
+        manifest_store.claims(data if beside is None else beside)
+    except manifest_store.LooseError as error:
+        raise DamagedError(f"its credentials are damaged: {error}") from error
+    trust = _context(own, trusted, os.getpid())
     with (
         library("its credentials are damaged", DamagedError),
         Reader("", io.BytesIO(data), beside, trust) as reader,
@@ -293,10 +292,11 @@ def _faults(results: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _standing(results: Mapping[str, Any]) -> Standing:
-    for entry in _tables(results.get("success")):
-        if entry.get("code") == _TRUSTED:
-            return "own" if "[user_anchors]" in _text(entry.get("explanation")) else "trusted"
-    return "unknown"
+    """Of a signer; who is only named beside a signature that does not hold is unknown."""
+    passed = {_text(entry.get("code")): entry for entry in _tables(results.get("success"))}
+    if _TRUSTED not in passed or _SIGNED not in passed:
+        return "unknown"
+    return "own" if "[user_anchors]" in _text(passed[_TRUSTED].get("explanation")) else "trusted"
 
 
 def _recorded(part: Mapping[str, Any], by: Standing) -> Standing:

@@ -23,7 +23,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
+from mezzotint.provenance import manifest_store
 from mezzotint.provenance.identity import Identity
+from mezzotint.provenance.manifest_store import MARK
 
 if TYPE_CHECKING:
     from c2pa import Builder, Context, Signer
@@ -44,8 +46,6 @@ EMBEDS = frozenset(
 )
 """Media types that hold their credentials; all others have them in a file beside."""
 SIDECAR = ".c2pa"
-MARK = b"jumdc2pa"
-"""How the description of a manifest store begins, in whatever file it is."""
 GENERATION = "mezzotint.generation"
 """Our own assertion: model, licence and the hash of the recipe."""
 SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/"
@@ -266,8 +266,15 @@ def _check_claim(claim: Claim) -> None:
 def _add(built: Builder, ingredient: Ingredient, label: str) -> None:
     title = _name(ingredient)
     fields = {"title": title, "relationship": ingredient.relation, "label": label}
+    carries = MARK in ingredient.data  # without, the library need not look into it
+    if carries:
+        try:
+            manifest_store.claims(ingredient.data)
+        except manifest_store.LooseError as error:
+            raise CredentialsError(f"{title}: cannot be kept as an input: {error}") from error
     with library(f"{title}: cannot be kept as an input"):
-        built.add_ingredient(fields, ingredient.mime, io.BytesIO(ingredient.data))
+        mime = ingredient.mime if carries else _ANY
+        built.add_ingredient(fields, mime, io.BytesIO(ingredient.data))
 
 
 def _name(ingredient: Ingredient) -> str:

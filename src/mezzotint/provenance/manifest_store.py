@@ -14,8 +14,8 @@ import zlib
 from collections.abc import Iterator
 from typing import Any
 
-from mezzotint.provenance.credentials import MARK
-
+MARK = b"jumdc2pa"
+"""How the description of a manifest store begins, in whatever file it is."""
 _TAIL = bytes.fromhex("00110010800000aa00389b71")
 """The end of the type of a box whose first four letters say what it is."""
 _MANIFESTS = (b"c2ma", b"c2um", b"c2cm")
@@ -41,10 +41,53 @@ def find(data: bytes) -> bytes | None:
         LooseError: it is cut off, or the chunk of a PNG in which it lies is damaged.
     """
     begin = data.find(MARK) - 12
-    if begin < 0:
+    return _at(data, begin) if begin >= 0 else None
+
+
+def claims(data: bytes) -> None:
+    """Raise unless all that a file's manifests claim to hold is there.
+
+    The library takes memory as a text of CBOR claims to be long: gigabytes for a file of 6 kB.
+
+    Raises:
+        LooseError: a value is longer than its box, or manifests are compressed, which is not read.
+    """
+    at = data.find(MARK)
+    while at >= 0:
+        store = _at(data, at - 12, strict=False) if at >= 12 else None
+        if store is not None:
+            _claims(store, _DEPTH)
+        at = data.find(MARK, at + 1)
+
+
+def _claims(boxes: bytes, depth: int) -> None:
+    if not depth:
+        raise LooseError("boxes are nested too deeply")
+    for kind, content in _boxes(boxes):
+        if kind == b"jumb":
+            _claims(content, depth - 1)
+        elif kind == b"brob":
+            raise LooseError("they are compressed, which is not read")
+        elif kind == b"cbor":
+            at = 0
+            while at < len(content):  # heads follow each other, whatever is nested in what
+                short = content[at] & 31
+                if short == 31:  # of no stated length, or the end of one
+                    at += 1
+                    continue
+                major, argument, at = _head(content, at)
+                if major in (2, 3):
+                    at += argument
+            if at > len(content):
+                raise LooseError("a value is longer than its box")
+
+
+def _at(data: bytes, begin: int, strict: bool = True) -> bytes | None:
+    """The store that begins there; strict: the checksum around it must be right."""
+    if begin + 12 > len(data):
         return None
     (length,) = struct.unpack(">I", data[begin : begin + 4])
-    if data[begin - 4 : begin] == b"caBX":
+    if strict and data[begin - 4 : begin] == b"caBX":
         return _of_png(data, begin)
     if data[:2] == b"\xff\xd8" and data[begin - 12 : begin - 10] == b"\xff\xeb":
         return _of_jpeg(data, begin - 12)
@@ -169,13 +212,13 @@ def _check_signature(raw: bytes) -> None:
 def _head(raw: bytes, at: int) -> tuple[int, int, int]:
     """Major type and argument of a CBOR item (RFC 8949, section 3), and where its content is."""
     if at >= len(raw):
-        raise LooseError("the signature is cut off")
+        raise LooseError("a value is cut off")
     major, short = raw[at] >> 5, raw[at] & 31
     if short < 24:
         return major, short, at + 1
     size = {24: 1, 25: 2, 26: 4, 27: 8}.get(short)
     if size is None or at + 1 + size > len(raw):
-        raise LooseError("the signature is not written as it must be")
+        raise LooseError("a value is not written as it must be")
     return major, int.from_bytes(raw[at + 1 : at + 1 + size], "big"), at + 1 + size
 
 
