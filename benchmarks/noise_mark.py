@@ -23,7 +23,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from peers.report import Bar, Row, Section, numbers, shown
 from PIL import Image
 from torch import Tensor
 
@@ -33,6 +32,7 @@ from mezzotint.engine.request import Request
 from mezzotint.families.catalogue import load
 from mezzotint.families.model import Model
 from mezzotint.provenance.noise_mark import NoiseMark, fits, read, words
+from peers.report import Bar, Row, Section, numbers, shown
 
 KEY = b"noise mark benchmark"
 RATE = 1e-6  # false positives
@@ -238,8 +238,10 @@ def _bar(row: dict[str, Any]) -> str:
         return ""
     sense, limit = row["bar"]
     verdict = f"**{row['verdict']}**" if row["verdict"] == "missed" else row["verdict"]
-    return f"{sense} {100 * limit:g} %: {verdict}" if row["unit"] == "%" else (
-        f"{sense} {limit:g}: {verdict}"
+    return (
+        f"{sense} {100 * limit:g} %: {verdict}"
+        if row["unit"] == "%"
+        else (f"{sense} {limit:g}: {verdict}")
     )
 
 
