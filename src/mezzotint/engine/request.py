@@ -211,9 +211,7 @@ class Request:
         mark: a watermark in the noise (:mod:`mezzotint.provenance.noise_mark`), where a sample
             begins at noise alone: in its start and in what the steps draw.  A variation's noise
             is marked, not what it varies.  Of a start image, of the second pass of ``enlarge``,
-            of what a refiner draws and of a prior's embedding the noise is left as it is.  All
-            seeds carry the same signs: for samples that are independent, ask for one seed a
-            request, each with its own payload.
+            of what a refiner draws and of a prior's embedding the noise is left as it is.
     """
 
     prompt: str
