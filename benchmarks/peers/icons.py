@@ -41,7 +41,7 @@ told("the interpreter")
 import torch
 torch.set_num_threads(int(sys.argv[2]))
 told("and torch")
-import mezzotint.apps.commands_generate
+import mezzotint.apps.making
 told("and mezzotint with pillow, rich, tokenizers")
 from mezzotint.families.catalogue import load
 model = load(sys.argv[1])

@@ -20,11 +20,13 @@ from mezzotint.provenance.recipe import File, Options, Recipe, fingerprint, read
 
 LOCAL = frozenset(
     {
-        *("output", "count", "source", "pick", "quiet", "preview"),
+        *("output", "count", "source", "pick", "quiet", "preview", "sidecar", "mark-key"),
         *("lora-dir", "embedding-dir", "wildcards", "device", "memory", "threads"),
     }
 )
 """Options that say where and how the work is done, not what is made: they are not recorded."""
+
+_INNER = ("typed", "recipe", "command", "lenient")
 
 Swap = Callable[[str], str]
 
@@ -106,7 +108,10 @@ class Used:
     def __init__(self, args: argparse.Namespace) -> None:
         self._recipe: Recipe | None = args.recipe
         self._source: Path | None = args.source
+        self._lenient: bool = args.lenient
         self._known: dict[Path, str] = {}
+        self.others: list[str] = []
+        """Of a lenient run, those that are not the recipe's."""
         self.given = self._given(args)
         """Those that options name."""
 
@@ -130,11 +135,15 @@ class Used:
             if file.option == made.option and (file.name == made.name or made.option == "model")
         ]
         if alike and made.fingerprint not in {file.fingerprint for file in alike}:
-            raise UsageError(
+            told = (
                 f"{path} is not the {alike[0].name} that made {self._source}: it has "
-                f"{_short(made)}, that one had {_short(alike[0])}: give that one with "
-                f"--{made.option}, or type the command anew"
+                f"{_short(made)}, that one had {_short(alike[0])}"
             )
+            if not self._lenient:
+                raise UsageError(
+                    f"{told}: give that one with --{made.option}, or type the command anew"
+                )
+            self.others.append(told)
 
     def _given(self, args: argparse.Namespace) -> tuple[File, ...]:
         found: list[File] = []
@@ -178,6 +187,7 @@ def options_of(args: argparse.Namespace, model: Model, request: Request) -> Opti
         "spacing": defaults.spacing,
         "guidance": repr(float(defaults.guidance)),
         "precision": str(working(model.network)).removeprefix("torch."),
+        "watermark": args.watermark,
     }
     if defaults.interval is not None:
         usual["interval"] = ",".join(map(repr, defaults.interval))
@@ -209,7 +219,7 @@ Parse = Callable[[Sequence[str]], argparse.Namespace]
 
 
 def repeated(typed: Mapping[str, str | list[str] | bool], parse: Parse) -> argparse.Namespace:
-    """The command that a picture carries, as options; what was typed is in place of what it says.
+    """The command that a picture carries, and what was typed in place of what it says.
 
     Args:
         typed: by name, ``from`` (as ``source``) and perhaps ``pick`` among them.
@@ -222,22 +232,38 @@ def repeated(typed: Mapping[str, str | list[str] | bool], parse: Parse) -> argpa
     source = Path(str(typed["source"]))
     pick = typed.get("pick")
     recipe = read(source, None if pick is None else int(str(pick)))
+    given = {name: value for name, value in typed.items() if name not in ("source", "pick")}
+    return followed(recipe, source, given, parse)
+
+
+def followed(
+    recipe: Recipe, source: Path, given: Options, parse: Parse, folders: Sequence[Path] = ()
+) -> argparse.Namespace:
+    """The command of a recipe, from the file ``source``, as options.
+
+    Args:
+        given: what is in place of what the recipe says.
+        folders: where files are looked for after the folder at hand and that of ``source``.
+
+    Raises:
+        UsageError: it names a file that is not found; an option that is not known, or its value.
+    """
     known = vars(parse(["generate", ""])).keys()
     for name in recipe.options:
-        if _dest(name) not in known or name in LOCAL or name in ("typed", "recipe", "command"):
+        if _dest(name) not in known or name in (*LOCAL, *_INNER):
             raise UsageError(
                 f"{source}: its recipe has the option {name[:40]!r}, which this version does not "
                 "know: update mezzotint"
             )
-    given = {name: value for name, value in typed.items() if name not in ("source", "pick")}
-    merged = _merged(recipe.options, given)
+    # What says nothing of watermarks was made before there were any.
+    merged = _merged({"watermark": "none", **recipe.options}, given)
     try:
         args = parse(["generate", *_words(merged)])
     except UsageError as error:  # what was typed has been read before: it is the recipe's
         raise UsageError(f"{source}: its recipe is not understood: {error}") from None
     for option in NAMED.keys() & recipe.options.keys() - given.keys():
         value = getattr(args, _dest(option))
-        setattr(args, _dest(option), _found(value, option, recipe, source, args))
+        setattr(args, _dest(option), _found(value, option, recipe, source, args, folders))
     args.recipe, args.source = recipe, source
     return args
 
@@ -274,10 +300,17 @@ def _words(options: Options) -> list[str]:
     return [*words, "--", str(options.get("prompt", ""))]
 
 
-def _found(value: Any, option: str, recipe: Recipe, source: Path, args: argparse.Namespace) -> Any:
+def _found(
+    value: Any,
+    option: str,
+    recipe: Recipe,
+    source: Path,
+    args: argparse.Namespace,
+    more: Sequence[Path],
+) -> Any:
     """An option's value with its files where they are found: here or beside the picture."""
     known = {(file.option, file.name): file.fingerprint for file in recipe.files}
-    folders = [Path(), source.parent]
+    folders = [Path(), source.parent, *more]
     folders += [args.lora_dir] if option == "lora" else []
     folders += [args.embedding_dir] if option == "embedding" else []
 
@@ -288,9 +321,10 @@ def _found(value: Any, option: str, recipe: Recipe, source: Path, args: argparse
             raise UsageError(f"{source}: its recipe has a path, {name[:80]!r}, and no file's name")
         there = [path for path in (folder / name for folder in folders) if path.exists()]
         if not there:
+            where = "".join(f", nor in {folder}" for folder in more)
             raise UsageError(
-                f"{name}, with which {source} was made, is neither here nor beside it: say where "
-                f"with --{option}"
+                f"{name}, with which {source} was made, is neither here nor beside it{where}: say "
+                f"where with --{option}"
             )
         same = (path for path in there if fingerprint(path) == known.get((option, name)))
         return str(next(same, there[0]))

@@ -24,7 +24,7 @@ from mezzotint.diffusion.regions import by_region
 from mezzotint.diffusion.schedules import Schedule
 from mezzotint.diffusion.two_guidances import text_and_image
 from mezzotint.engine.attach import with_words
-from mezzotint.engine.ends import carrying, coarse_mask, kept, noise_of, start
+from mezzotint.engine.ends import coarse_mask, kept, noise_of, start
 from mezzotint.engine.image_prompts import Sides, between_sides, sides, with_pictures
 from mezzotint.engine.passes import counted, enlarged, from_picture, narrowed, tiling
 from mezzotint.engine.regions import check_regions, shares
@@ -378,11 +378,10 @@ def _walk(
     place, vary = device(model), request.vary
     shape = model.codec.shape(planned.size)
     seed = request.seeds[number] if vary is None else vary.root
-    mark = request.mark if request.start is None and begun is None else None
+    key = request.mark if request.start is None and begun is None else None
 
     def draws(name: str) -> Noise:
-        own = noise_of(request.seeds[number], vary, name, torch.empty(1, *shape))
-        return carrying(own, mark, name)
+        return noise_of(request.seeds[number], vary, name, torch.empty(1, *shape), key)
 
     areas = [
         (_told(model, prompt, seed), share)

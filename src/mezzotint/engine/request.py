@@ -15,8 +15,7 @@ from mezzotint.adapters.lora import Fitted
 from mezzotint.adapters.strengths import Rule
 from mezzotint.families.model import ControlNet, Model
 from mezzotint.families.sizes import written
-from mezzotint.provenance import noise_mark
-from mezzotint.provenance.noise_mark import NoiseMark
+from mezzotint.provenance.keys import MarkKey
 
 
 class RequestError(ValueError):
@@ -208,10 +207,10 @@ class Request:
         embeddings: words of the prompts that have vectors of their own (textual inversion).
         image_prompts: pictures beside the prompt; not the refiner's.
         regions: other prompts for parts of the picture; where no region is, the prompt is.
-        mark: a watermark in the noise (:mod:`mezzotint.provenance.noise_mark`), where a sample
-            begins at noise alone: in its start and in what the steps draw.  A variation's noise
-            is marked, not what it varies.  Of a start image, of the second pass of ``enlarge``,
-            of what a refiner draws and of a prior's embedding the noise is left as it is.
+        mark: key of a watermark in the noise (:mod:`mezzotint.provenance.noise_mark`), where a
+            sample begins at noise alone: in its start and in what the steps draw.  Of a start
+            image, of the second pass of ``enlarge``, of what a refiner draws and of a prior's
+            embedding the noise is left as it is.
     """
 
     prompt: str
@@ -234,7 +233,7 @@ class Request:
     embeddings: tuple[Embedding, ...] = ()
     image_prompts: tuple[ImagePrompt, ...] = ()
     regions: tuple[Region, ...] = ()
-    mark: NoiseMark | None = None
+    mark: MarkKey | None = None
 
 
 class Progress(NamedTuple):
@@ -326,8 +325,6 @@ def check(request: Request, channels: int, multiple: int, size: tuple[int, ...])
     ):
         if numbers and not 0 < far <= MAX_SCALE:
             raise RequestError(f"the scale of {name} must be a number above 0, not {far}")
-    if request.mark is not None:
-        noise_mark.check(request.mark)
     if request.start is not None:
         if not 0 < request.start.strength <= 1:
             raise RequestError(f"strength must lie in (0, 1], not {request.start.strength}")
