@@ -109,12 +109,15 @@ ATTACKS: dict[str, Attack] = {
 }
 
 
-def _search(model: Model, sampler: str | None, pictures: int, told: bool) -> Section:
+def _search(model: Model, sampler: str | None, pictures: int, told: bool, until: float) -> Section:
     """One section: how often the mark of marked pictures is found, and of unmarked ones."""
     found: dict[str, list[tuple[float, float, bool]]] = {name: [] for name in ATTACKS}
     unmarked: list[float] = []
     took: list[float] = []
+    done = 0
     for number in range(pictures):
+        if number and time.monotonic() > until:
+            break
         mark = NoiseMark((number + 1) * 0x9E3779B97F4A7C15 % (1 << 64), KEY)
         prompt = THINGS[number % len(THINGS)]
         search = Search(prompt=prompt if told else "")
@@ -130,6 +133,7 @@ def _search(model: Model, sampler: str | None, pictures: int, told: bool) -> Sec
             # Another key's patterns have nothing to do with the picture: H0, at no cost.
             other = number.to_bytes(32, "big")
             unmarked.append(2 * min(read(way, other).p_value for way in ways))
+        done += 1
         print(f"\r{sampler or 'default'}: {number + 1} of {pictures}", end="", file=sys.stderr)
     print(file=sys.stderr)
     rows: list[Row] = []
@@ -137,7 +141,7 @@ def _search(model: Model, sampler: str | None, pictures: int, told: bool) -> Sec
         blind, known, right = zip(*results, strict=True)
         bar = Bar("at least", 0.95) if name == "JPEG 50 on white" and not told else None
         rows.append(Row(f"{name}: found blind", (_share(blind),), "%", bar))
-        rows.append(Row(f"{name}: tag read rightly", (sum(right) / pictures,), "%"))
+        rows.append(Row(f"{name}: tag read rightly", (sum(right) / done,), "%"))
         rows.append(Row(f"{name}: a known payload confirmed", (_share(known),), "%"))
     least = min(unmarked) * len(unmarked)
     rows.append(Row("least p-value under another key, times their number", (least,), "×"))
@@ -146,8 +150,8 @@ def _search(model: Model, sampler: str | None, pictures: int, told: bool) -> Sec
     return Section(
         f"found/{sampler or 'default'}{'/told' if told else ''}",
         f"Found again: {name}{', the prompt known' if told else ''}",
-        f"{pictures} pictures of {len(THINGS)} prompts, {model.defaults.steps} steps, searched at "
-        f"a false-positive rate of {RATE:g}"
+        f"{done} pictures of {min(done, len(THINGS))} prompts, {model.defaults.steps} steps, "
+        f"searched at a false-positive rate of {RATE:g}"
         + (" with" if told else " without")
         + " their prompts. *Blind*: nothing is known but the key. *Known payload*: it is asked "
         "whether a picture carries this one.",
@@ -159,7 +163,10 @@ def _share(values: Sequence[float]) -> float:
     return sum(value <= RATE for value in values) / len(values)
 
 
-def _quality(model: Model, corpus: Path, site: Path | None, pictures: int) -> Section:
+_LEAST = 8  # pictures on each side
+
+
+def _quality(model: Model, corpus: Path, site: Path | None, pictures: int, until: float) -> Section:
     """KID of the same prompts and seeds with and without the mark, and the error of what is
     between them, by a jackknife over pairs."""
     from quality.features import Extractor, canonical
@@ -169,12 +176,15 @@ def _quality(model: Model, corpus: Path, site: Path | None, pictures: int) -> Se
     drawings = read_corpus(corpus)
     exam = choose(drawings.entries)
     half = pictures // 2
-    prompts = [*exam.seen.prompts[:half], *exam.heldout.prompts[: pictures - half]]
+    pairs = zip(exam.seen.prompts[:half], exam.heldout.prompts[:half], strict=True)
+    prompts = [prompt for pair in pairs for prompt in pair]
     extractor = Extractor(site)
     real = extractor(units(drawings, exam.reference)).pooled
     sides: list[list[Tensor]] = [[], []]
     times: list[list[float]] = [[], []]
     for number, prompt in enumerate(prompts):
+        if number >= _LEAST and time.monotonic() > until:
+            break
         mark = NoiseMark((number + 1) * 0x9E3779B97F4A7C15 % (1 << 64), KEY)
         for side, carried in enumerate((None, mark)):
             begun = time.perf_counter()
@@ -182,10 +192,11 @@ def _quality(model: Model, corpus: Path, site: Path | None, pictures: int) -> Se
             times[side].append(time.perf_counter() - begun)
         print(f"\rasked {number + 1} of {len(prompts)}", end="", file=sys.stderr)
     print(file=sys.stderr)
+    done = len(sides[0])
     plain, marked = (extractor(canonical(torch.stack(side))).pooled for side in sides)
     values = [mmd2(side, real) for side in (plain, marked)]
-    parts = min(20, len(prompts) // 4)
-    order = torch.arange(len(prompts)) % parts
+    parts = min(20, done // 2)
+    order = torch.arange(done) % parts
     left = [mmd2(marked[order != p], real) - mmd2(plain[order != p], real) for p in range(parts)]
     spread = torch.tensor(left, dtype=torch.float64)
     error = float(((parts - 1) / parts * (spread - spread.mean()).square().sum()).sqrt())
@@ -194,7 +205,7 @@ def _quality(model: Model, corpus: Path, site: Path | None, pictures: int) -> Se
     return Section(
         "quality",
         "The pictures are as good",
-        f"KID-EffLite0 against {len(real)} drawings of {len(prompts)} prompts, the same seeds with "
+        f"KID-EffLite0 against {len(real)} drawings of {done} prompts, the same seeds with "
         "and without the mark; its error by a jackknife over pairs.",
         (
             Row("KID without", (values[0],), "difference"),
@@ -263,14 +274,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--told", action="store_true", help="search with the prompts")
     parser.add_argument("--corpus", type=Path, help="measure KID against this archive of drawings")
     parser.add_argument("--site", type=Path, help="folder of the feature network's packages")
+    parser.add_argument("--minutes", type=float, default=1e6, help="begin no picture after these")
     options = parser.parse_args(arguments)
-    if options.pictures < 1 or (options.corpus is not None and options.pictures < 8):
+    if options.pictures < 1 or (options.corpus is not None and options.pictures < _LEAST):
         parser.error("--pictures: 1 or more, and 8 or more with --corpus")
+    until = time.monotonic() + 60 * options.minutes
     model = load("icons")
     if options.corpus is not None:
-        section = _quality(model, options.corpus, options.site, options.pictures)
+        section = _quality(model, options.corpus, options.site, options.pictures, until)
     else:
-        section = _search(model, options.sampler, options.pictures, options.told)
+        section = _search(model, options.sampler, options.pictures, options.told, until)
     write(options.out, [section])
     print((options.out / "noise.md").read_text("utf-8"))
     return 0

@@ -70,7 +70,7 @@ class Evidence(NamedTuple):
     """
 
     draw: str  # the noise's stream: "start", "step"
-    index: int
+    number: int  # of the draw, in its stream
     noise: Tensor
 
 
@@ -219,7 +219,7 @@ def _correlations(evidence: Sequence[Evidence], key: bytes) -> tuple[Tensor, Ten
         soft = each.noise.detach().cpu().double().flatten()
         if not bool(soft.isfinite().all()):
             raise MarkError("the estimate of the noise has numbers that are not finite")
-        code = _code(key, each.draw, each.index, soft.numel())
+        code = _code(key, each.draw, each.number, soft.numel())
         sums.index_add_(0, code.word * _CODEWORDS + code.row, code.sign * soft)
         power.index_add_(0, code.word, soft**2)
     return _walsh(sums.view(count, _CODEWORDS)), power

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mezzotint.diffusion.level import Conditioning
-from mezzotint.engine.detect import Search, detect, evidence, verify_mark
+from mezzotint.engine.detect import Search, cut_out, detect, evidence, verify_mark
 from mezzotint.engine.ends import carrying, noise_of
 from mezzotint.engine.generate import generate
 from mezzotint.engine.request import Enlarge, Known, Request, RequestError, Start, Vary
@@ -147,7 +147,7 @@ def test_a_latent_model_is_searched_and_its_code_refined() -> None:
     model = tiny(CODED)
     picture = made(model, size=(16, 16), sampler="euler_ancestral")
     steps, (start,) = evidence(model, picture, Search(refine=3, draws=2))
-    assert [each.index for each in steps] == [0, 1, 2]
+    assert [each.number for each in steps] == [0, 1, 2]
     assert start.noise.shape == model.codec.shape((16, 16))
     again = detect(model, picture, KEY, Search(refine=3, draws=2))
     assert again == detect(model, picture, KEY, Search(refine=3, draws=2))
@@ -162,7 +162,7 @@ def test_what_cannot_be_is_named() -> None:
     with pytest.raises(MarkError, match="at least 16 bytes"):
         detect(model, picture, b"short", Search(draws=2))
     with pytest.raises(RequestError, match="4 channels"):
-        detect(model, picture[:3], KEY)
+        detect(model, picture[:2], KEY)
     with pytest.raises(RequestError, match="not finite"):
         detect(model, picture / 0, KEY)
     with pytest.raises(RequestError, match="pairs"):
@@ -171,3 +171,24 @@ def test_what_cannot_be_is_named() -> None:
         detect(model, picture, KEY, Search(iterations=0))
     with pytest.raises(RequestError, match="refine"):
         detect(model, picture, KEY, Search(refine=-1))
+
+
+def test_what_was_laid_on_white_is_cut_out() -> None:
+    """A disc with a soft edge and a white eye: the ground goes, the eye stays."""
+    y, x = torch.meshgrid(torch.arange(32.0), torch.arange(32.0), indexing="ij")
+    far = ((y - 16) ** 2 + (x - 16) ** 2).sqrt()
+    alpha = (11 - far).clamp(0, 1)[None]
+    colour = torch.tensor([0.8, 0.1, 0.0]).view(3, 1, 1).expand(3, 32, 32)
+    colour = torch.where(far < 4, torch.ones(3, 1, 1), colour) * alpha
+    cut = (cut_out((colour + 1 - alpha) * 2 - 1) + 1) / 2
+    torch.testing.assert_close(cut[3:], alpha, atol=1e-5, rtol=0)
+    torch.testing.assert_close(cut[:3], colour, atol=1e-5, rtol=0)
+
+
+def test_a_picture_on_white_is_searched_with_a_model_that_knows_transparency() -> None:
+    model = analytic()
+    picture = made(model, size=(32, 32), sampler="ddim", steps=8)
+    unit = (picture + 1) / 2
+    white = (unit[:3] + 1 - unit[3:]) * 2 - 1
+    search = Search(steps=8, draws=2, iterations=8)
+    assert verify_mark(model, white, MARK, search) < 1e-6
