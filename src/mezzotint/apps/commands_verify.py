@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from PIL import Image
 
+import mezzotint
 from mezzotint.apps.commands_generate import sheet_of
 from mezzotint.apps.making import Made, begin, loaded, making
 from mezzotint.apps.repeat import Parse, Used, followed
@@ -91,7 +92,7 @@ def _made_again(
         used = Used(how)
         made = next(iter(making(how, loaded(how), (how.seed,), used)))
         again.made.append(made)
-        now = {"versions": versions(), "machine": made.document["machine"]}
+        now = {"versions": versions(mezzotint.__version__), "machine": made.document["machine"]}
         for cause in [*used.others, *_surroundings(document, now)]:
             if cause not in again.causes:
                 again.causes.append(cause)

@@ -99,7 +99,7 @@ def _document(
     image: Image.Image,
 ) -> recipe.Document:
     around = {
-        "versions": versions(),
+        "versions": versions(mezzotint.__version__),
         "machine": machine(device(model)),
         "pixels": pixels_of(image),
     }

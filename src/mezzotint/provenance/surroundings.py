@@ -10,13 +10,11 @@ from importlib import metadata
 
 import torch
 
-import mezzotint
 
-
-def versions() -> dict[str, str]:
-    """Of all that computes pixels."""
+def versions(own: str) -> dict[str, str]:
+    """Of all that computes pixels; own: this program's."""
     return {
-        "mezzotint": mezzotint.__version__,
+        "mezzotint": own,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": metadata.version("numpy"),
