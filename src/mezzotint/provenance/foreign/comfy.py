@@ -109,7 +109,7 @@ def _prompt(draft: Draft, graph: Graph, node: Node | None, name: str, option: st
                 draft.leave(f"{option}: each text encoder was told something else: the first is it")
             if not said and any(text is None for text in texts):
                 draft.leave(f"{option}: its text was made by nodes that are not known here")
-            draft.text(option, literal(said[0] if said else "", "[]{<"))
+            draft.text(option, literal(said[0] if said else "", "[]{}<"))
             if found.kind == "CLIPTextEncodeFlux" and option == "prompt":
                 draft.number("guidance", graph.value(found, "guidance"), 0, 1000)
             return
@@ -146,7 +146,9 @@ def _control(draft: Draft, graph: Graph, node: Node) -> None:
         value = graph.value(node, key)
         if isinstance(value, int | float) and math.isfinite(value) and value != usual:
             parts.append(f"{ours}={value:g}")
-    draft.options["control"] = [",".join(parts)]
+    known = draft.options.setdefault("control", [])
+    assert isinstance(known, list)
+    known.append(",".join(parts))
     draft.leave("control: the picture that it follows is not in the file: it is looked for by name")
 
 
@@ -190,7 +192,7 @@ def _models(draft: Draft, graph: Graph, node: Node | None, name: str) -> None:
 # --- the way ----------------------------------------------------------------------------------
 
 
-def _passes(draft: Draft, graph: Graph, node: Node) -> Node:
+def _passes(draft: Draft, graph: Graph, node: Node, most: int = 8) -> Node:
     """The sampler of the first pass; what came after it, and what it began with, is noted."""
     enlarged = False
     latent = "latent_image" if "latent_image" in node.inputs else "latent"
@@ -202,7 +204,7 @@ def _passes(draft: Draft, graph: Graph, node: Node) -> Node:
             else:
                 draft.leave(f"{node.kind}: a second sampler went on: only the first is repeated")
                 draft.options.pop("enlarge", None)
-            return _passes(draft, graph, found)
+            return _passes(draft, graph, found, most - 1) if most else found
         if found.kind in _EMPTY or {"width", "height", "batch_size"} <= found.inputs.keys():
             draft.size(graph.value(found, "width"), graph.value(found, "height"))
             return node

@@ -52,11 +52,11 @@ def prompt(text: str) -> str:
         each = 1.1 if said[0] == "+" else 0.9
         weight = float(said) if said[0].isdigit() else round(each ** len(said), 4)
         pieces += [
-            literal(text[end : match.start()], "()[]{<"),
-            f"({literal(words, '[]{<')}:{weight:g})",
+            literal(text[end : match.start()], "()[]{}<"),
+            f"({literal(words, '[]{}<')}:{weight:g})",
         ]
         end = match.end()
-    return "".join([*pieces, literal(text[end:], "()[]{<")])
+    return "".join([*pieces, literal(text[end:], "()[]{}<")])
 
 
 def _scheduler(draft: Draft, value: object) -> None:
