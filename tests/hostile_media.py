@@ -8,6 +8,7 @@ each in every way, in this one process.  It prints a JSON object of what it saw.
 
 from __future__ import annotations
 
+import codecs
 import json
 import random
 import resource
@@ -142,10 +143,10 @@ def _torn(dice: random.Random) -> bytes:
 def make(seed: int, files: dict[str, tuple[str, bytes]]) -> tuple[str, bytes, str]:
     """The kind, the bytes, and how the file of a number was changed."""
     dice = random.Random(seed)
-    names = [*files, "made", "made"]
-    name = names[seed % len(names)]
-    if name == "made":
+    kinds = [*metadata.KINDS, None]
+    if (wanted := kinds[seed % len(kinds)]) is None:
         return _made(dice)
+    name = dice.choice([name for name, (kind, _) in files.items() if kind == wanted])
     kind, data = files[name]
     hows: list[str] = []
     for _ in range(dice.choice((1, 1, 2, 4))):
@@ -171,9 +172,12 @@ def read_in_every_way(kind: str, data: bytes) -> int:
     return refused
 
 
-def run(count: int, seed: int) -> dict[str, Any]:
+def run(count: int, seed: int, watch: bool = True) -> dict[str, Any]:
     """Make and read so many files; what was seen, the worst of each measure, and all failures."""
     files = honest()
+    watched = hostile._Watch() if watch else None
+    for encoding in ("utf-16", "utf-16-le", "utf-16-be", "latin-1"):  # imported at first use
+        codecs.lookup(encoding)
     for first in range(100):
         try:
             read_in_every_way(*make(first, files)[:2])
@@ -190,10 +194,14 @@ def run(count: int, seed: int) -> dict[str, Any]:
         what = f"{number} ({how})"
         tracemalloc.reset_peak()
         base, began = tracemalloc.get_traced_memory()[0], time.process_time()
+        if watched is not None:
+            watched.active = True
         try:
             refused += bool(read_in_every_way(kind, data))
         except BaseException as error:  # whatever it is, it is a find
             failures.append(f"{what}: {type(error).__name__}: {error}"[:500])
+        if watched is not None:
+            watched.active = False
         taken = time.process_time() - began
         beside = tracemalloc.get_traced_memory()[1] - base - 8 * len(data)
         for name, value in zip(worst, (taken, beside), strict=True):
@@ -206,6 +214,8 @@ def run(count: int, seed: int) -> dict[str, Any]:
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
     if grown > hostile.RESIDENT:
         failures.append(f"the process has grown by {grown} bytes")
+    if watched is not None:
+        failures += [f"it did {event}, {times} times" for event, times in watched.seen.items()]
     return {
         "files": count,
         "of each kind": dict(kinds),

@@ -6,7 +6,7 @@ import hostile_media
 
 
 def test_a_sample() -> None:
-    seen = hostile_media.run(570, 10_000)
+    seen = hostile_media.run(500, 10_000, watch=False)
     assert seen["failures"] == []
     assert set(seen["of each kind"]) == set(hostile_media.metadata.KINDS)
-    assert 100 < seen["refused"] < 570  # some changes do no harm: both ways are seen
+    assert 100 < seen["refused"] < 500  # some changes do no harm: both ways are seen

@@ -135,6 +135,15 @@ def test_ffmpeg_and_libsndfile_read_the_comments_of_a_flac() -> None:
     assert texts(written)["title"] == "a title"
 
 
+def test_a_tag_before_a_flac_stays() -> None:
+    data = b"ID3\x04\0\0\0\0\x01\x02" + bytes(130) + MADE["flac"][1]()
+    written = embed(embed(data, "FLAC", "first"), "FLAC", TEXT)
+    assert extract(written) == TEXT and written.startswith(data[:140])
+    assert metadata.kind_of(data[:140] + b"\xff\xfb") is None  # an MP3
+    with av.open(io.BytesIO(written)) as container:
+        assert container.metadata["MEZZOTINT_RECIPE"] == TEXT
+
+
 def test_trimesh_finds_it_in_a_scene() -> None:
     written = embed(MADE["glb"][1](), "GLB", TEXT)
     size = int.from_bytes(written[12:16], "little")

@@ -44,7 +44,7 @@ _CARRIERS: dict[str, _Carrier] = {
     "WEBP": _Carrier(lambda data: riff.is_kind(data, b"WEBP"), riff.embed, riff.extract),
     "TIFF": _Carrier(_begins(*tiff.MAGICS), tiff.embed, tiff.extract),
     "WAV": _Carrier(lambda data: riff.is_kind(data, b"WAVE"), riff.embed, riff.extract),
-    "FLAC": _Carrier(_begins(flac.MAGIC), flac.embed, flac.extract, flac.texts),
+    "FLAC": _Carrier(flac.is_kind, flac.embed, flac.extract, flac.texts),
     "MP4": _Carrier(mp4.is_kind, mp4.embed, mp4.extract),
     "WEBM": _Carrier(_begins(matroska.MAGIC), matroska.embed, matroska.extract, matroska.texts),
     "GLB": _Carrier(_begins(glb.MAGIC), glb.embed, glb.extract),

@@ -1,4 +1,7 @@
-"""FLAC (RFC 9639): the document is a Vorbis comment ``MEZZOTINT_RECIPE``, as every player shows."""
+"""FLAC (RFC 9639): the document is a Vorbis comment ``MEZZOTINT_RECIPE``, as every player shows.
+
+An ID3 tag may stand before the file, as Content Credentials do: it stays as it is.
+"""
 
 from __future__ import annotations
 
@@ -27,10 +30,24 @@ class Block(NamedTuple):
     body: bytes
 
 
+def _start(data: bytes) -> int:
+    """Where the file begins: behind an ID3v2 tag, if there is one (ID3v2.4, §3.1)."""
+    if data[:3] != b"ID3" or len(data) < 10:
+        return 0
+    size = 0
+    for byte in data[6:10]:  # seven bits each
+        size = size << 7 | byte & 0x7F
+    return 10 + size + (10 if data[5] & 0x10 else 0)
+
+
+def is_kind(data: bytes) -> bool:
+    return data.startswith(MAGIC, _start(data))
+
+
 def _blocks(data: bytes) -> tuple[list[Block], int]:
     """The blocks of metadata, and where the sound begins."""
     found: list[Block] = []
-    at, last = 4, False
+    at, last = _start(data) + 4, False
     while not last:
         counted(len(found), _MOST_PARTS)
         head = number(data, at, 1, "big", "metadata")
@@ -107,7 +124,7 @@ def embed(data: bytes, text: str, said: Said) -> bytes:
     written = [Block(_COMMENTS, body) if block.kind == _COMMENTS else block for block in blocks]
     if not any(block.kind == _COMMENTS for block in blocks):
         written.insert(1, Block(_COMMENTS, body))
-    pieces = [data[:4]]
+    pieces = [data[: _start(data) + 4]]
     for number_, block in enumerate(written, start=1):
         kind = block.kind | (_LAST if number_ == len(written) else 0)
         pieces += [bytes([kind]), len(block.body).to_bytes(3, "big"), block.body]

@@ -37,7 +37,7 @@ def _chunks(data: bytes) -> Iterator[Chunk]:
         size = number(data, at, 4, "big", "chunks")
         kind = part(data, at + 4, 4, "chunks")
         end = at + 12 + size
-        if size > 0x7FFFFFFF or end > len(data):
+        if size > 0x7FFFFFFF or end > len(data) or not (kind.isalpha() and kind.isascii()):
             raise MetadataError("is cut off or damaged in its chunks")
         if count == 1 and kind != b"IHDR":
             raise MetadataError("is no PNG: it does not begin with its header")

@@ -12,7 +12,6 @@ from mezzotint.modalities.metadata import xmp
 from mezzotint.modalities.metadata.common import MAX_PACKET, MetadataError, Said, number, part
 
 MAGICS = (b"II*\0", b"MM\0*")
-BIG = (b"II+\0", b"MM\0+")
 _TAG, _BYTE, _UNDEFINED = 700, 1, 7
 _MOST_ENTRIES = 4096
 

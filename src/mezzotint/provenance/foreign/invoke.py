@@ -24,36 +24,25 @@ from mezzotint.provenance.recipe import RecipeError
 
 _KNOWN = frozenset(
     {
-        *(
-            "app_version",
-            "generation_mode",
-            "positive_prompt",
-            "negative_prompt",
-            "width",
-            "height",
-        ),
-        *("seed", "rand_device", "cfg_scale", "cfg_rescale_multiplier", "steps", "scheduler"),
-        *(
-            "seamless_x",
-            "seamless_y",
-            "model",
-            "loras",
-            "vae",
-            "strength",
-            "init_image",
-            "guidance",
-        ),
-        *("positive_style_prompt", "negative_style_prompt", "clip_skip", "hrf_enabled", "type"),
+        *("app_version", "generation_mode", "positive_prompt", "negative_prompt", "width"),
+        *("height", "seed", "rand_device", "cfg_scale", "cfg_rescale_multiplier", "steps"),
+        *("scheduler", "seamless_x", "seamless_y", "model", "loras", "vae", "strength"),
+        *("init_image", "guidance", "positive_style_prompt", "negative_style_prompt"),
+        *("clip_skip", "hrf_enabled", "type"),
     }
 )
 _WEIGHTED = re.compile(
-    r"(?<!\\)\(([^()]{1,2000})\)(\d(?:\.\d{1,6})?|[+-]{1,8})|([\w']{1,80})([+-]{1,8})(?!\w)"
+    r"(?<!\\)\(([^()]{1,2000})\)(\d(?:\.\d{1,6})?|[+-]{1,8})"
+    r"|(?<![\w'])([\w']{1,80})([+-]{1,8})(?!\w)"
 )
+_LONGEST = 64 << 10
 
 
 def prompt(text: str) -> str:
     """A prompt in the notation of Compel: ``(fox)1.3``, ``(fox)++``, ``fox--`` get their weights
     as ours, other brackets are letters."""
+    if len(text) > _LONGEST:  # it will be refused
+        return text
     pieces: list[str] = []
     end = 0
     for match in _WEIGHTED.finditer(text):
@@ -63,11 +52,11 @@ def prompt(text: str) -> str:
         each = 1.1 if said[0] == "+" else 0.9
         weight = float(said) if said[0].isdigit() else round(each ** len(said), 4)
         pieces += [
-            literal(text[end : match.start()], "()[]{<"),
-            f"({literal(words, '[]{<')}:{weight:g})",
+            literal(text[end : match.start()], "()[]{}<"),
+            f"({literal(words, '[]{}<')}:{weight:g})",
         ]
         end = match.end()
-    return "".join([*pieces, literal(text[end:], "()[]{<")])
+    return "".join([*pieces, literal(text[end:], "()[]{}<")])
 
 
 def _scheduler(draft: Draft, value: object) -> None:

@@ -89,7 +89,7 @@ def _prompt(draft: Draft, option: str, text: str) -> None:
     text = re.sub(r"<(?!lora:)\w+:[^<>]*>", "", text)
     if re.search(r"\bAND\b", text):
         draft.leave(f"{option}: AND, which joins several prompts, is a word like any other here")
-    draft.text(option, literal(text, "{").strip())
+    draft.text(option, literal(text, "{}").strip())
 
 
 def _model(draft: Draft, fields: dict[str, str]) -> None:
