@@ -20,7 +20,10 @@ from mezzotint.diffusion import samplers, spacings
 from mezzotint.families import catalogue, text
 from mezzotint.families.sizes import written
 
-_NEEDED = ("torch", "numpy", "safetensors", "tokenizers", "pillow", "rich")
+_NEEDED = (
+    *("torch", "numpy", "safetensors", "tokenizers", "pillow", "rich"),
+    *("c2pa-python", "cryptography"),
+)
 _IN_A_ROW = 8
 _EXTRAS = {"tracking": ("tensorboard",), "recipes": ("resvg",), "gguf": ("gguf",)}
 
