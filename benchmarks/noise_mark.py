@@ -31,10 +31,12 @@ from mezzotint.engine.generate import generate
 from mezzotint.engine.request import Request
 from mezzotint.families.catalogue import load
 from mezzotint.families.model import Model
+from mezzotint.provenance import keys
 from mezzotint.provenance.noise_mark import NoiseMark, fits, read, words
 from peers.report import Bar, Row, Section, numbers, shown
 
-KEY = b"noise mark benchmark"
+OWNER = keys.of_secret(b"the noise mark's benchmark, a key")
+KEY = OWNER.secret
 RATE = 1e-6  # false positives
 THINGS = (
     "a red fox, emoji, noto style",
@@ -118,10 +120,10 @@ def _search(model: Model, sampler: str | None, pictures: int, told: bool, until:
     for number in range(pictures):
         if number and time.monotonic() > until:
             break
-        mark = NoiseMark((number + 1) * 0x9E3779B97F4A7C15 % (1 << 64), KEY)
+        mark = NoiseMark(keys.payload(OWNER, keys.seed_hash(number)), KEY)
         prompt = THINGS[number % len(THINGS)]
         search = Search(prompt=prompt if told else "")
-        (picture,) = generate(model, Request(prompt, (number,), sampler=sampler, mark=mark))
+        (picture,) = generate(model, Request(prompt, (number,), sampler=sampler, mark=OWNER))
         for name, attack in ATTACKS.items():
             begun = time.perf_counter()
             ways = evidence(model, attack(picture), search)
@@ -185,8 +187,7 @@ def _quality(model: Model, corpus: Path, site: Path | None, pictures: int, until
     for number, prompt in enumerate(prompts):
         if number >= _LEAST and time.monotonic() > until:
             break
-        mark = NoiseMark((number + 1) * 0x9E3779B97F4A7C15 % (1 << 64), KEY)
-        for side, carried in enumerate((None, mark)):
+        for side, carried in enumerate((None, OWNER)):
             begun = time.perf_counter()
             sides[side] += generate(model, Request(prompt, (number,), mark=carried))
             times[side].append(time.perf_counter() - begun)

@@ -10,18 +10,21 @@ import torch
 from torch import Tensor, nn
 
 from mezzotint.diffusion.level import Conditioning
+from mezzotint.diffusion.noise import noise
 from mezzotint.engine.detect import Search, cut_out, detect, evidence, verify_mark
-from mezzotint.engine.ends import carrying, noise_of
+from mezzotint.engine.ends import noise_of
 from mezzotint.engine.generate import generate
 from mezzotint.engine.request import Enlarge, Known, Request, RequestError, Start, Vary
 from mezzotint.families.model import WHOLE, Defaults, Model, Weaker
 from mezzotint.families.native import LatentConfig, NativeConfig, build
 from mezzotint.networks.autoencoder import AutoencoderConfig
 from mezzotint.networks.dit import DiTConfig
-from mezzotint.provenance.noise_mark import MarkError, NoiseMark, words
+from mezzotint.provenance import keys
+from mezzotint.provenance.noise_mark import MarkError, NoiseMark, marked, words
 
 KEY, OTHER = b"k" * 32, b"o" * 32
-MARK = NoiseMark(0x1234_5678_9ABC_DEF0, KEY)
+OWNER = keys.of_secret(KEY)
+MARK = NoiseMark(keys.payload(OWNER, keys.seed_hash(3)), KEY)  # of seed 3
 CONFIG = NativeConfig(
     name="tiny",
     network=DiTConfig(4, 4, patch=2, width=24, depth=2, heads=2, vector_width=3),
@@ -69,31 +72,31 @@ def analytic() -> Model:
 
 
 def made(model: Model, **changes: object) -> Tensor:
-    return generate(model, replace(Request("a", (3,), mark=MARK), **changes))[0]  # type: ignore[arg-type]
+    return generate(model, replace(Request("a", (3,), mark=OWNER), **changes))[0]  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "euler_ancestral"])
 def test_a_marked_seed_gives_the_same_bits_in_any_batch(sampler: str) -> None:
     model = tiny()
-    eight = generate(model, Request("a", tuple(range(8)), sampler=sampler, mark=MARK))
-    four = generate(model, Request("a", (0, 1, 2, 3), sampler=sampler, mark=MARK))
+    eight = generate(model, Request("a", tuple(range(8)), sampler=sampler, mark=OWNER))
+    four = generate(model, Request("a", (0, 1, 2, 3), sampler=sampler, mark=OWNER))
     assert torch.equal(eight[3], four[3])
     (plain,) = generate(model, Request("a", (3,), sampler=sampler))
     assert not torch.equal(plain, four[3])
 
 
-def test_without_a_mark_the_noise_is_the_seeds_own() -> None:
-    own = noise_of(5, None, "step", torch.empty(1, 4, 8, 8))
-    assert carrying(own, None, "step") is own
+def test_a_seeds_noise_carries_the_seeds_payload_and_without_a_key_none() -> None:
+    like = torch.empty(1, 4, 8, 8)
+    own = noise_of(3, None, "step", like)(2)
+    assert torch.equal(own[0], noise(3, "step", 2, (4, 8, 8)))
+    carried = noise_of(3, None, "step", like, OWNER)(2)
+    assert torch.equal(carried, marked(own, MARK, "step", 2))
 
 
-def test_a_variation_is_marked_after_it_was_mixed() -> None:
-    like, vary = torch.empty(1, 4, 8, 8), Vary(9, 0.3)
-    mixed = noise_of(5, vary, "step", like)(2)
-    signed = carrying(noise_of(5, vary, "step", like), MARK, "step")(2)
-    other = carrying(noise_of(6, None, "step", like), MARK, "step")(2)
-    assert torch.equal(signed.abs(), mixed.abs())
-    assert torch.equal(signed.sign(), other.sign())
+def test_a_variation_that_goes_nowhere_carries_the_varied_seeds_mark() -> None:
+    like = torch.empty(1, 4, 8, 8)
+    still = noise_of(5, Vary(3, 0.0), "step", like, OWNER)(2)
+    assert torch.equal(still, noise_of(3, None, "step", like, OWNER)(2))
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "euler_ancestral"])
@@ -132,7 +135,7 @@ def test_a_deterministic_sampler_is_inverted_to_the_start_itself() -> None:
     picture = made(model, size=(16, 16), sampler="ddim", steps=8)
     _, (start,) = evidence(model, picture, Search(steps=8, iterations=20, refine=0))
     like = torch.empty(1, 4, 16, 16)
-    sent = carrying(noise_of(3, None, "start", like), MARK, "start")(0)[0]
+    sent = noise_of(3, None, "start", like, OWNER)(0)[0]
     torch.testing.assert_close(start.noise, sent, rtol=1e-3, atol=1e-3)
 
 
@@ -158,7 +161,7 @@ def test_a_latent_model_is_searched_and_its_code_refined() -> None:
 def test_what_cannot_be_is_named() -> None:
     model, picture = tiny(), torch.zeros(4, 8, 8)
     with pytest.raises(MarkError, match="64 bits"):
-        made(model, mark=NoiseMark(-1, KEY))
+        verify_mark(model, picture, NoiseMark(-1, KEY), Search(draws=2))
     with pytest.raises(MarkError, match="at least 16 bytes"):
         detect(model, picture, b"short", Search(draws=2))
     with pytest.raises(RequestError, match="4 channels"):
@@ -187,7 +190,7 @@ def test_what_was_laid_on_white_is_cut_out() -> None:
 
 def test_a_picture_on_white_is_searched_with_a_model_that_knows_transparency() -> None:
     model = analytic()
-    picture = made(model, size=(32, 32), sampler="ddim", steps=8)
+    picture = made(model, size=(64, 64), sampler="ddim", steps=8)
     unit = (picture + 1) / 2
     white = (unit[:3] + 1 - unit[3:]) * 2 - 1
     search = Search(steps=8, draws=2, iterations=8)
