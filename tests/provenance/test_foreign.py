@@ -84,7 +84,7 @@ def lines(found: Foreign) -> str:
 
 def understood(found: Foreign) -> None:
     """Our command line takes the options."""
-    args = cli._parse(["generate", *_words(found.options)])
+    args = cli.parse(["generate", *_words(found.options)])
     assert args.prompt == found.options["prompt"]
     for line in found.left:
         assert line.isprintable() and len(line) < 400

@@ -26,7 +26,7 @@ MORE = {
     "pixels": {"hash": DIGEST, "size": "64x64", "mode": "RGBA"},
     "licences": [{"name": "icons", "licence": "Apache-2.0"}],
     "energy": {"wh": 0.01, "gco2e": 0.004, "measured": False},
-    "marks": {"noise": True, "blind": False},
+    "marks": {"key": 0},
 }
 
 
@@ -90,7 +90,7 @@ def test_the_options_are_those_of_generate() -> None:
         (("pictures",), []),
         (("pixels", "hash"), "sha256:00"),
         (("machine", "threads"), 0),
-        (("marks", "noise"), 3),
+        (("marks", "key"), -1),
         (("energy", "wh"), "much"),
     ],
 )
