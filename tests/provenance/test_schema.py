@@ -67,7 +67,9 @@ def test_the_options_are_those_of_generate() -> None:
     for name, action in actions.items():
         several = isinstance(action, argparse._AppendAction)
         kind = "array" if several else "string" if action.nargs != 0 else None
-        assert known[name].get("type") == kind and (kind is not None or known[name]["const"]), name
+        assert known[name].get("type") == kind and (kind is not None or "const" in known[name]), (
+            name
+        )
     assert set(SCHEMA["$defs"]["file"]["properties"]["option"]["enum"]) == NAMED.keys()
 
 

@@ -186,7 +186,7 @@ def request_of(args: argparse.Namespace, model: Model) -> Request:
         if args.image_prompt
         else (),
         regions=tuple(wanted.at(whole) for wanted in args.region),
-        mark=_key(args) if args.watermark in ("both", "noise") else None,
+        mark=_key(args) if args.watermark == "noise" else None,
     )
 
 

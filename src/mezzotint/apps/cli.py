@@ -38,6 +38,7 @@ COMMANDS: dict[str, tuple[str, str, Callable[[argparse.ArgumentParser], None]]] 
         "commands_credentials:run_credentials",
         options.credentials,
     ),
+    "detect": ("look for watermarks", "commands_detect:run", options.detect),
     "audit": ("say what the files of a folder carry", "commands_audit:run", options.audit),
     "inspect": ("say what a file of weights is", "commands_about:run_inspect", options.inspect),
     "convert": (

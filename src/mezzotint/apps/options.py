@@ -7,7 +7,6 @@ from pathlib import Path
 
 from mezzotint.apps import values
 
-WATERMARKS = ("both", "noise", "pixels", "none")
 _TRUST = "certificates of authorities that you believe"
 
 
@@ -151,11 +150,11 @@ def generate(parser: argparse.ArgumentParser) -> None:
     carry = parser.add_argument_group("what the file carries").add_argument
     carry(
         "--watermark",
-        choices=WATERMARKS,
-        default="both",
-        help="in the noise, in the pixels (said in its recipe; default: %(default)s)",
+        choices=("noise", "none"),
+        default="noise",
+        help="in the noise that it is made of, or none (said in its recipe)",
     )
-    carry("--mark-key", type=Path, metavar="FILE", help="a secret key of the watermarks")
+    carry("--mark-key", type=Path, metavar="FILE", help="a secret key of the watermark")
     carry(
         "--no-credentials",
         dest="credentials",
@@ -218,7 +217,7 @@ def verify(parser: argparse.ArgumentParser) -> None:
     )
     add("--device", metavar="NAME", help="cpu, cuda, cuda:1, mps (default: as it was made)")
     add("--memory", metavar="GB", help="take at most so much, such as 6GB (of a checkpoint)")
-    add("--mark-key", type=Path, metavar="FILE", help="the secret key of their watermarks")
+    add("--mark-key", type=Path, metavar="FILE", help="the secret key of their watermark")
     add("--json", action="store_true", help="one JSON document a file, a line each")
 
 
@@ -250,3 +249,16 @@ def inspect(parser: argparse.ArgumentParser) -> None:
 
 def none(parser: argparse.ArgumentParser) -> None:
     """A command without options of its own."""
+
+
+def detect(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("files", nargs="+", type=Path, metavar="FILE", help="pictures")
+    add("--model", metavar="NAME|PATH", help="that made them (default: as the recipe says, icons)")
+    add("--prompt", metavar="TEXT", help="of the picture, if known (default: as the recipe says)")
+    add("--steps", type=values.count, metavar="N", help="that it took, as the prompt")
+    add("--spacing", metavar="NAME", help="of its steps, as the prompt")
+    add("--mark-key", type=Path, metavar="FILE", help="a secret key to look for, beside the public")
+    add("--device", metavar="NAME", help="cpu, cuda, cuda:1, mps (default: a GPU if there)")
+    add("--threads", type=values.count, metavar="N", help="of the processor")
+    add("--json", action="store_true", help="one JSON document a file, a line each")
