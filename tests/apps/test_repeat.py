@@ -251,7 +251,7 @@ def told(capsys: pytest.CaptureFixture[str], *options: str) -> str:
         ),
         ("--from out/fox_7.png --pick 2", "is one picture, not a sheet: leave --pick 2 out"),
         ("--from SHEET --pick 1", "tiny.safetensors, with which out/fox_7-10_sheet.png was made,"),
-        ("--from in.png", "in.png: carries no recipe: it is not from mezzotint, or was saved"),
+        ("--from in.png", "in.png: carries no recipe that is known (of mezzotint,"),
         ("--from nowhere.png", "nowhere.png: no such file"),
         ("--from text.png", "text.png: is no picture of a known format"),
         ("fox --pick 3", "--pick needs --from: name the sheet"),
@@ -272,10 +272,13 @@ def test_errors_are_one_line(
 
 GOOD: dict[str, Any] = {"format": FORMAT, "options": {"prompt": "fox", "seed": "1"}, "files": []}
 FORGED: dict[str, tuple[Any, str]] = {
-    "another program's text": ("a fox, Steps: 20, Sampler: Euler a", "of another program"),
-    "another program's table": ({"prompt": "a fox"}, "of another program or of an older version"),
-    "a list": ([1, 2], "of another program"),
-    "nested": ("[" * 100_000, "of another program"),
+    "another program's text": (
+        "a fox, Steps: 20, Sampler: Euler a",
+        "its parameters have no line of `Steps: …`",
+    ),
+    "another program's table": ({"prompt": "a fox"}, "its parameters have no line of `Steps: …`"),
+    "a list": ([1, 2], "its parameters have no line of `Steps: …`"),
+    "nested": ("[" * 100_000, "its parameters have no line of `Steps: …`"),
     "newer": ({**GOOD, "format": 2, "software": "mezzotint 9"}, "format 2, of 'mezzotint 9'"),
     "no number": ({**GOOD, "format": "\x1b[31m"}, r"format '\x1b[31m'"),
     "no options": ({"format": FORMAT, "files": []}, "its options are not what a recipe has"),
@@ -379,3 +382,51 @@ def test_text_of_others_is_read_too(tmp_path: Path) -> None:
     for name in ("b.webp", "c.jpg"):
         write(Image.new("RGB", (4, 4)), tmp_path / name, {"one": "1: 2", "two": "fox"})
         assert read_text(tmp_path / name) == {"one": "1: 2", "two": "fox"}
+
+
+# --- pictures of other programs ---------------------------------------------------------------
+
+WEBUI = """fox
+Negative prompt: red fox
+Steps: 4, Sampler: Euler a, CFG scale: 3, Seed: 11, Size: 12x8, Model hash: 6ce0161689, \
+Model: tiny, ENSD: 31337, Version: v1.10.1"""
+
+
+def _foreign(path: str, text: str) -> None:
+    chunks = PngImagePlugin.PngInfo()
+    chunks.add_text("parameters", text)
+    Image.new("RGB", (8, 8)).save(path, pnginfo=chunks)
+
+
+def test_a_picture_of_another_program(owned: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _foreign(f"{USER}/theirs.png", WEBUI)
+    assert cli.main(["generate", "--from", f"{USER}/theirs.png", "-o", "ours.png"]) == 0
+    told = capsys.readouterr().err
+    assert "of AUTOMATIC1111" in told and "noise" in told and "ENSD" in told
+    assert "tiny.safetensors is not the tiny that made" in told and "6ce0161689" in told
+    made = read("ours.png")["options"]
+    wanted = {"steps": "4", "sampler": "euler_ancestral", "seed": "11", "size": "12x8"}
+    assert made.items() >= {**wanted, "negative": "red fox", "watermark": "noise"}.items()
+    typed = [f"--{name}={value}" for name, value in wanted.items()]
+    make("fox", "--negative", "red fox", "--guidance", "3", *typed, "-o", "typed.png")
+    assert pixels("typed.png") == pixels("ours.png")
+    make("--from", f"{USER}/theirs.png", "--seed", "12", "-o", "changed.png")
+    assert pixels("changed.png") != pixels("ours.png")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a fox, with no settings", "its parameters have no line of"),
+        (WEBUI.replace("Model: tiny", "Model: gone"), "gone, with which theirs.png was made"),
+        (WEBUI.replace("Model: tiny", "Model: ../tiny"), "--model"),
+    ],
+)
+def test_what_of_another_program_cannot_be_taken_over(
+    owned: Path, text: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _foreign("theirs.png", text)
+    assert cli.main(["generate", "--from", "theirs.png", "-o", "ours.png"]) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and message in told
+    assert not Path("ours.png").exists()

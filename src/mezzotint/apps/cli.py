@@ -119,7 +119,7 @@ def _typed(arguments: Sequence[str]) -> dict[str, str | list[str] | bool]:
 
 def _from_picture(args: argparse.Namespace, arguments: Sequence[str]) -> argparse.Namespace:
     """The options of `generate`, with those that the picture of --from carries."""
-    args.typed, args.recipe, args.lenient = _typed(arguments), None, False
+    args.typed, args.recipe, args.lenient, args.told = _typed(arguments), None, False, []
     if args.source is not None:
         from mezzotint.apps.repeat import repeated
 

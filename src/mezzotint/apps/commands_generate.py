@@ -41,6 +41,8 @@ def run(args: argparse.Namespace) -> int:
     used = Used(args)
     how = signing(args)
     model = loaded(args)
+    for line in args.told:
+        note(args, line)
     for line in model.notes:
         note(args, f"{args.model}: {line}")
     began = time.monotonic()

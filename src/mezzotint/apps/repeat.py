@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +17,17 @@ from mezzotint.families.catalogue import PACKAGED, locate
 from mezzotint.families.model import Model
 from mezzotint.families.precision import working
 from mezzotint.families.sizes import written
-from mezzotint.provenance.recipe import File, Options, Recipe, fingerprint, read
+from mezzotint.modalities.image import read_text
+from mezzotint.provenance.foreign import foreign
+from mezzotint.provenance.recipe import (
+    File,
+    Options,
+    Recipe,
+    RecipeError,
+    carries,
+    fingerprint,
+    read,
+)
 
 LOCAL = frozenset(
     {
@@ -26,7 +37,7 @@ LOCAL = frozenset(
 )
 """Options that say where and how the work is done, not what is made: they are not recorded."""
 
-_INNER = ("typed", "recipe", "command", "lenient")
+_INNER = ("typed", "recipe", "command", "lenient", "told")
 
 Swap = Callable[[str], str]
 
@@ -231,9 +242,40 @@ def repeated(typed: Mapping[str, str | list[str] | bool], parse: Parse) -> argpa
     """
     source = Path(str(typed["source"]))
     pick = typed.get("pick")
-    recipe = read(source, None if pick is None else int(str(pick)))
     given = {name: value for name, value in typed.items() if name not in ("source", "pick")}
+    if pick is None and not carries(source):
+        return _taken_over(source, given, parse)
+    recipe = read(source, None if pick is None else int(str(pick)))
     return followed(recipe, source, given, parse)
+
+
+def _taken_over(source: Path, given: Options, parse: Parse) -> argparse.Namespace:
+    """The command of a picture that another program made, as far as it can be expressed; ``told``
+    says what cannot.
+
+    Raises:
+        RecipeError, UsageError: as :func:`repeated`.
+    """
+    try:
+        found = foreign(read_text(source))
+    except RecipeError as error:
+        raise RecipeError(f"{source}: {error}") from None
+    args = followed(Recipe(found.options, ()), source, given, parse)
+    args.told = [f"{source}: of {found.program}: {line}" for line in found.left]
+    for sought in found.sought:
+        if sought.option == "model" and (path := Path(args.model)).is_file():
+            digest = _of_whole(path)
+            if not digest.startswith(sought.digest.lower()):
+                args.told.append(
+                    f"{path} is not the {sought.name} that made {source}: its SHA-256 begins with "
+                    f"{digest[: len(sought.digest)]}, that one's with {sought.digest}"
+                )
+    return args
+
+
+def _of_whole(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def followed(
@@ -255,8 +297,7 @@ def followed(
                 f"{source}: its recipe has the option {name[:40]!r}, which this version does not "
                 "know: update mezzotint"
             )
-    # What says nothing of watermarks was made before there were any.
-    merged = _merged({"watermark": "none", **recipe.options}, given)
+    merged = _merged(recipe.options, given)
     try:
         args = parse(["generate", *_words(merged)])
     except UsageError as error:  # what was typed has been read before: it is the recipe's
@@ -264,7 +305,7 @@ def followed(
     for option in NAMED.keys() & recipe.options.keys() - given.keys():
         value = getattr(args, _dest(option))
         setattr(args, _dest(option), _found(value, option, recipe, source, args, folders))
-    args.recipe, args.source = recipe, source
+    args.recipe, args.source, args.told = recipe, source, []
     return args
 
 
@@ -300,6 +341,10 @@ def _words(options: Options) -> list[str]:
     return [*words, "--", str(options.get("prompt", ""))]
 
 
+_ENDS = ("", ".safetensors", ".gguf", ".ckpt")
+"""Other programs leave the end of a model's name out."""
+
+
 def _found(
     value: Any,
     option: str,
@@ -319,7 +364,8 @@ def _found(
             return name
         if name != Path(name).name or name == ".." or not name.isprintable():
             raise UsageError(f"{source}: its recipe has a path, {name[:80]!r}, and no file's name")
-        there = [path for path in (folder / name for folder in folders) if path.exists()]
+        names = (folder / f"{name}{end}" for folder in folders for end in _ENDS)
+        there = [path for path in names if path.exists()]
         if not there:
             where = "".join(f", nor in {folder}" for folder in more)
             raise UsageError(

@@ -25,7 +25,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from mezzotint.checkpoints.limits import parse, shown
 from mezzotint.checkpoints.source import members
-from mezzotint.modalities.image import read_text
+from mezzotint.modalities.image import ImageError, read_text
 
 CHUNK = "parameters"
 FORMAT = 1
@@ -165,6 +165,20 @@ def pictures_of(path: Path, found: Mapping[str, Any]) -> list[dict[str, Any]]:
     return pictures
 
 
+def carries(path: Path) -> bool:
+    """Whether there is a document of this program in a file, whether or not it can be read.
+
+    Raises:
+        ImageError: the file is no picture.
+    """
+    try:
+        return "format" in parse(read_text(path).get(CHUNK, ""))
+    except ValueError as error:
+        if isinstance(error, ImageError):
+            raise
+        return False
+
+
 def opened(path: Path) -> dict[str, Any]:
     """The document in a file, of a picture or of a sheet.
 
@@ -219,7 +233,8 @@ def recipe_of(path: Path, found: Mapping[str, Any]) -> Recipe:
     key = marks.get("key") if isinstance(marks, dict) else None
     if key is not None and (type(key) is not int or not 0 <= key < 1 << 16):
         raise _damaged(path, "its marks")
-    return Recipe(options, tuple(read), key)
+    # What says nothing of watermarks was made before there were any.
+    return Recipe({"watermark": "none", **options}, tuple(read), key)
 
 
 def _is_value(value: object) -> bool:

@@ -50,5 +50,6 @@ def foreign(text_entries: Mapping[str, str]) -> Foreign:
             raise RecipeError(f"its {key} has {len(text)} characters: more than a picture has")
         return read(text)
     raise RecipeError(
-        "it carries no recipe that is known: of AUTOMATIC1111's kind, ComfyUI or InvokeAI"
+        "carries no recipe that is known (of mezzotint, AUTOMATIC1111 and its kind, ComfyUI, "
+        "InvokeAI), or was saved anew without it"
     )
