@@ -271,14 +271,15 @@ def test_errors_are_one_line(
 
 
 GOOD: dict[str, Any] = {"format": FORMAT, "options": {"prompt": "fox", "seed": "1"}, "files": []}
+NO_STEPS = "its parameters have no line of `Steps: …`"
 FORGED: dict[str, tuple[Any, str]] = {
     "another program's text": (
         "a fox, Steps: 20, Sampler: Euler a",
-        "its parameters have no line of `Steps: …`",
+        NO_STEPS,
     ),
-    "another program's table": ({"prompt": "a fox"}, "its parameters have no line of `Steps: …`"),
-    "a list": ([1, 2], "its parameters have no line of `Steps: …`"),
-    "nested": ("[" * 100_000, "its parameters have no line of `Steps: …`"),
+    "another program's table": ({"prompt": "a fox"}, NO_STEPS),
+    "a list": ([1, 2], NO_STEPS),
+    "nested": ("[" * 100_000, NO_STEPS),
     "newer": ({**GOOD, "format": 2, "software": "mezzotint 9"}, "format 2, of 'mezzotint 9'"),
     "no number": ({**GOOD, "format": "\x1b[31m"}, r"format '\x1b[31m'"),
     "no options": ({"format": FORMAT, "files": []}, "its options are not what a recipe has"),
