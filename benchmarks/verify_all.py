@@ -126,7 +126,7 @@ def _make(family: str) -> int:
     own = [] if family == "icons" else ["--model", "model", "--precision", "float32"]
     for number, (task, how, suffix) in enumerate(_wishes(family)):
         size = [] if "--size" in how or "--expand" in how else ["--size", "64"]
-        size = size if "--mask" not in how else []
+        size = size if "--mask" not in how or "--only-masked" in how else []
         steps = [] if "--steps" in how else ["--steps", "3"]
         name = f"made/{number:02d} {task}{suffix}"
         typed = [*own, *size, *steps, *how.split(), "--seed", str(number), "--quiet"]
