@@ -16,6 +16,7 @@ from mezzotint.files import atomic_write
 from mezzotint.modalities.image import READABLE, ImageError
 from mezzotint.provenance import chain, identity, recipe
 from mezzotint.provenance.credentials import CredentialsError
+from mezzotint.provenance.keys import PUBLIC
 
 _SHOWN = 40
 
@@ -32,7 +33,6 @@ class Row:
     credentials: str = ""
     watermark: str = ""
     licence: str = ""
-    energy: str = ""
     missing: tuple[str, ...] = ()
     """What it lacks, or what is wrong with it."""
 
@@ -86,6 +86,22 @@ def _text(value: object) -> str:
     return clean if len(clean) <= _SHOWN else clean[: _SHOWN - 1] + "…"
 
 
+def _watermark(document: Mapping[str, Any]) -> str:
+    """Which watermark it says that it has; `mezzotint detect` looks whether it is there."""
+    marks = document.get("marks")
+    key = marks.get("key") if isinstance(marks, dict) else None
+    if type(key) is not int:
+        return ""
+    return "public key" if key == PUBLIC.id else f"key {key:04x}"
+
+
+def _licences(document: Mapping[str, Any]) -> str:
+    """The licences of all weights that went in, each once."""
+    found = document.get("licences")
+    rows = [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []
+    return "; ".join(dict.fromkeys(str(row.get("licence", "")) for row in rows))
+
+
 def row_of(path: Path, name: str, own: bytes = b"", trusted: bytes = b"") -> Row:
     """What a file carries.
 
@@ -100,6 +116,8 @@ def row_of(path: Path, name: str, own: bytes = b"", trusted: bytes = b"") -> Row
         *(_text(first.get(key, "")) for key in ("model", "prompt", "seed")),
         recipe=kind if document else "",
         credentials=signed,
+        watermark=_watermark(first),
+        licence=_text(_licences(first)),
         missing=tuple(_text(each) for each in (told, fault) if each),
     )
 

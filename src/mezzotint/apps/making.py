@@ -24,6 +24,7 @@ from mezzotint.families.separate import Given as Part
 from mezzotint.families.sizes import Aspect
 from mezzotint.modalities import image as pictures
 from mezzotint.provenance import recipe
+from mezzotint.provenance.licences import UNKNOWN
 from mezzotint.provenance.pixels import pixels_of
 from mezzotint.provenance.surroundings import machine, versions
 
@@ -88,8 +89,15 @@ def making(
         picture = _drawn(args, model, single, (number, len(seeds)), listener)
         image = pictures.to_image(picture)
         words = parameters(args, model, single, picture)
-        document = _document(how, words, model, image)
-        yield Made(image, seed, document, model.name, "unknown", args.image is not None)
+        licences = used.licences(how.files)
+        document = _document(how, {**words, "licences": licences}, model, image)
+        yield Made(image, seed, document, model.name, _licence(licences), args.image is not None)
+
+
+def _licence(licences: list[dict[str, str]]) -> str:
+    """The licence of the model."""
+    of_model = (each["licence"] for each in licences if each["option"] == "model")
+    return next(of_model, UNKNOWN)
 
 
 def _document(

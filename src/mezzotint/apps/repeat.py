@@ -19,6 +19,7 @@ from mezzotint.families.precision import working
 from mezzotint.families.sizes import written
 from mezzotint.modalities.image import read_text
 from mezzotint.provenance.foreign import foreign
+from mezzotint.provenance.licences import stated
 from mezzotint.provenance.recipe import (
     File,
     Options,
@@ -92,6 +93,9 @@ NAMED: dict[str, _Named] = {
 """The options that name files."""
 
 
+_WEIGHTS = ("model", "refiner", "part", "lora", "embedding", "ip-adapter", "image-encoder")
+
+
 def _dest(option: str) -> str:
     return option.replace("-", "_")
 
@@ -123,6 +127,7 @@ class Used:
         self._known: dict[Path, str] = {}
         self.others: list[str] = []
         """Of a lenient run, those that are not the recipe's."""
+        self._licences: dict[tuple[str, str], str] = {}
         self.given = self._given(args)
         """Those that options name."""
 
@@ -135,9 +140,19 @@ class Used:
         if path not in self._known:
             self._known[path] = fingerprint(path)
         made = File(option, name or name_of(str(path)), self._known[path])
+        if option in _WEIGHTS and made[:2] not in self._licences:
+            self._licences[made[:2]] = stated(path)
         if self._recipe is not None:
             self._compare(made, path, self._recipe)
         return made
+
+    def licences(self, files: Sequence[File]) -> list[dict[str, str]]:
+        """What of some files is weights, each with the licence that it states."""
+        return [
+            {"option": file.option, "name": file.name, "licence": self._licences[file[:2]]}
+            for file in files
+            if file[:2] in self._licences
+        ]
 
     def _compare(self, made: File, path: Path, recipe: Recipe) -> None:
         alike = [
