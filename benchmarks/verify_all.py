@@ -53,8 +53,9 @@ ONLY = {  # what one kind of model does alone
     "bfloat16": ("--precision bfloat16", ("sd1", "sdxl", "sd3", "flux-dev")),
 }
 FLOWS = ("sd3", "flux-dev")
-NOT = {("negative", "flux-dev"), ("guided", "flux-dev")}
-"""FLUX.1 dev is distilled: it has no guidance by a second estimate."""
+NOT = {("negative", "flux-dev"), ("guided", "flux-dev"), ("aspect", "sd3")}
+"""FLUX.1 dev is distilled: it has no guidance by a second estimate.  The small SD3 has no positions
+for a picture of its usual area."""
 
 
 def _install(family: str) -> None:
