@@ -14,8 +14,10 @@ from mezzotint.apps.cli import parse
 from mezzotint.apps.edits import Held, Sides, Source
 from mezzotint.apps.errors import UsageError
 from mezzotint.apps.making import making
+from mezzotint.apps.output import prepare
 from mezzotint.apps.regions import plain
 from mezzotint.apps.repeat import Used
+from mezzotint.apps.sealing import signing, write
 from mezzotint.apps.values import SIDES
 from mezzotint.engine.generate import Listener
 from mezzotint.engine.request import RequestError
@@ -25,6 +27,7 @@ from mezzotint.families.memory import release
 from mezzotint.families.model import Model
 from mezzotint.families.separate import Given as Part
 from mezzotint.families.sizes import written
+from mezzotint.modalities.image import writable_format
 from mezzotint.provenance.recipe import text_of
 
 File = str | os.PathLike[str]
@@ -102,6 +105,7 @@ class Maker:
         image_guidance: float | None = None,
         sampler: str | None = None,
         spacing: str | None = None,
+        output: File | None = None,
         listener: Listener | None = None,
     ) -> Image:
         """One picture; the same arguments give the same bytes.
@@ -128,6 +132,8 @@ class Maker:
             size: ``(height, width)``, or an aspect such as ``"16:9"`` or ``"portrait"``; None
                 values take the model's defaults.
             image_guidance: how strongly ``reference`` steers a model that is guided by one.
+            output: a file that it is written to, over what is there, with all that it carries
+                (docs/provenance.md): signed, with its recipe, which Pillow's ``save`` leaves out.
 
         Raises:
             RequestError: the request is impossible for this model.
@@ -171,8 +177,15 @@ class Maker:
             if given is not None:
                 setattr(args, name.replace("-", "_"), _held(given))
                 args.typed[name] = True
+        place = how = None
+        if output is not None:  # what hinders writing is said before the work
+            there = Path(output)
+            writable_format(there)
+            place, how = prepare(str(there), prompt, 1).folder / there.name, signing(args)
         made = next(iter(making(args, self.model, (seed,), Used(args), listener)))
         made.image.info.update(text_of(made.document))
+        if place is not None:
+            write(made, place, how)
         return made.image
 
 
