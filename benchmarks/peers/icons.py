@@ -149,8 +149,9 @@ def measure(scale: Scale, name: str, threads: int) -> Section:
     text = (
         f"The model is {what}, {weights:.1f} M parameters in its network. One picture of "
         f"{SIZE} px at {STEPS} steps with guidance on {torch.get_num_threads()} threads, the "
-        "model loaded and one picture made before; the time of a picture in a PNG file with its recipe, "
-        "Content Credentials and watermark to that of one without any, in turns; and the peak of a whole process of `mezzotint "
-        "generate`, as the operating system counts it (1 GB is 1000 MB here)."
+        "model loaded and one picture made before; the time of a picture in a PNG file with its "
+        "recipe, Content Credentials and watermark to that of one without any, in turns; and the "
+        "peak of a whole process of `mezzotint generate`, as the operating system counts it (1 GB "
+        "is 1000 MB here)."
     )
     return Section("icons", "The model in the package", text, tuple(rows))
