@@ -1,7 +1,7 @@
 """Mezzotint: pictures, sounds, clips and 3D from noise; reproducible, traceable, offline, strict.
 
 import mezzotint as mz
-mz.load("icons").generate("a red fox", seed=7).save("fox.png")
+mz.load("icons").generate("a red fox", seed=7, output="fox.png")
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import torch
 from mezzotint.adapters.deltas import Delta
 from mezzotint.adapters.lora import Fitted, Target
 from mezzotint.adapters.strengths import Rule, StrengthError, by_blocks, name, read_rule
-from mezzotint.apps import cli
+from mezzotint.apps import cli, values
 from mezzotint.checkpoints.keys import Part
 from mezzotint.engine import prompts
 
@@ -96,15 +96,15 @@ def test_on_the_command_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert cli._lora("a.safetensors:0.5:te=0.1:unet=1") == (
+    assert values.lora("a.safetensors:0.5:te=0.1:unet=1") == (
         Path("a.safetensors"),
         0.5,
         (Rule("te", 0.1), Rule("unet", 1.0)),
     )
-    assert cli._lora("a.safetensors:te=0.1") == (Path("a.safetensors"), 1.0, (Rule("te", 0.1),))
+    assert values.lora("a.safetensors:te=0.1") == (Path("a.safetensors"), 1.0, (Rule("te", 0.1),))
     (tmp_path / "b:x=1.safetensors").write_bytes(b"")  # a file may be called so
-    assert cli._lora("b:x=1.safetensors") == (Path("b:x=1.safetensors"), 1.0, ())
-    assert cli._blocks("te=0,network.*=1") == (Rule("te", 0.0), Rule("network.*", 1.0))
+    assert values.lora("b:x=1.safetensors") == (Path("b:x=1.safetensors"), 1.0, ())
+    assert values.blocks("te=0,network.*=1") == (Rule("te", 0.0), Rule("network.*", 1.0))
     assert cli.main(["generate", "a fox", "--lora-blocks", "te=0"]) == 2
     assert "--lora-blocks needs --lora" in capsys.readouterr().err
     assert cli.main(["generate", "a fox", "--lora-blocks", "te"]) == 2

@@ -185,7 +185,7 @@ def test_the_folder_of_embeddings(tmp_path: Path) -> None:
 def test_the_options_are_read(tmp_path: Path) -> None:
     def given(*texts: str) -> list[tuple[Path, str | None]]:
         options = [part for text in texts for part in ("--embedding", text)]
-        return cli._parse(["generate", "fox", *options]).embedding
+        return cli.parse(["generate", "fox", *options]).embedding
 
     odd = tmp_path / "a=b.pt"
     odd.touch()

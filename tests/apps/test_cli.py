@@ -26,6 +26,7 @@ from mezzotint.engine.generate import generate
 from mezzotint.engine.request import Request
 from mezzotint.families.catalogue import load
 from mezzotint.modalities.image import to_image, to_tensor
+from mezzotint.provenance.keys import PUBLIC
 
 
 def drawing(path: Path, width: int, height: int) -> Path:
@@ -47,7 +48,7 @@ def test_four_pictures_and_a_sheet(
     assert printed.split() == [str(Path("out") / name) for name in names]
     assert sorted(path.name for path in Path("out").iterdir()) == sorted(names)
     assert "seeds 7 to 10" in told
-    expected = generate(load(str(model)), Request("red fox", (9,)))[0]
+    expected = generate(load(str(model)), Request("red fox", (9,), mark=PUBLIC))[0]
     with Image.open("out/red-fox_9.png") as image:
         assert np.array_equal(image, to_image(expected))
         said = json.loads(image.text["parameters"])  # type: ignore[attr-defined]
@@ -63,7 +64,7 @@ def test_nothing_is_overwritten_and_quiet_is_quiet(
     printed, told = capsys.readouterr()
     assert printed.split() == ["a.webp", "a-2.webp", "a-3.webp"]
     assert told == ""
-    assert Path("a.webp").read_bytes() == Path("a-3.webp").read_bytes()
+    assert Image.open("a.webp").tobytes() == Image.open("a-3.webp").tobytes()
 
 
 def test_a_random_seed_is_told(here: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -104,13 +105,10 @@ def test_every_option_reaches_the_request(
     ]  # fmt: skip
     for number, option in enumerate(options):
         assert cli.main([*common, "-o", f"{number}.png", *option]) == 0
-    assert len({Path(f"{number}.png").read_bytes() for number in range(len(options))}) == len(
-        options
-    )
     pixels = {Image.open(f"{number}.png").tobytes() for number in range(len(options))}
     assert len(pixels) == len(options)
     assert cli.main([*common, "-o", "again.png", "--threads", str(torch.get_num_threads())]) == 0
-    assert Path("again.png").read_bytes() == Path("0.png").read_bytes()
+    assert Image.open("again.png").tobytes() == Image.open("0.png").tobytes()
 
 
 def test_image_to_image_stays_near_at_low_strength(here: Path, model: Path) -> None:

@@ -14,7 +14,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from PIL import Image
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from mezzotint.apps import cli
+from mezzotint.apps import cli, values
 from mezzotint.apps.errors import UsageError
 from mezzotint.apps.image_prompts import encoder_of
 from mezzotint.apps.python import Maker
@@ -151,7 +151,7 @@ def test_python_makes_the_same(here: Path) -> None:
             ip_adapter="adapter.safetensors",
         )
         assert made.tobytes() == pixels
-    with pytest.raises(ValueError, match="'broad' is no aspect: give one such as 16:9, or square"):
+    with pytest.raises(ValueError, match="--size: 'broad' is no size: give N or WxH"):
         maker.generate("a", size="broad")
     with pytest.raises(RequestError, match="image prompts need the file"):
         maker.generate("a", image_prompts=[("shown.png", 1.0)])
@@ -244,7 +244,7 @@ def test_where_the_encoder_is(here: Path) -> None:
 
 def test_a_colon_in_a_pictures_name(here: Path) -> None:
     odd = here / "a:0.5"
-    assert cli._image_prompt(str(odd)) == (here / "a", 0.5)
+    assert values.image_prompt(str(odd)) == (here / "a", 0.5)
     odd.touch()
-    assert cli._image_prompt(str(odd)) == (odd, 1.0)
-    assert cli._image_prompt("a:b.png") == (Path("a:b.png"), 1.0)
+    assert values.image_prompt(str(odd)) == (odd, 1.0)
+    assert values.image_prompt("a:b.png") == (Path("a:b.png"), 1.0)

@@ -66,3 +66,29 @@ def test_what_does_not_apply_is_an_error(
     Image.new("RGBA", (8, 8), "red").save("in.png")
     with pytest.raises(RequestError, match=message):
         Maker.load(str(model)).generate("fox", **told)  # type: ignore[arg-type]
+
+
+def test_a_file_carries_what_the_command_lines_carries(
+    here: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.new("RGBA", (8, 8), "red").save("in.png")
+    maker = Maker.load(str(model))
+    made = maker.generate("fox", seed=3, output="out/fox.png")
+    maker.generate("fox", seed=3, image="in.png", strength=0.5, output="edited.webp")
+    maker.generate("fox", seed=3, image=Image.open("in.png"), output=here / "held.png")
+    Path("out/tiny.safetensors").write_bytes(model.read_bytes())
+    with Image.open("out/fox.png") as stored:
+        assert stored.tobytes() == made.tobytes()
+    capsys.readouterr()
+    assert cli.main(["verify", "out/fox.png", "edited.webp", "--in", "out"]) == 0
+    assert cli.main(["credentials", "out/fox.png", "edited.webp", "held.png"]) == 0
+    said = capsys.readouterr().out
+    assert "edited.webp: as it was signed" in said and "in.png (edited)" in said
+    assert "picture.png (edited)" in said
+    assert cli.main(["verify", "held.png", "--in", "out"]) == 1
+    assert "a picture in memory, with which held.png was made" in capsys.readouterr().out
+    before = Path("out/fox.png").read_bytes()
+    for bad in ("out/fox.xyz", "out"):
+        with pytest.raises(ValueError, match="cannot write"):
+            maker.generate("fox", output=bad)
+    assert Path("out/fox.png").read_bytes() == before

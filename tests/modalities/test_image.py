@@ -15,6 +15,7 @@ from PIL import Image
 
 from mezzotint.files import WriteError
 from mezzotint.modalities import image as pictures
+from mezzotint.modalities import metadata
 from mezzotint.modalities.image import ImageError
 
 
@@ -245,6 +246,39 @@ def test_lossless_files_keep_pixels_and_text(name: str, tmp_path: Path) -> None:
             assert back.text["note"] == "füchse"  # type: ignore[attr-defined]
         else:
             assert '"prompt": "a fox"' in back.getexif()[0x010E]
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
+def test_tiff_is_exact_and_carries_text(mode: str, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(4).integers(1, 256, (8, 8, len(mode))).astype(np.uint8)
+    image = array(pixels if mode != "L" else pixels[..., 0])
+    pictures.write(image, tmp_path / "a.tif", {"parameters": "{}"})
+    with Image.open(tmp_path / "a.tif") as back:
+        assert back.format == "TIFF" and np.array_equal(back, image)
+    assert pictures.read_text(tmp_path / "a.tif")["parameters"] == "{}"
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF"])
+def test_a_document_is_read_as_text(kind: str, tmp_path: Path) -> None:
+    """Of the metadata, before what an older version wrote."""
+    data = pictures.encode(Image.new("RGB", (9, 9)), kind, {"note": "1", "parameters": "old"})
+    (tmp_path / "x").write_bytes(metadata.embed(data, kind, '{"a": "<é>"}'))
+    said = {**pictures.read_text(tmp_path / "x")}
+    assert said["parameters"] == '{"a": "<é>"}' and said["note"] == "1"
+    (tmp_path / "x").write_bytes(data)
+    assert pictures.read_text(tmp_path / "x")["parameters"] == "old"
+
+
+def test_texts_of_other_programs_in_exif(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0110], exif[0x010F] = 'prompt:{"1": {}}', 'workflow:{"nodes": []}'
+    exif.get_ifd(0x8769)[0x9286] = b"UNICODE\0" + "füchse\nSteps: 2".encode("utf-16-be")
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.webp", exif=exif)
+    assert pictures.read_text(tmp_path / "a.webp") == {
+        "prompt": '{"1": {}}',
+        "workflow": '{"nodes": []}',
+        "parameters": "füchse\nSteps: 2",
+    }
 
 
 def test_jpeg_lies_on_white(tmp_path: Path) -> None:

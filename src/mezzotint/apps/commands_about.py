@@ -7,7 +7,6 @@ import hashlib
 import os
 import platform
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -15,24 +14,18 @@ from pathlib import Path
 import torch
 
 import mezzotint
+from mezzotint.apps.table import columns
 from mezzotint.checkpoints.inspect import inspect
 from mezzotint.diffusion import samplers, spacings
 from mezzotint.families import catalogue, text
 from mezzotint.families.sizes import written
 
-_NEEDED = ("torch", "numpy", "safetensors", "tokenizers", "pillow", "rich")
+_NEEDED = (
+    *("torch", "numpy", "safetensors", "tokenizers", "pillow", "rich"),
+    *("c2pa-python", "cryptography"),
+)
 _IN_A_ROW = 8
 _EXTRAS = {"tracking": ("tensorboard",), "recipes": ("resvg",), "gguf": ("gguf",)}
-
-
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows as aligned columns."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = (
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        for row in rows
-    )
-    return "\n".join(line.rstrip() for line in lines)
 
 
 def _sizes(path: Path) -> list[tuple[str, str]]:
@@ -66,10 +59,10 @@ def run_samplers(args: argparse.Namespace) -> int:
     for row in samplers.SAMPLERS.values():
         noise = "yes" if row.stochastic else "no"
         rows.append((row.name, str(row.order), str(row.evaluations), noise, row.summary))
-    print(_table(rows))
+    print(columns(rows))
     print()
     named = [(name, _summary(spacing)) for name, spacing in spacings.SPACINGS.items()]
-    print(_table([("spacing", ""), *named]))
+    print(columns([("spacing", ""), *named]))
     return 0
 
 
@@ -148,5 +141,5 @@ def run_doctor(args: argparse.Namespace) -> int:
         for package in packages:
             remedy = f"not installed: pip install 'mezzotint[{extra}]'"
             rows.append((f"extra {package}", _version(package) or remedy))
-    print(_table(rows))
+    print(columns(rows))
     return 0 if healthy else 1

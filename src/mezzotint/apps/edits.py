@@ -30,6 +30,19 @@ Sides = tuple[int, int, int, int] | tuple[int, int]
 """What is added at the left, top, right and bottom; or an aspect, width to height."""
 
 
+class Held(str):
+    """A picture that a program gave, not a file: the name is what recipes call it."""
+
+    __slots__ = ("image",)
+    image: Image.Image
+
+    @classmethod
+    def of(cls, image: Image.Image) -> Held:
+        held = cls("a picture in memory")
+        held.image = image
+        return held
+
+
 class Picture(NamedTuple):
     """A picture, and what messages call it."""
 
@@ -58,6 +71,8 @@ def opened(source: Source, name: str = "the picture") -> Picture:
     Raises:
         ImageError: the file is none.
     """
+    if isinstance(source, Held):
+        return Picture(name, source.image)
     if isinstance(source, Image.Image):
         return Picture(name, source)
     return Picture(str(source), pictures.open_image(Path(source)))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mezzotint.apps.errors import UsageError
 
-SUFFIXES = (".png", ".webp", ".jpg", ".jpeg")
+SUFFIXES = (".png", ".webp", ".jpg", ".jpeg", ".tif", ".tiff")
 _SLUG = 48
 
 

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from PIL.Image import Image
-from torch import Tensor
 
-from mezzotint.adapters.strengths import Rule
-from mezzotint.apps.controls import wanted as control
-from mezzotint.apps.edits import Edit, Sides, Source, edited, opened, referred
-from mezzotint.apps.image_prompts import image_prompts as from_pictures
-from mezzotint.apps.named import Adapters, Embeddings, Given, decided
-from mezzotint.apps.regions import wanted
-from mezzotint.engine.generate import Listener, generate
-from mezzotint.engine.request import Guidance, ImagePrompt, Request, RequestError, check_size
+from mezzotint.apps.cli import parse
+from mezzotint.apps.edits import Held, Sides, Source
+from mezzotint.apps.errors import UsageError
+from mezzotint.apps.making import making
+from mezzotint.apps.output import prepare
+from mezzotint.apps.regions import plain
+from mezzotint.apps.repeat import Used
+from mezzotint.apps.sealing import signing, write
+from mezzotint.apps.values import SIDES
+from mezzotint.engine.generate import Listener
+from mezzotint.engine.request import RequestError
 from mezzotint.families.catalogue import Limit, load
-from mezzotint.families.memory import parse, release
+from mezzotint.families.memory import parse as parse_memory
+from mezzotint.families.memory import release
 from mezzotint.families.model import Model
 from mezzotint.families.separate import Given as Part
-from mezzotint.families.sizes import aspect_of
-from mezzotint.modalities.image import to_image
+from mezzotint.families.sizes import written
+from mezzotint.modalities.image import writable_format
+from mezzotint.provenance.recipe import text_of
 
 File = str | os.PathLike[str]
 Parts = File | Sequence[File] | Mapping[str, File]
@@ -32,8 +38,10 @@ Parts = File | Sequence[File] | Mapping[str, File]
 class Maker:
     """A loaded model."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, options: Mapping[str, object]) -> None:
+        """options: of the command line, with which it was loaded."""
         self._model: Model | None = model
+        self._options = options
 
     @property
     def model(self) -> Model:
@@ -62,13 +70,15 @@ class Maker:
         parts: Parts = (),
     ) -> Maker:
         """Raises CheckpointError when there is no such model or its file is damaged."""
-        limit = None if memory is None else Limit(parse(memory))
+        limit = None if memory is None else Limit(parse_memory(memory))
         if isinstance(parts, Mapping):
             given = [Part(Path(path), name) for name, path in parts.items()]
         else:
             paths = [parts] if isinstance(parts, str | os.PathLike) else parts
             given = [Part(Path(path)) for path in paths]
-        return cls(load(name_or_path, device, family, precision, limit, given))
+        told = [path if part is None else f"{part}={path}" for path, part in given]
+        options = {"model": name_or_path, "family": family, "precision": precision, "part": told}
+        return cls(load(name_or_path, device, family, precision, limit, given), options)
 
     def generate(
         self,
@@ -95,6 +105,7 @@ class Maker:
         image_guidance: float | None = None,
         sampler: str | None = None,
         spacing: str | None = None,
+        output: File | None = None,
         listener: Listener | None = None,
     ) -> Image:
         """One picture; the same arguments give the same bytes.
@@ -121,74 +132,89 @@ class Maker:
             size: ``(height, width)``, or an aspect such as ``"16:9"`` or ``"portrait"``; None
                 values take the model's defaults.
             image_guidance: how strongly ``reference`` steers a model that is guided by one.
+            output: a file that it is written to, over what is there, with all that it carries
+                (docs/provenance.md): signed, with its recipe, which Pillow's ``save`` leaves out.
 
         Raises:
             RequestError: the request is impossible for this model.
             CheckpointError: an adapter or a control network does not fit this model.
         """
-        rules = tuple(Rule(*row) for row in (lora_blocks or {}).items())
-        given = [Given(Path(name), strength, rules) for name, strength in (loras or {}).items()]
-        prompt = decided(prompt, seed, Path("wildcards"))
-        negative = decided(negative, seed, Path("wildcards"))
-        learnt = [(Path(path), word) for word, path in (embeddings or {}).items()]
-        if isinstance(size, str):
-            size = self.model.size_of(aspect_of(size))
-        edit, told = self._edit(size, image, strength, mask, expand, reference)
-        whole = edit.whole(self.model)
-        check_size(whole, self.model.codec.multiple)
-        parts = [wanted(text).at(whole) for text in regions]
-        parts = [
-            part._replace(prompt=decided(part.prompt, seed, Path("wildcards"))) for part in parts
-        ]
-        words = Embeddings(self.model, learnt, Path("embeddings"))
-        shown: tuple[ImagePrompt, ...] = ()
-        if image_prompts:
-            if ip_adapter is None:
-                raise RequestError("image prompts need the file that makes prompts: ip_adapter=")
-            encoder = None if image_encoder is None else Path(image_encoder)
-            shown = from_pictures(self.model, Path(ip_adapter), encoder, image_prompts)
-        elif (ip_adapter or image_encoder) is not None:
-            raise RequestError("ip_adapter and image_encoder are for pictures: image_prompts=")
-        request = Request(
-            prompt=prompt,
-            seeds=(seed,),
-            negative=negative,
-            adapters=Adapters(self.model, given, Path("loras"), partial=False).of(prompt),
-            embeddings=words.of(prompt, negative, *(part.prompt for part in parts)),
-            image_prompts=shown,
-            regions=tuple(parts),
-            controls=tuple(control(text).of(self.model, whole) for text in controls),
-            start=edit.start,
-            known=edit.known,
-            reference=told,
-            size=edit.size,
-            steps=steps,
-            guidance=Guidance(scale=guidance, image=image_guidance),
-            sampler=sampler,
-            spacing=spacing,
-        )
-        return to_image(generate(self.model, request, listener)[0])
-
-    def _edit(
-        self,
-        size: tuple[int, int] | None,
-        image: Source | None,
-        strength: float | None,
-        mask: Source | None,
-        expand: Sides | None,
-        reference: Source | None,
-    ) -> tuple[Edit, Tensor | None]:
         if image is None and not (strength is mask is expand is None):
             raise RequestError("strength, mask and expand are for a picture: image=")
         if expand is not None and not (mask is size is None):
             raise RequestError("expand sets the size and what is new: leave mask and size out")
-        edit, quiet = Edit(size), lambda _: None
-        if image is not None:
-            masked = None if mask is None else opened(mask, "mask")
-            shown = opened(image, "image")
-            edit = edited(
-                self.model, size, shown, quiet, mask=masked, sides=expand, strength=strength
-            )
-        if reference is None:
-            return edit, None
-        return referred(self.model, edit, opened(reference, "reference"), quiet)
+        if image_prompts and ip_adapter is None:
+            raise RequestError("image prompts need the file that makes prompts: ip_adapter=")
+        if not image_prompts and (ip_adapter or image_encoder) is not None:
+            raise RequestError("ip_adapter and image_encoder are for pictures: image_prompts=")
+        blocks = [f"{pattern}={plain(s)}" for pattern, s in (lora_blocks or {}).items()]
+        options: dict[str, object] = {
+            **self._options,
+            "seed": seed,
+            "negative": negative,
+            "lora": [f"{path}:{plain(s)}" for path, s in (loras or {}).items()],
+            "lora-blocks": ",".join(blocks) or None,
+            "embedding": [f"{path}={word}" for word, path in (embeddings or {}).items()],
+            "ip-adapter": ip_adapter,
+            "image-encoder": image_encoder,
+            "strength": strength,
+            "expand": None if expand is None else _sides(expand),
+            "region": list(regions),
+            "control": list(controls),
+            "size": size if size is None or isinstance(size, str) else written(size),
+            "steps": steps,
+            "guidance": guidance,
+            "image-guidance": image_guidance,
+            "sampler": sampler,
+            "spacing": spacing,
+        }
+        args = _parsed([*_words(options), "--", prompt])
+        args.quiet, args.preview = True, False
+        pictures: dict[str, Any] = {"image": image, "mask": mask, "reference": reference}
+        if image_prompts:
+            pictures["image-prompt"] = [(_held(shown), s) for shown, s in image_prompts]
+        for name, given in pictures.items():
+            if given is not None:
+                setattr(args, name.replace("-", "_"), _held(given))
+                args.typed[name] = True
+        place = how = None
+        if output is not None:  # what hinders writing is said before the work
+            there = Path(output)
+            writable_format(there)
+            place, how = prepare(str(there), prompt, 1).folder / there.name, signing(args)
+        made = next(iter(making(args, self.model, (seed,), Used(args), listener)))
+        made.image.info.update(text_of(made.document))
+        if place is not None:
+            write(made, place, how)
+        return made.image
+
+
+def _parsed(words: Sequence[str]) -> argparse.Namespace:
+    try:
+        return parse(["generate", *words])
+    except UsageError as error:
+        told = str(error).removesuffix(" (see mezzotint generate --help)")
+        raise RequestError(told.removeprefix("argument ")) from None
+
+
+def _held(given: Any) -> Any:
+    """A picture in memory by a name; a file, and other values, as they are."""
+    if isinstance(given, Image):
+        return Held.of(given)
+    return os.fspath(given) if isinstance(given, os.PathLike) else given
+
+
+def _sides(sides: Sides) -> str:
+    if len(sides) == 2:
+        return f"{sides[0]}:{sides[1]}"
+    return ",".join(f"{name}={n}" for name, n in zip(SIDES, sides, strict=True))
+
+
+def _words(options: Mapping[str, object]) -> list[str]:
+    """Options as a command line; None is left out, and a list is one for each of its values."""
+    return [
+        f"--{name}={value}"
+        for name, values in options.items()
+        for value in (values if isinstance(values, list) else [values])
+        if value is not None
+    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,15 +17,28 @@ from mezzotint.families.catalogue import PACKAGED, locate
 from mezzotint.families.model import Model
 from mezzotint.families.precision import working
 from mezzotint.families.sizes import written
-from mezzotint.provenance.recipe import File, Options, Recipe, fingerprint, read
+from mezzotint.modalities.image import read_text
+from mezzotint.provenance.foreign import foreign
+from mezzotint.provenance.licences import stated
+from mezzotint.provenance.recipe import (
+    File,
+    Options,
+    Recipe,
+    RecipeError,
+    carries,
+    fingerprint,
+    read,
+)
 
 LOCAL = frozenset(
     {
-        *("output", "count", "source", "pick", "quiet", "preview"),
+        *("output", "count", "source", "pick", "quiet", "preview", "sidecar", "mark-key"),
         *("lora-dir", "embedding-dir", "wildcards", "device", "memory", "threads"),
     }
 )
 """Options that say where and how the work is done, not what is made: they are not recorded."""
+
+_INNER = ("typed", "recipe", "command", "lenient", "told")
 
 Swap = Callable[[str], str]
 
@@ -79,6 +93,9 @@ NAMED: dict[str, _Named] = {
 """The options that name files."""
 
 
+_WEIGHTS = ("model", "refiner", "part", "lora", "embedding", "ip-adapter", "image-encoder")
+
+
 def _dest(option: str) -> str:
     return option.replace("-", "_")
 
@@ -106,7 +123,11 @@ class Used:
     def __init__(self, args: argparse.Namespace) -> None:
         self._recipe: Recipe | None = args.recipe
         self._source: Path | None = args.source
+        self._lenient: bool = args.lenient
         self._known: dict[Path, str] = {}
+        self.others: list[str] = []
+        """Of a lenient run, those that are not the recipe's."""
+        self._licences: dict[tuple[str, str], str] = {}
         self.given = self._given(args)
         """Those that options name."""
 
@@ -119,9 +140,19 @@ class Used:
         if path not in self._known:
             self._known[path] = fingerprint(path)
         made = File(option, name or name_of(str(path)), self._known[path])
+        if option in _WEIGHTS and made[:2] not in self._licences:
+            self._licences[made[:2]] = stated(path)
         if self._recipe is not None:
             self._compare(made, path, self._recipe)
         return made
+
+    def licences(self, files: Sequence[File]) -> list[dict[str, str]]:
+        """What of some files is weights, each with the licence that it states."""
+        return [
+            {"option": file.option, "name": file.name, "licence": self._licences[file[:2]]}
+            for file in files
+            if file[:2] in self._licences
+        ]
 
     def _compare(self, made: File, path: Path, recipe: Recipe) -> None:
         alike = [
@@ -130,11 +161,15 @@ class Used:
             if file.option == made.option and (file.name == made.name or made.option == "model")
         ]
         if alike and made.fingerprint not in {file.fingerprint for file in alike}:
-            raise UsageError(
+            told = (
                 f"{path} is not the {alike[0].name} that made {self._source}: it has "
-                f"{_short(made)}, that one had {_short(alike[0])}: give that one with "
-                f"--{made.option}, or type the command anew"
+                f"{_short(made)}, that one had {_short(alike[0])}"
             )
+            if not self._lenient:
+                raise UsageError(
+                    f"{told}: give that one with --{made.option}, or type the command anew"
+                )
+            self.others.append(told)
 
     def _given(self, args: argparse.Namespace) -> tuple[File, ...]:
         found: list[File] = []
@@ -178,6 +213,7 @@ def options_of(args: argparse.Namespace, model: Model, request: Request) -> Opti
         "spacing": defaults.spacing,
         "guidance": repr(float(defaults.guidance)),
         "precision": str(working(model.network)).removeprefix("torch."),
+        "watermark": args.watermark,
     }
     if defaults.interval is not None:
         usual["interval"] = ",".join(map(repr, defaults.interval))
@@ -209,7 +245,7 @@ Parse = Callable[[Sequence[str]], argparse.Namespace]
 
 
 def repeated(typed: Mapping[str, str | list[str] | bool], parse: Parse) -> argparse.Namespace:
-    """The command that a picture carries, as options; what was typed is in place of what it says.
+    """The command that a picture carries, and what was typed in place of what it says.
 
     Args:
         typed: by name, ``from`` (as ``source``) and perhaps ``pick`` among them.
@@ -221,15 +257,61 @@ def repeated(typed: Mapping[str, str | list[str] | bool], parse: Parse) -> argpa
     """
     source = Path(str(typed["source"]))
     pick = typed.get("pick")
+    given = {name: value for name, value in typed.items() if name not in ("source", "pick")}
+    if pick is None and not carries(source):
+        return _taken_over(source, given, parse)
     recipe = read(source, None if pick is None else int(str(pick)))
+    return followed(recipe, source, given, parse)
+
+
+def _taken_over(source: Path, given: Options, parse: Parse) -> argparse.Namespace:
+    """The command of a picture that another program made, as far as it can be expressed; ``told``
+    says what cannot.
+
+    Raises:
+        RecipeError, UsageError: as :func:`repeated`.
+    """
+    try:
+        found = foreign(read_text(source))
+    except RecipeError as error:
+        raise RecipeError(f"{source}: {error}") from None
+    args = followed(Recipe(found.options, ()), source, given, parse)
+    args.told = [f"{source}: of {found.program}: {line}" for line in found.left]
+    for sought in found.sought:
+        if sought.option == "model" and (path := Path(args.model)).is_file():
+            digest = _of_whole(path)
+            if not digest.startswith(sought.digest.lower()):
+                args.told.append(
+                    f"{path} is not the {sought.name} that made {source}: its SHA-256 begins with "
+                    f"{digest[: len(sought.digest)]}, that one's with {sought.digest}"
+                )
+    return args
+
+
+def _of_whole(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def followed(
+    recipe: Recipe, source: Path, given: Options, parse: Parse, folders: Sequence[Path] = ()
+) -> argparse.Namespace:
+    """The command of a recipe, from the file ``source``, as options.
+
+    Args:
+        given: what is in place of what the recipe says.
+        folders: where files are looked for after the folder at hand and that of ``source``.
+
+    Raises:
+        UsageError: it names a file that is not found; an option that is not known, or its value.
+    """
     known = vars(parse(["generate", ""])).keys()
     for name in recipe.options:
-        if _dest(name) not in known or name in LOCAL or name in ("typed", "recipe", "command"):
+        if _dest(name) not in known or name in (*LOCAL, *_INNER):
             raise UsageError(
                 f"{source}: its recipe has the option {name[:40]!r}, which this version does not "
                 "know: update mezzotint"
             )
-    given = {name: value for name, value in typed.items() if name not in ("source", "pick")}
     merged = _merged(recipe.options, given)
     try:
         args = parse(["generate", *_words(merged)])
@@ -237,8 +319,8 @@ def repeated(typed: Mapping[str, str | list[str] | bool], parse: Parse) -> argpa
         raise UsageError(f"{source}: its recipe is not understood: {error}") from None
     for option in NAMED.keys() & recipe.options.keys() - given.keys():
         value = getattr(args, _dest(option))
-        setattr(args, _dest(option), _found(value, option, recipe, source, args))
-    args.recipe, args.source = recipe, source
+        setattr(args, _dest(option), _found(value, option, recipe, source, args, folders))
+    args.recipe, args.source, args.told = recipe, source, []
     return args
 
 
@@ -274,10 +356,21 @@ def _words(options: Options) -> list[str]:
     return [*words, "--", str(options.get("prompt", ""))]
 
 
-def _found(value: Any, option: str, recipe: Recipe, source: Path, args: argparse.Namespace) -> Any:
+_ENDS = ("", ".safetensors", ".gguf", ".ckpt")
+"""Other programs leave the end of a model's name out."""
+
+
+def _found(
+    value: Any,
+    option: str,
+    recipe: Recipe,
+    source: Path,
+    args: argparse.Namespace,
+    more: Sequence[Path],
+) -> Any:
     """An option's value with its files where they are found: here or beside the picture."""
     known = {(file.option, file.name): file.fingerprint for file in recipe.files}
-    folders = [Path(), source.parent]
+    folders = [Path(), source.parent, *more]
     folders += [args.lora_dir] if option == "lora" else []
     folders += [args.embedding_dir] if option == "embedding" else []
 
@@ -286,11 +379,13 @@ def _found(value: Any, option: str, recipe: Recipe, source: Path, args: argparse
             return name
         if name != Path(name).name or name == ".." or not name.isprintable():
             raise UsageError(f"{source}: its recipe has a path, {name[:80]!r}, and no file's name")
-        there = [path for path in (folder / name for folder in folders) if path.exists()]
+        names = (folder / f"{name}{end}" for folder in folders for end in _ENDS)
+        there = [path for path in names if path.exists()]
         if not there:
+            where = "".join(f", nor in {folder}" for folder in more)
             raise UsageError(
-                f"{name}, with which {source} was made, is neither here nor beside it: say where "
-                f"with --{option}"
+                f"{name}, with which {source} was made, is neither here nor beside it{where}: say "
+                f"where with --{option}"
             )
         same = (path for path in there if fingerprint(path) == known.get((option, name)))
         return str(next(same, there[0]))

@@ -10,15 +10,30 @@ from mezzotint.diffusion.level import Level
 from mezzotint.diffusion.noise import Noise, between, stream
 from mezzotint.engine.request import Known, Request, Vary
 from mezzotint.families.model import Model
+from mezzotint.provenance.keys import MarkKey, payload, seed_hash
+from mezzotint.provenance.noise_mark import NoiseMark, marked
 
 
-def noise_of(seed: int, vary: Vary | None, name: str, like: Tensor) -> Noise:
-    """A stream of noise for a seed: its own, or of a variation the varied seed's led towards it."""
+def noise_of(
+    seed: int, vary: Vary | None, name: str, like: Tensor, key: MarkKey | None = None
+) -> Noise:
+    """A stream of noise for a seed: its own, or of a variation the varied seed's led towards it.
+
+    key: of the watermark that each seed's own noise carries; its payload is the seed's, so that
+        a seed has the same noise whatever is asked for.
+    """
     own = stream([seed], name, like)
+    if key is not None:
+        own = carrying(own, NoiseMark(payload(key, seed_hash(seed)), key.secret), name)
     if vary is None:
         return own
-    varied = noise_of(vary.seed, vary.of, name, like)
+    varied = noise_of(vary.seed, vary.of, name, like, key)
     return lambda index: between(varied(index), own(index), vary.amount)
+
+
+def carrying(noise: Noise, mark: NoiseMark, name: str) -> Noise:
+    """A stream of noise that carries a mark, in every draw by another pattern."""
+    return lambda index: marked(noise(index), mark, name, index)
 
 
 def start(model: Model, request: Request, path: Level, eps: Tensor) -> Tensor:

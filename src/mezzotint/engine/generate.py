@@ -19,7 +19,7 @@ from mezzotint.adapters.seamless import seamless
 from mezzotint.adapters.strengths import by_blocks
 from mezzotint.diffusion import guidance, samplers, spacings
 from mezzotint.diffusion.level import Conditioning, Denoiser, Level
-from mezzotint.diffusion.noise import batch
+from mezzotint.diffusion.noise import Noise, batch
 from mezzotint.diffusion.regions import by_region
 from mezzotint.diffusion.schedules import Schedule
 from mezzotint.diffusion.two_guidances import text_and_image
@@ -197,6 +197,12 @@ def plan(model: Model, request: Request) -> _Plan:
     )
 
 
+def told_of(model: Model, planned: _Plan, seed: int = 0) -> Conditioning:
+    """What a model is told of a plan's prompt, at the first step: with the embedding of a seed,
+    where a prior makes one."""
+    return _told(model, planned.prompt, seed)[0]
+
+
 def _refined(model: Model, request: Request, planned: _Plan) -> _Plan:
     """The plan of two models: the first walks the path down to where the refiner begins."""
     if request.refiner is None:
@@ -372,7 +378,11 @@ def _walk(
     place, vary = device(model), request.vary
     shape = model.codec.shape(planned.size)
     seed = request.seeds[number] if vary is None else vary.root
-    draws = partial(noise_of, request.seeds[number], vary, like=torch.empty(1, *shape))
+    key = request.mark if request.start is None and begun is None else None
+
+    def draws(name: str) -> Noise:
+        return noise_of(request.seeds[number], vary, name, torch.empty(1, *shape), key)
+
     areas = [
         (_told(model, prompt, seed), share)
         for prompt, share in zip((planned.prompt, *planned.regions), planned.shares, strict=True)

@@ -15,6 +15,7 @@ from mezzotint.adapters.lora import Fitted
 from mezzotint.adapters.strengths import Rule
 from mezzotint.families.model import ControlNet, Model
 from mezzotint.families.sizes import written
+from mezzotint.provenance.keys import MarkKey
 
 
 class RequestError(ValueError):
@@ -206,6 +207,10 @@ class Request:
         embeddings: words of the prompts that have vectors of their own (textual inversion).
         image_prompts: pictures beside the prompt; not the refiner's.
         regions: other prompts for parts of the picture; where no region is, the prompt is.
+        mark: key of a watermark in the noise (:mod:`mezzotint.provenance.noise_mark`), where a
+            sample begins at noise alone: in its start and in what the steps draw.  Of a start
+            image, of the second pass of ``enlarge``, of what a refiner draws and of a prior's
+            embedding the noise is left as it is.
     """
 
     prompt: str
@@ -228,6 +233,7 @@ class Request:
     embeddings: tuple[Embedding, ...] = ()
     image_prompts: tuple[ImagePrompt, ...] = ()
     regions: tuple[Region, ...] = ()
+    mark: MarkKey | None = None
 
 
 class Progress(NamedTuple):

@@ -28,11 +28,19 @@ from PIL import (
 from torch import Tensor
 
 from mezzotint.files import atomic_write
+from mezzotint.modalities import metadata
 
 Channels = Literal["grey", "rgb", "rgba"]
 
 READABLE = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
-WRITABLE = {".png": "PNG", ".webp": "WEBP", ".jpg": "JPEG", ".jpeg": "JPEG"}
+WRITABLE = {
+    ".png": "PNG",
+    ".webp": "WEBP",
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+}
 MAX_PIXELS = 64 * 2**20
 """A file of some bytes can claim any size: more than this is refused before it is decoded."""
 
@@ -196,6 +204,15 @@ def open_image(path: str | os.PathLike[str]) -> Image.Image:
         raise ImageError(f"{path}: {error}") from error
 
 
+def kind_of(path: str | os.PathLike[str]) -> str | None:
+    """Pillow's name of what a file holds, whatever it is called; None for no picture."""
+    try:
+        with Image.open(path, formats=_FORMATS) as image:
+            return image.format
+    except Exception:  # as in `decode`
+        return None
+
+
 def read(path: str | os.PathLike[str], channels: Channels) -> Tensor:
     """The picture in a file as ``(C, H, W)`` float32 in [−1, 1].
 
@@ -206,7 +223,8 @@ def read(path: str | os.PathLike[str], channels: Channels) -> Tensor:
 
 
 def read_text(path: str | os.PathLike[str]) -> dict[str, str]:
-    """The keys and values that :func:`write` put into a file; those of others are text too.
+    """The keys and values that a picture's file carries: of :func:`write`, a document of
+    :mod:`mezzotint.modalities.metadata` as ``parameters``, and the texts of others.
 
     Raises:
         ImageError: it cannot be read; the message names the file.
@@ -214,9 +232,38 @@ def read_text(path: str | os.PathLike[str]) -> dict[str, str]:
     image = open_image(path)
     found = {str(key): str(v) for key, v in image.info.items() if isinstance(v, str)}
     try:
-        said = image.getexif().get(ExifTags.Base.ImageDescription)
+        with Image.open(path, formats=_FORMATS) as whole:  # upright ones have lost a TIFF's tags
+            found |= _exif_texts(whole.getexif())
     except Exception as error:  # as in `decode`
         raise ImageError(f"{path}: is damaged: {_one_line(error)}") from error
+    try:
+        data = Path(path).read_bytes()
+        document = metadata.extract(data) if metadata.kind_of(data) is not None else None
+    except metadata.MetadataError as error:
+        raise ImageError(f"{path}: {error}") from error
+    if document is not None:
+        found["parameters"] = document
+    found.pop("XML:com.adobe.xmp", None)
+    return found
+
+
+_USER_COMMENT = {b"ASCII\0\0\0": "ascii", b"UNICODE\0": "utf-16-be", bytes(8): "utf-8"}
+"""EXIF's marks of an encoding; those who write UNICODE mostly do so in this order of bytes."""
+
+
+def _exif_texts(exif: Image.Exif) -> dict[str, str]:
+    """Texts in EXIF: ``key: value`` lines of a description, ``key:value`` in the camera's maker and
+    model (as ComfyUI has them), a comment as ``parameters`` (as AUTOMATIC1111 has it)."""
+    found: dict[str, str] = {}
+    for tag in (ExifTags.Base.Make, ExifTags.Base.Model):
+        key, colon, value = str(exif.get(tag, "")).partition(":")
+        if colon and key in ("prompt", "workflow"):
+            found[key] = value.rstrip("\0")
+    comment = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.UserComment)
+    if isinstance(comment, bytes) and comment[:8] in _USER_COMMENT:
+        text = comment[8:].decode(_USER_COMMENT[comment[:8]], "replace")
+        found["parameters"] = text.rstrip("\0")
+    said = exif.get(ExifTags.Base.ImageDescription)
     for line in said.splitlines() if isinstance(said, str) else ():
         key, colon, value = line.partition(": ")
         if colon:
@@ -298,20 +345,17 @@ def on_white(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
 
 
-def write(
-    image: Image.Image, path: str | os.PathLike[str], text: Mapping[str, str] | None = None
-) -> None:
-    """Write a picture, atomically: PNG and WebP exactly, JPEG on white at quality 95.
+def encode(image: Image.Image, kind: str, text: Mapping[str, str] | None = None) -> bytes:
+    """The bytes of a picture's file: PNG, WebP and TIFF exactly, JPEG on white at quality 95.
 
-    text: keys and values that go into the file: PNG text chunks; else one line a key in the
-    EXIF image description.
+    Args:
+        kind: Pillow's name of the format, of WRITABLE.
+        text: keys and values that go into the file: PNG text chunks; else one line a key in the
+            EXIF image description (of a TIFF the tag of that name).
 
     Raises:
-        ImageError: an unknown extension.
         TextError: the text is too long for a JPEG, which has room for 64 KiB.
-        mezzotint.files.WriteError: the file cannot be written.
     """
-    kind = writable_format(path)
     exif = Image.Exif()
     if text:
         lines = [f"{key}: {value}" for key, value in text.items()]
@@ -323,13 +367,34 @@ def write(
     if kind == "PNG":
         image.save(encoded, kind, pnginfo=chunks)
     elif kind == "WEBP":
-        image.save(encoded, kind, lossless=True, exif=exif)
-    else:
+        image.save(encoded, kind, lossless=True, exact=True, exif=exif)
+    elif kind == "TIFF":
+        image.save(encoded, kind, compression="tiff_adobe_deflate", tiffinfo=dict(exif))
+    elif kind == "JPEG":
         if len(exif.tobytes()) > _MOST_EXIF:
-            raise TextError(f"{path}: the text is too long for a JPEG: choose .png or .webp")
+            raise TextError("the text is too long for a JPEG: choose .png or .webp")
         on_white(image).save(encoded, kind, quality=95, subsampling=0, exif=exif)
+    else:
+        raise ValueError(f"cannot write {kind!r}: choose one of {', '.join(WRITABLE.values())}")
+    return encoded.getvalue()
+
+
+def write(
+    image: Image.Image, path: str | os.PathLike[str], text: Mapping[str, str] | None = None
+) -> None:
+    """Write a picture, atomically, as :func:`encode` makes it.
+
+    Raises:
+        ImageError: an unknown extension.
+        TextError: the text is too long for a JPEG.
+        mezzotint.files.WriteError: the file cannot be written.
+    """
+    try:
+        encoded = encode(image, writable_format(path), text)
+    except TextError as error:
+        raise TextError(f"{path}: {error}") from None
     with atomic_write(path) as file:
-        file.write(encoded.getbuffer())
+        file.write(encoded)
 
 
 # --- contact sheets ---------------------------------------------------------------------------

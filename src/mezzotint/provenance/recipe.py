@@ -6,7 +6,8 @@ One JSON document stands in one text chunk of the file:
      "options": {"prompt": "a fox", "seed": "7", "lora": ["ink.safetensors:0.8"], …},
      "files": [{"option": "model", "name": "fox.safetensors", "fingerprint": "sha256:…"}, …]}
 
-``options`` are those of ``mezzotint generate`` as they are typed, ``true`` for one without a value;
+``options`` are those of ``mezzotint generate`` as they are typed, ``true`` for one without a value
+and ``false`` for one that is a --no-;
 what else stands beside them says in words what was made, and is not read.  A sheet has the whole
 documents of its pictures, ``{"format": 1, "software": …, "pictures": [{…}, …]}``.  Of a file there
 is its name and a fingerprint, never where it was.
@@ -24,10 +25,11 @@ from typing import Any, BinaryIO, NamedTuple
 
 from mezzotint.checkpoints.limits import parse, shown
 from mezzotint.checkpoints.source import members
-from mezzotint.modalities.image import read_text
+from mezzotint.modalities.image import ImageError, read_text
 
 CHUNK = "parameters"
 FORMAT = 1
+Document = dict[str, object]
 Options = Mapping[str, str | list[str] | bool]
 """By the option's name without its dashes; several values are a list."""
 
@@ -46,10 +48,11 @@ class File(NamedTuple):
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one picture is made."""
+    """How one picture is made; key: the id of the watermarks' key, None without watermarks."""
 
     options: Options
     files: tuple[File, ...]
+    key: int | None = None
 
 
 # --- files ------------------------------------------------------------------------------------
@@ -96,24 +99,34 @@ def fingerprint(path: Path) -> str:
 # --- the document -----------------------------------------------------------------------------
 
 
-def document(recipe: Recipe, software: str, said: Mapping[str, Any]) -> dict[str, Any]:
+def document(recipe: Recipe, software: str, said: Mapping[str, Any]) -> Document:
     """The document of a picture.
 
     software: that made it, and its version; said: what was made, in words.
     """
     files = [file._asdict() for file in recipe.files]
-    head = {"format": FORMAT, "software": software}
+    head: Document = {"format": FORMAT, "software": software}
+    if recipe.key is not None:
+        head["marks"] = {"key": recipe.key}
     return {**head, **said, "options": dict(recipe.options), "files": files}
 
 
-def of_sheet(software: str, pictures: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def of_sheet(
+    software: str, said: Mapping[str, Any], pictures: Sequence[Mapping[str, Any]]
+) -> Document:
     """The document of a sheet, of those of its pictures in their order."""
-    return {"format": FORMAT, "software": software, "pictures": list(pictures)}
+    return {"format": FORMAT, "software": software, **said, "pictures": list(pictures)}
 
 
 def text_of(made: Mapping[str, Any]) -> dict[str, str]:
     """A document as the text that goes into a file."""
     return {CHUNK: json.dumps(made)}
+
+
+def digest(made: Mapping[str, Any]) -> str:
+    """``sha256:`` of a document as JSON with sorted keys and without spaces."""
+    text = json.dumps(made, sort_keys=True, separators=(",", ":"))
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
 def read(path: Path, pick: int | None = None) -> Recipe:
@@ -124,25 +137,55 @@ def read(path: Path, pick: int | None = None) -> Recipe:
         RecipeError: there is no recipe in it, or none that this version reads; or there is no such
             picture on the sheet, or it must be said which.
     """
-    found = _opened(path)
-    pictures = found.get("pictures")
-    if pictures is None:
+    found = opened(path)
+    if "pictures" not in found:
         if pick not in (None, 1):
             raise RecipeError(f"{path}: is one picture, not a sheet: leave --pick {pick} out")
-        return _recipe(path, found)
-    if not isinstance(pictures, list) or not pictures:
-        raise _damaged(path, "pictures")
+        return recipe_of(path, found)
+    pictures = pictures_of(path, found)
     if pick is None and len(pictures) > 1:
         raise RecipeError(f"{path}: has {len(pictures)} pictures: choose one with --pick N, from 1")
     number = 1 if pick is None else pick
     if not 1 <= number <= len(pictures):
         raise RecipeError(f"{path}: has {len(pictures)} pictures: there is no --pick {number}")
-    if not isinstance(pictures[number - 1], dict):
+    return recipe_of(path, pictures[number - 1])
+
+
+def pictures_of(path: Path, found: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The documents of the pictures on a sheet.
+
+    Raises:
+        RecipeError: they are damaged.
+    """
+    pictures = found.get("pictures")
+    if not isinstance(pictures, list) or not pictures:
         raise _damaged(path, "pictures")
-    return _recipe(path, pictures[number - 1])
+    if not all(isinstance(each, dict) for each in pictures):
+        raise _damaged(path, "pictures")
+    return pictures
 
 
-def _opened(path: Path) -> dict[str, Any]:
+def carries(path: Path) -> bool:
+    """Whether there is a document of this program in a file, whether or not it can be read.
+
+    Raises:
+        ImageError: the file is no picture.
+    """
+    try:
+        return "format" in parse(read_text(path).get(CHUNK, ""))
+    except ValueError as error:
+        if isinstance(error, ImageError):
+            raise
+        return False
+
+
+def opened(path: Path) -> dict[str, Any]:
+    """The document in a file, of a picture or of a sheet.
+
+    Raises:
+        ImageError: the file is no picture.
+        RecipeError: there is none in it, or none that this version reads.
+    """
     text = read_text(path).get(CHUNK)
     if text is None:
         raise RecipeError(
@@ -168,7 +211,12 @@ def _damaged(path: Path, what: str) -> RecipeError:
     return RecipeError(f"{path}: its recipe is damaged: {what} are not what a recipe has there")
 
 
-def _recipe(path: Path, found: Mapping[str, Any]) -> Recipe:
+def recipe_of(path: Path, found: Mapping[str, Any]) -> Recipe:
+    """The recipe in the document of a picture.
+
+    Raises:
+        RecipeError: it is damaged.
+    """
     options, files = found.get("options"), found.get("files")
     if not isinstance(options, dict) or not all(map(_is_value, options.values())):
         raise _damaged(path, "its options")
@@ -181,10 +229,15 @@ def _recipe(path: Path, found: Mapping[str, Any]) -> Recipe:
         if len(names) != len(File._fields):
             raise _damaged(path, "its files")
         read.append(File(*names))
-    return Recipe(options, tuple(read))
+    marks = found.get("marks")
+    key = marks.get("key") if isinstance(marks, dict) else None
+    if key is not None and (type(key) is not int or not 0 <= key < 1 << 16):
+        raise _damaged(path, "its marks")
+    # What says nothing of watermarks was made before there were any.
+    return Recipe({"watermark": "none", **options}, tuple(read), key)
 
 
 def _is_value(value: object) -> bool:
     if isinstance(value, list):
         return all(isinstance(item, str) for item in value)
-    return isinstance(value, str) or value is True
+    return isinstance(value, str | bool)

@@ -1,0 +1,184 @@
+"""`mezzotint audit`: of all files in a folder what they carry, and what is missing."""
+
+from __future__ import annotations
+
+import argparse
+import html
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from mezzotint.apps.errors import one_line
+from mezzotint.apps.table import columns
+from mezzotint.files import atomic_write
+from mezzotint.modalities.image import READABLE, ImageError
+from mezzotint.provenance import chain, identity, recipe
+from mezzotint.provenance.credentials import CredentialsError
+from mezzotint.provenance.keys import PUBLIC
+
+_SHOWN = 40
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one file carries; an empty text: nothing of that kind."""
+
+    file: str
+    model: str = ""
+    prompt: str = ""
+    seed: str = ""
+    recipe: str = ""
+    credentials: str = ""
+    watermark: str = ""
+    licence: str = ""
+    missing: tuple[str, ...] = ()
+    """What it lacks, or what is wrong with it."""
+
+
+HEAD = tuple(Row.__dataclass_fields__)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """The pictures in a folder and those below it; links are not followed."""
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() in READABLE and path.is_file() and not path.is_symlink():
+            yield path
+
+
+def _told(path: Path) -> tuple[Mapping[str, Any], str]:
+    """The document of a file, and in a word what it is."""
+    try:
+        found = recipe.opened(path)
+        for each in recipe.pictures_of(path, found) if "pictures" in found else [found]:
+            recipe.recipe_of(path, each)
+    except recipe.RecipeError as error:
+        return {}, "" if "carries no recipe" in str(error) else _reason(path, error)
+    except (ImageError, OSError) as error:
+        return {}, _reason(path, error)
+    return found, "sheet" if "pictures" in found else "picture"
+
+
+def _signed(path: Path, own: bytes, trusted: bytes) -> tuple[str, str]:
+    """The state of a file's credentials, and what is wrong with them."""
+    try:
+        found = chain.read(path, own, trusted)
+    except (CredentialsError, OSError) as error:
+        return "damaged", _reason(path, error)
+    if found is None:
+        return "", "credentials"
+    return found.state, f"credentials: {found.faults[0]}" if found.faults else ""
+
+
+def _reason(path: Path, error: Exception) -> str:
+    return one_line(error).removeprefix(f"{path}: ")
+
+
+def _first(document: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The document of a picture, of a sheet that of its first."""
+    pictures = document.get("pictures")
+    return pictures[0] if isinstance(pictures, list) and pictures else document
+
+
+def _text(value: object) -> str:
+    clean = "".join(c if c.isprintable() else " " for c in str(value)[:200])
+    return clean if len(clean) <= _SHOWN else clean[: _SHOWN - 1] + "…"
+
+
+def _watermark(document: Mapping[str, Any]) -> str:
+    """Which watermark it says that it has; `mezzotint detect` looks whether it is there."""
+    marks = document.get("marks")
+    key = marks.get("key") if isinstance(marks, dict) else None
+    if type(key) is not int:
+        return ""
+    return "public key" if key == PUBLIC.id else f"key {key:04x}"
+
+
+def _licences(document: Mapping[str, Any]) -> str:
+    """The licences of all weights that went in, each once."""
+    found = document.get("licences")
+    rows = [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []
+    return "; ".join(dict.fromkeys(str(row.get("licence", "")) for row in rows))
+
+
+def row_of(path: Path, name: str, own: bytes = b"", trusted: bytes = b"") -> Row:
+    """What a file carries.
+
+    name: by which it is shown; own, trusted: see :func:`mezzotint.provenance.chain.read`.
+    """
+    document, kind = _told(path)
+    first = _first(document)
+    signed, fault = _signed(path, own, trusted)
+    told = "" if document else f"recipe: {kind}" if kind else "recipe"
+    return Row(
+        name,
+        *(_text(first.get(key, "")) for key in ("model", "prompt", "seed")),
+        recipe=kind if document else "",
+        credentials=signed,
+        watermark=_watermark(first),
+        licence=_text(_licences(first)),
+        missing=tuple(_text(each) for each in (told, fault) if each),
+    )
+
+
+def _cells(row: Row) -> list[str]:
+    return ["; ".join(value) if isinstance(value, tuple) else value for value in vars(row).values()]
+
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>Audit of {folder}</title>
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<style>
+body {{ font: 15px/1.4 system-ui, sans-serif; margin: 2rem; color: CanvasText; background: Canvas }}
+:root {{ color-scheme: light dark }}
+table {{ border-collapse: collapse }}
+th, td {{ text-align: left; padding: .3rem .7rem; border-bottom: 1px solid #8886 }}
+td:last-child {{ color: #c33 }}
+</style></head><body>
+<h1>What the files of {folder} carry</h1>
+<p>{summary}</p>
+<table><thead><tr>{head}</tr></thead>
+<tbody>
+{rows}
+</tbody></table></body></html>
+"""
+
+
+def page(folder: str, rows: Sequence[Row]) -> str:
+    """The report as a page that loads nothing and runs nothing."""
+
+    def line(cells: Sequence[str], tag: str) -> str:
+        return "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells)
+
+    return _PAGE.format(
+        folder=html.escape(folder),
+        summary=html.escape(summary(rows)),
+        head=line(HEAD, "th"),
+        rows="\n".join(f"<tr>{line(_cells(row), 'td')}</tr>" for row in rows),
+    )
+
+
+def summary(rows: Sequence[Row]) -> str:
+    whole = sum(not row.missing for row in rows)
+    return f"{len(rows)} files, {whole} of them with all that they should carry"
+
+
+def run(args: argparse.Namespace) -> int:
+    """A table, or data; the exit code is 1 if anything is missing."""
+    if not args.folder.is_dir():
+        raise recipe.RecipeError(f"{args.folder}: is no folder: name one with pictures in it")
+    own, trusted = identity.anchors(), b"".join(path.read_bytes() for path in args.trust)
+    rows = [
+        row_of(path, path.relative_to(args.folder).as_posix(), own, trusted)
+        for path in _files(args.folder)
+    ]
+    if args.html is not None:
+        with atomic_write(args.html) as file:
+            file.write(page(args.folder.resolve().name, rows).encode())
+    if args.json:
+        print(json.dumps([asdict(row) for row in rows], indent=1))
+    else:
+        print(columns([HEAD, *map(_cells, rows)]))
+        print(f"\n{summary(rows)}")
+    return 1 if any(row.missing for row in rows) else 0

@@ -1,0 +1,116 @@
+"""`mezzotint detect`: the watermarks in pictures, with how sure one can be of each."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from mezzotint.engine.detect import Search, detect, verify_mark
+from mezzotint.families.catalogue import load
+from mezzotint.families.model import Model
+from mezzotint.modalities.image import Channels, ImageError, read
+from mezzotint.provenance import keys, recipe
+from mezzotint.provenance.noise_mark import NoiseMark
+
+MARKED = 1e-6
+"""p-value up to which a picture is called marked: of a million unmarked ones, about one is."""
+_CHANNELS: dict[int, Channels] = {1: "grey", 3: "rgb", 4: "rgba"}
+
+
+@dataclass(frozen=True)
+class Line:
+    """What was looked for in a file, and how sure it is there.
+
+    payload: what was read, in hexadecimal; empty where it is too short to be read.
+    """
+
+    file: str
+    mark: str
+    key: str
+    payload: str
+    p_value: float
+
+    def text(self) -> str:
+        sure = "found" if self.p_value <= MARKED else "not found"
+        told = f", payload {self.payload}" if self.payload and self.p_value <= MARKED else ""
+        return (
+            f"{self.file}: {self.mark}, {self.key}: {sure}{told} (p = {self.p_value:.2g}; "
+            f"found is up to {MARKED:g}: of a million unmarked pictures about one)"
+        )
+
+
+def _known(path: Path) -> tuple[recipe.Recipe | None, str]:
+    """The recipe of a picture, if it has one, or why it has none."""
+    try:
+        return recipe.read(path), ""
+    except recipe.RecipeError as error:
+        return None, str(error)
+
+
+def _option(how: recipe.Recipe | None, name: str) -> str | None:
+    value = None if how is None else how.options.get(name)
+    return value if isinstance(value, str) else None
+
+
+def _search(args: argparse.Namespace, how: recipe.Recipe | None) -> Search:
+    steps = args.steps
+    if steps is None and (told := _option(how, "steps")) is not None and told.isdecimal():
+        steps = int(told)
+    prompt = args.prompt if args.prompt is not None else _option(how, "prompt") or ""
+    return Search(prompt, steps, args.spacing or _option(how, "spacing"))
+
+
+def _lines(path: Path, model: Model, args: argparse.Namespace) -> list[Line]:
+    """What is found in a picture: with a recipe its own mark, else any of a key."""
+    how, _ = _known(path)
+    search = _search(args, how)
+    picture = read(path, _CHANNELS[model.codec.channels])
+    own = keys.chosen(args.mark_key)
+    seed = _option(how, "seed")
+    found: list[Line] = []
+    for key in dict.fromkeys((keys.PUBLIC, own)):
+        called = "the public key" if key == keys.PUBLIC else f"the secret key {key.id:04x}"
+        if how is not None and how.key == key.id and seed is not None and seed.isdecimal():
+            sent = keys.payload(key, keys.seed_hash(int(seed)))
+            p = verify_mark(model, picture, NoiseMark(sent, key.secret), search)
+            said = f"the mark of its recipe's seed {seed}"
+            found.append(Line(str(path), said, called, f"{sent:016x}", p))
+            continue
+        read_out = detect(model, picture, key.secret, search)
+        payload = "" if read_out.payload is None else f"{read_out.payload:016x}"
+        found.append(Line(str(path), "any mark in the noise", called, payload, read_out.p_value))
+    return found
+
+
+def _model_of(path: Path, args: argparse.Namespace) -> str:
+    """The model that made a picture: as typed, else as its recipe says, else the one in the
+    package."""
+    if args.model is not None:
+        return args.model
+    name = _option(_known(path)[0], "model") or "icons"
+    beside = path.parent / name
+    return str(beside) if beside.exists() else name
+
+
+def run(args: argparse.Namespace) -> int:
+    """A line for each file and key; the exit code is 0 if in each file a mark was found, else 1."""
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
+    for path in args.files:  # all of them before the first model is loaded
+        if not path.is_file():
+            raise ImageError(f"{path}: no such file")
+    models: dict[str, Model] = {}
+    good = True
+    for path in args.files:
+        name = _model_of(path, args)
+        if name not in models:
+            models = {name: load(name, args.device)}
+        lines = _lines(path, models[name], args)
+        good = good and any(line.p_value <= MARKED for line in lines)
+        for line in lines:
+            print(json.dumps(asdict(line)) if args.json else line.text(), flush=True)
+    return 0 if good else 1

@@ -1,0 +1,186 @@
+"""`mezzotint verify`: a file made again from what it carries, and compared."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+import mezzotint
+from mezzotint.apps.commands_generate import sheet_of
+from mezzotint.apps.making import Made, begin, loaded, making
+from mezzotint.apps.repeat import Parse, Used, followed
+from mezzotint.modalities.image import ImageError, on_white, open_image
+from mezzotint.provenance.pixels import Difference, difference, digest
+from mezzotint.provenance.recipe import RecipeError, opened, pictures_of, recipe_of
+from mezzotint.provenance.surroundings import changed, versions
+
+_JPEG = b"\xff\xd8\xff"
+EQUAL, DIFFERS, CANNOT = "bit-equal", "differs", "cannot"
+_SLACK_DB, _SLACK = 0.5, 2
+"""How much farther a lossy file may be from what was made than it was when it was written: another
+version of a decoder rounds otherwise."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was found of a file; causes: why it may differ, or what is missing."""
+
+    file: str
+    verdict: str
+    said: str
+    causes: tuple[str, ...] = ()
+    apart: Difference | None = None
+
+    def line(self) -> str:
+        causes = "".join(f"; {cause}" for cause in self.causes)
+        said = f" {self.said}" if self.said else ""
+        return f"{self.file}: {self.verdict}{said}{causes}"
+
+    def as_json(self) -> str:
+        apart = None if self.apart is None else self.apart._asdict()
+        if apart is not None and self.apart is not None and self.apart.psnr == float("inf"):
+            apart["psnr"] = None
+        return json.dumps({**vars(self), "apart": apart})
+
+
+@dataclass
+class _Again:
+    """Pictures made again: what they are, and what is not as it was."""
+
+    made: list[Made] = field(default_factory=list)
+    causes: list[str] = field(default_factory=list)
+
+
+def _surroundings(document: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What of the versions and the machine is other than when a document was written."""
+    found: list[str] = []
+    for part in ("versions", "machine"):
+        then = document.get(part)
+        if isinstance(then, dict):
+            found += changed(then, now[part])
+    return found
+
+
+def _made_again(
+    source: Path, documents: Sequence[Mapping[str, Any]], args: argparse.Namespace, parse: Parse
+) -> _Again:
+    """The pictures of documents, one by one, with the files that are found.
+
+    Raises:
+        ValueError, OSError: it cannot be done.
+    """
+    again = _Again()
+    given = {
+        name: str(value)
+        for name in ("device", "memory", "mark-key")
+        if (value := getattr(args, name.replace("-", "_"))) is not None
+    }
+    for document in documents:
+        how = followed(recipe_of(source, document), source, given, parse, args.folders)
+        how.lenient, how.quiet, how.preview, how.count = True, True, False, 1
+        then = document.get("machine")
+        threads = then.get("threads") if isinstance(then, dict) else None
+        how.threads = threads if type(threads) is int and 0 < threads <= 1024 else None
+        begin(how)
+        used = Used(how)
+        made = next(iter(making(how, loaded(how), (how.seed,), used)))
+        again.made.append(made)
+        now = {"versions": versions(mezzotint.__version__), "machine": made.document["machine"]}
+        for cause in [*used.others, *_surroundings(document, now)]:
+            if cause not in again.causes:
+                again.causes.append(cause)
+    return again
+
+
+def _compared(source: Path, document: Mapping[str, Any], made: Made, causes: list[str]) -> Verdict:
+    """What was made again beside what is on the disk."""
+    stored, said = open_image(source), document.get("pixels")
+    lossy = source.read_bytes().startswith(_JPEG)
+    wanted = said.get("hash") if isinstance(said, dict) else None
+    again = digest(made.image)
+    shown = on_white(made.image) if lossy else made.image
+    if stored.size != shown.size:
+        sizes = f"{stored.width}x{stored.height} in place of {shown.width}x{shown.height}"
+        return Verdict(str(source), DIFFERS, f"in size: {sizes}", tuple(causes))
+    apart = difference(stored, shown)
+    if wanted not in (None, again):
+        return Verdict(str(source), DIFFERS, str(apart), tuple(causes) or _UNKNOWN, apart)
+    if not lossy and digest(_as(stored, made.image.mode)) == again:
+        return Verdict(str(source), EQUAL, "")
+    if lossy and _within(apart, said):
+        return Verdict(
+            str(source),
+            EQUAL,
+            f"as it was made; as JPEG has stored it, it differs {apart}, as when it was written",
+            (),
+            apart,
+        )
+    changed_since = (
+        "made again it is what its recipe says bit by bit: the file was changed after it was made"
+    )
+    return Verdict(str(source), DIFFERS, str(apart), (changed_since,), apart)
+
+
+_UNKNOWN = ("versions, machine and files are as they were: the cause is not known",)
+
+
+def _as(stored: Image.Image, mode: str) -> Image.Image:
+    """A picture in the mode that it was made in: WebP has no grey, and leaves a full alpha out."""
+    return stored if stored.mode == mode else stored.convert(mode)
+
+
+def _within(apart: Difference, said: object) -> bool:
+    """Whether a lossy file is about as far from what was made as when it was written."""
+    stored = said.get("stored") if isinstance(said, dict) else None
+    if not isinstance(stored, dict):
+        return False
+    largest, psnr = stored.get("largest"), stored.get("psnr")
+    if not isinstance(largest, int | float) or not isinstance(psnr, int | float | None):
+        return False
+    near = psnr is None or apart.psnr >= psnr - _SLACK_DB
+    return near and apart.largest <= largest + _SLACK
+
+
+def verified(source: Path, args: argparse.Namespace, parse: Parse) -> Verdict:
+    """Make a file again and compare; what hinders that is in the verdict."""
+    try:
+        document = opened(source)
+        sheet = "pictures" in document
+        documents = pictures_of(source, document) if sheet else [document]
+        again = _made_again(source, documents, args, parse)
+        made = sheet_of(again.made) if sheet else again.made[0]
+        return _compared(source, document, made, again.causes)
+    except (ImageError, RecipeError) as error:
+        return Verdict(str(source), CANNOT, "", (_without(source, error),))
+    except (ValueError, OSError) as error:
+        return Verdict(str(source), CANNOT, "be made again", (_without(source, error),))
+
+
+def _without(source: Path, error: Exception) -> str:
+    """What an error says, without the file's name before it."""
+    return " ".join(str(error).split()).removeprefix(f"{source}: ")
+
+
+def _verdicts(args: argparse.Namespace) -> Iterator[Verdict]:
+    from mezzotint.apps.cli import parse
+
+    threads = torch.get_num_threads()
+    for source in args.files:
+        yield verified(source, args, parse)
+        torch.set_num_threads(threads)
+
+
+def run(args: argparse.Namespace) -> int:
+    """A line for each file; the exit code is 0 if all are bit-equal, else 1."""
+    good = True
+    for verdict in _verdicts(args):
+        print(verdict.as_json() if args.json else verdict.line(), flush=True)
+        good = good and verdict.verdict == EQUAL
+    return 0 if good else 1

@@ -1,0 +1,144 @@
+"""A picture becomes a file: with its recipe, and signed."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import mezzotint
+from mezzotint.apps.edits import Held
+from mezzotint.apps.making import SOFTWARE, Made
+from mezzotint.files import atomic_write
+from mezzotint.modalities import image as pictures
+from mezzotint.modalities import metadata
+from mezzotint.modalities.metadata import Said
+from mezzotint.provenance import credentials, recipe
+from mezzotint.provenance.credentials import Claim, Ingredient, Relation
+from mezzotint.provenance.identity import Identity, configured
+from mezzotint.provenance.pixels import difference
+
+T = TypeVar("T")
+
+MIMES = {kind: f"image/{kind.lower()}" for kind in ("PNG", "JPEG", "WEBP", "TIFF")}
+
+
+_COMPOSITE: credentials.SourceType = "compositeWithTrainedAlgorithmicMedia"
+_GENERATED: credentials.SourceType = "trainedAlgorithmicMedia"
+
+
+class Signing(NamedTuple):
+    """Who signs, what went into the pictures, and whether they may be trained on."""
+
+    identity: Identity
+    inputs: tuple[Ingredient, ...]
+    training: credentials.Use
+
+
+def signing(args: argparse.Namespace) -> Signing | None:
+    """How the pictures of a command line are signed, made sure of before any work; None: not.
+
+    Raises:
+        IdentityError, CredentialsError, OSError: there is no key, or an input's own credentials
+            are damaged.
+    """
+    if not args.credentials:
+        return None
+    identity, inputs = configured(), tuple(_inputs(args))
+    for each in inputs:
+        _apart(partial(credentials.check, each, identity))
+    return Signing(identity, inputs, args.training)
+
+
+def _inputs(args: argparse.Namespace) -> Iterator[Ingredient]:
+    """The pictures that a command line names: the one that is edited, and those that lead."""
+    if args.image is not None:
+        yield _ingredient(args.image, "parentOf")
+    leading = [args.mask, args.reference, *(path for path, _ in args.image_prompt)]
+    leading += [wanted.picture for wanted in args.control]
+    for source in leading:
+        if source is not None:
+            yield _ingredient(source, "inputTo")
+
+
+def _ingredient(source: str | Path, relation: Relation) -> Ingredient:
+    if isinstance(source, Held):
+        data = io.BytesIO()
+        source.image.save(data, "PNG")
+        return Ingredient(data.getvalue(), MIMES["PNG"], "picture.png", relation)
+    path = Path(source)
+    pictures.open_image(path)  # says what is wrong with it
+    mime = f"image/{str(pictures.kind_of(path)).lower()}"
+    return Ingredient(path.read_bytes(), mime, path.name, relation)
+
+
+def _claim(made: Made, hashed: str, path: Path, how: Signing) -> Claim:
+    return Claim(
+        title=path.name,
+        action="edited" if made.edited else "created",
+        source=_COMPOSITE if made.edited else _GENERATED,
+        software="mezzotint",
+        version=mezzotint.__version__,
+        model=made.model,
+        licence=made.licence,
+        recipe=hashed,
+        training=how.training,
+        ingredients=how.inputs,
+        when=datetime.now(UTC),
+    )
+
+
+def _stored(made: Made, path: Path) -> recipe.Document:
+    """The document of a picture, with how far a lossy file is from what was made."""
+    if pictures.writable_format(path) != "JPEG":
+        return made.document
+    there = pictures.decode(pictures.encode(made.image, "JPEG"))
+    apart = difference(there, pictures.on_white(made.image).convert(there.mode))
+    said = made.document.get("pixels")
+    known = said if isinstance(said, dict) else {}
+    psnr = None if apart.largest == 0 else round(apart.psnr, 2)
+    return {
+        **made.document,
+        "pixels": {**known, "stored": {"largest": apart.largest, "psnr": psnr}},
+    }
+
+
+def _apart(work: Callable[[], T]) -> T:
+    """The result of work in a thread of its own.
+
+    The library that signs calls back into Python, and an interruption that comes while it does is
+    lost; in the main thread, which waits, it is not.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(work).result()
+
+
+def write(made: Made, path: Path, how: Signing | None, beside: bool = False) -> None:
+    """Write a picture whole: no file has the name without what it has to carry.
+
+    beside: write its recipe into a file of its own too, ``fox.png.json``.
+
+    Raises:
+        MetadataError: the recipe does not fit into the file.
+        CredentialsError: it cannot be signed.
+        WriteError: the file cannot be written.
+    """
+    document = _stored(made, path)
+    kind = pictures.writable_format(path)
+    data = pictures.encode(made.image, kind)
+    source = metadata.COMPOSITE if made.edited else metadata.GENERATED
+    data = metadata.embed(data, kind, json.dumps(document), Said(SOFTWARE, source))
+    if how is not None:
+        claim = _claim(made, recipe.digest(document), path, how)
+        data = _apart(partial(credentials.sign, data, MIMES[kind], claim, how.identity))
+    if beside:
+        with atomic_write(path.with_name(f"{path.name}.json")) as file:
+            file.write((json.dumps(document, indent=1) + "\n").encode())
+    with atomic_write(path) as file:
+        file.write(data)
