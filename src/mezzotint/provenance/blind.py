@@ -75,7 +75,11 @@ def _planes(image: Image.Image) -> _Planes:
         return _Planes(np.asarray(image).astype(np.float32) @ _LUMA, None)
     pixels = np.asarray(image).astype(np.float32)
     alpha = pixels[..., 3] / 255
-    return _Planes(255 + alpha * (pixels[..., :3] @ _LUMA - 255), alpha)
+    return _Planes(_floats(255 + alpha * (pixels[..., :3] @ _LUMA - 255)), _floats(alpha))
+
+
+def _floats(values: NDArray[np.floating]) -> Floats:
+    return values.astype(np.float32, copy=False)
 
 
 def _blur(values: Floats, power: int) -> Floats:
@@ -95,7 +99,7 @@ def _blur(values: Floats, power: int) -> Floats:
 def _detail(luminance: Floats) -> tuple[Floats, Floats]:
     """What is finer than some pixels, and its local standard deviation."""
     fine = luminance - _blur(luminance, 2)
-    return fine, np.sqrt(_blur(fine * fine, 3))
+    return fine, np.sqrt(_blur(_floats(fine * fine), 3))
 
 
 _QUIET = np.float32(3.0)  # grey levels of detail below which a detector trusts no more
@@ -105,7 +109,7 @@ def _whitened(planes: _Planes) -> Floats:
     """The picture as a detector sees it: fine detail, all places equally loud."""
     fine, loudness = _detail(planes.luminance)
     seen = fine / (loudness + _QUIET)
-    return seen if planes.alpha is None else seen * planes.alpha
+    return _floats(seen if planes.alpha is None else seen * planes.alpha)
 
 
 def _strength(planes: _Planes) -> Floats:
@@ -117,7 +121,7 @@ def _strength(planes: _Planes) -> Floats:
     _, loudness = _detail(planes.luminance)
     strength = np.clip(loudness + 1.5, 1.5, 20) ** np.float32(0.6)
     end = np.minimum(planes.luminance, 255 - planes.luminance)
-    return strength * np.clip((end + loudness * 2 + 2) / 12, 0.3, 1)
+    return _floats(strength * np.clip((end + loudness * 2 + 2) / 12, 0.3, 1))
 
 
 def _checked(image: Image.Image) -> None:
@@ -193,8 +197,8 @@ def embed(image: Image.Image, payload: int, key: bytes) -> Image.Image:
     weight = 1 / (loudness + _QUIET)
     if planes.alpha is not None:
         weight = weight * planes.alpha
-    gain = _gains(strength * weight * (1 if planes.alpha is None else planes.alpha))
-    own = _projections(lattice.fold(fine * weight), phase, gain)
+    gain = _gains(_floats(strength * weight * (1 if planes.alpha is None else planes.alpha)))
+    own = _projections(lattice.fold(_floats(fine * weight)), phase, gain)
     budget = 2 * wanted * area / float((strength**2).sum())
     marked, scaled = colour, budget
     amplitudes = np.zeros_like(signs)
