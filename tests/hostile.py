@@ -13,13 +13,14 @@ import json
 import random
 import resource
 import shutil
+import subprocess
 import sys
 import time
 import tracemalloc
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -116,40 +117,61 @@ def _size(path: Path) -> int:
     return sum(p.lstat().st_size for p in files)
 
 
-def run(count: int, seed: int, folder: Path, watch: bool = True) -> dict[str, Any]:
-    """Make and read so many files; what was seen, the worst of each measure, and all failures."""
+class Sample(NamedTuple):
+    """A hostile file: what messages call it, of which kind it is, and what a reader is given."""
+
+    what: str
+    kind: str
+    given: Any
+
+
+class Allowed(NamedTuple):
+    """The memory that reading may take beside SPARE: in words, times the size, and the number of
+    bytes for what a reader is given."""
+
+    times: str
+    of: Callable[[Any], int]
+
+
+def measured(
+    samples: Iterable[Sample],
+    read: Callable[[Any], int],
+    allowed: Allowed,
+    watch: bool,
+    traps: Callable[[], bool] = lambda: False,
+) -> dict[str, Any]:
+    """Read hostile files one after the other; what was seen, the worst of each measure, and all
+    failures.  What is imported and remembered at first use is to be so before.
+
+    read: how many ways of reading said no; traps: whether code of a file ran.
+    """
     watched = _Watch() if watch else None
-    codecs.lookup("raw_unicode_escape")
-    for first in range(10 * len(KINDS)):  # what is imported and remembered at first use
-        read_quietly(make(first, folder).path)
     failures: list[str] = []
-    worst = {"seconds": (0.0, ""), "bytes beside twice the size": (0.0, "")}
-    refused, made = 0, Counter[str]()
+    worst = {"seconds": (0.0, ""), f"bytes beside {allowed.times} the size": (0.0, "")}
+    refused, kinds = 0, Counter[str]()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     tracemalloc.start()
-    for number in range(seed, seed + count):
-        case = make(number, folder)
-        made[case.how.split(",")[0]] += 1
-        what = f"{number} ({case.how})"
+    for what, kind, given in samples:
+        kinds[kind] += 1
         tracemalloc.reset_peak()
         base, began = tracemalloc.get_traced_memory()[0], time.process_time()
         if watched is not None:
             watched.active = True
         try:
-            refused += bool(read_in_every_way(case.path))
+            refused += bool(read(given))
         except BaseException as error:  # whatever it is, it is a find
             failures.append(f"{what}: {type(error).__name__}: {error}"[:500])
         if watched is not None:
             watched.active = False
         taken = time.process_time() - began
-        beside = tracemalloc.get_traced_memory()[1] - base - 2 * _size(case.path)
-        for name, value in (("seconds", taken), ("bytes beside twice the size", beside)):
+        beside = tracemalloc.get_traced_memory()[1] - base - allowed.of(given)
+        for name, value in zip(worst, (taken, beside), strict=True):
             worst[name] = max(worst[name], (value, what))
         if taken > SECONDS and taken > seconds():
             failures.append(f"{what}: {taken:.2f} s")
         if beside > SPARE:
-            failures.append(f"{what}: {beside} bytes beside twice the file's size")
-        if (folder / "trap").exists():
+            failures.append(f"{what}: {beside} bytes beside {allowed.times} the file's size")
+        if traps():
             failures.append(f"{what}: its code ran")
     tracemalloc.stop()
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
@@ -158,13 +180,47 @@ def run(count: int, seed: int, folder: Path, watch: bool = True) -> dict[str, An
     if watched is not None:
         failures += [f"it did {event}, {times} times" for event, times in watched.seen.items()]
     return {
-        "files": count,
-        "of each kind": dict(made),
+        "files": kinds.total(),
+        "of each kind": dict(kinds),
         "refused": refused,
         "worst": worst,
         "grown": grown,
         "failures": failures,
     }
+
+
+def run(count: int, seed: int, folder: Path, watch: bool = True) -> dict[str, Any]:
+    """Make and read so many files: see :func:`measured`."""
+    codecs.lookup("raw_unicode_escape")
+    for first in range(10 * len(KINDS)):  # what is imported and remembered at first use
+        read_quietly(make(first, folder).path)
+
+    def samples() -> Iterator[Sample]:
+        for number in range(seed, seed + count):
+            case = make(number, folder)
+            yield Sample(f"{number} ({case.how})", case.how.split(",")[0], case.path)
+
+    twice = Allowed("twice", lambda path: 2 * _size(path))
+    trap = folder / "trap"
+    return measured(samples(), read_in_every_way, twice, watch, trap.exists)
+
+
+def report(script: str, *arguments: object, timeout: int = 3600) -> dict[str, Any]:
+    """What such a script printed, run in a process of its own: its end is a find too."""
+    done = subprocess.run(
+        [sys.executable, script, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout)
+
+
+def summary(seen: dict[str, Any]) -> str:
+    """A report on a line, but for its failures."""
+    return "\n" + ", ".join(f"{name}: {seen[name]}" for name in seen if name != "failures")
 
 
 def read_quietly(path: Path) -> None:

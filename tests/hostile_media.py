@@ -11,16 +11,13 @@ from __future__ import annotations
 import codecs
 import json
 import random
-import resource
 import struct
 import sys
-import time
-import tracemalloc
 import zlib
-from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
-import hostile
+from hostile import Allowed, Sample, measured
 from media_files import MADE
 from mezzotint.modalities import metadata
 from mezzotint.modalities.metadata import MetadataError, Said, xmp
@@ -173,9 +170,8 @@ def read_in_every_way(kind: str, data: bytes) -> int:
 
 
 def run(count: int, seed: int, watch: bool = True) -> dict[str, Any]:
-    """Make and read so many files; what was seen, the worst of each measure, and all failures."""
+    """Make and read so many files: see :func:`hostile.measured`."""
     files = honest()
-    watched = hostile._Watch() if watch else None
     for encoding in ("utf-16", "utf-16-le", "utf-16-be", "latin-1"):  # imported at first use
         codecs.lookup(encoding)
     for first in range(100):
@@ -183,47 +179,14 @@ def run(count: int, seed: int, watch: bool = True) -> dict[str, Any]:
             read_in_every_way(*make(first, files)[:2])
         except Exception:
             continue
-    failures: list[str] = []
-    worst = {"seconds": (0.0, ""), "bytes beside eight times the size": (0.0, "")}
-    refused, kinds = 0, Counter[str]()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    tracemalloc.start()
-    for number in range(seed, seed + count):
-        kind, data, how = make(number, files)
-        kinds[kind] += 1
-        what = f"{number} ({how})"
-        tracemalloc.reset_peak()
-        base, began = tracemalloc.get_traced_memory()[0], time.process_time()
-        if watched is not None:
-            watched.active = True
-        try:
-            refused += bool(read_in_every_way(kind, data))
-        except BaseException as error:  # whatever it is, it is a find
-            failures.append(f"{what}: {type(error).__name__}: {error}"[:500])
-        if watched is not None:
-            watched.active = False
-        taken = time.process_time() - began
-        beside = tracemalloc.get_traced_memory()[1] - base - 8 * len(data)
-        for name, value in zip(worst, (taken, beside), strict=True):
-            worst[name] = max(worst[name], (value, what))
-        if taken > hostile.SECONDS and taken > hostile.seconds():
-            failures.append(f"{what}: {taken:.2f} s")
-        if beside > hostile.SPARE:
-            failures.append(f"{what}: {beside} bytes beside eight times the file's size")
-    tracemalloc.stop()
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
-    if grown > hostile.RESIDENT:
-        failures.append(f"the process has grown by {grown} bytes")
-    if watched is not None:
-        failures += [f"it did {event}, {times} times" for event, times in watched.seen.items()]
-    return {
-        "files": count,
-        "of each kind": dict(kinds),
-        "refused": refused,
-        "worst": worst,
-        "grown": grown,
-        "failures": failures,
-    }
+
+    def samples() -> Iterator[Sample]:
+        for number in range(seed, seed + count):
+            kind, data, how = make(number, files)
+            yield Sample(f"{number} ({how})", kind, (kind, data))
+
+    eight = Allowed("eight times", lambda given: 8 * len(given[1]))
+    return measured(samples(), lambda given: read_in_every_way(*given), eight, watch)
 
 
 if __name__ == "__main__":
