@@ -65,9 +65,9 @@ class _Parser(argparse.ArgumentParser):
     def unknown(self, arguments: Sequence[str]) -> NoReturn:
         first = arguments[0]
         if first.startswith("-"):
-            options = sorted(set(re.findall(r"--[a-z][\w-]*", self.format_help())))
+            known = sorted(set(re.findall(r"--[a-z][\w-]*", self.format_help())))
             name = first.split("=")[0]
-            raise UsageError(f"unknown option {name}{suggestion(name, options)}")
+            raise UsageError(f"unknown option {name}{suggestion(name, known)}")
         raise UsageError(
             f"unexpected {' '.join(arguments)!r}: put a prompt of several words in quotes"
         )
@@ -91,6 +91,11 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The options of a command line, of `generate` with those of the picture that --from names.
+
+    Raises:
+        UsageError: it is not understood; RecipeError, ImageError: the picture is not.
+    """
     top, parsers = _parsers()
     if arguments and not arguments[0].startswith("-") and arguments[0] not in parsers:
         raise UsageError(f"unknown command {arguments[0]!r}{suggestion(arguments[0], parsers)}")

@@ -53,9 +53,11 @@ def _told(path: Path) -> tuple[Mapping[str, Any], str]:
         found = recipe.opened(path)
         for each in recipe.pictures_of(path, found) if "pictures" in found else [found]:
             recipe.recipe_of(path, each)
+    except (recipe.OthersError, ImageError, OSError) as error:
+        return {}, _reason(path, error)
+    except recipe.NoRecipeError:
+        return {}, ""
     except recipe.RecipeError as error:
-        return {}, "" if "carries no recipe" in str(error) else _reason(path, error)
-    except (ImageError, OSError) as error:
         return {}, _reason(path, error)
     return found, "sheet" if "pictures" in found else "picture"
 

@@ -12,13 +12,12 @@ import torch
 from mezzotint.engine.detect import Search, detect, verify_mark
 from mezzotint.families.catalogue import load
 from mezzotint.families.model import Model
-from mezzotint.modalities.image import Channels, ImageError, read
+from mezzotint.modalities.image import CHANNELS, ImageError, read
 from mezzotint.provenance import keys, recipe
 from mezzotint.provenance.noise_mark import NoiseMark
 
 MARKED = 1e-6
 """p-value up to which a picture is called marked: of a million unmarked ones, about one is."""
-_CHANNELS: dict[int, Channels] = {1: "grey", 3: "rgb", 4: "rgba"}
 
 
 @dataclass(frozen=True)
@@ -43,12 +42,12 @@ class Line:
         )
 
 
-def _known(path: Path) -> tuple[recipe.Recipe | None, str]:
-    """The recipe of a picture, if it has one, or why it has none."""
+def _known(path: Path) -> recipe.Recipe | None:
+    """The recipe of a picture, if it has one that can be read."""
     try:
-        return recipe.read(path), ""
-    except recipe.RecipeError as error:
-        return None, str(error)
+        return recipe.read(path)
+    except recipe.RecipeError:
+        return None
 
 
 def _option(how: recipe.Recipe | None, name: str) -> str | None:
@@ -64,11 +63,12 @@ def _search(args: argparse.Namespace, how: recipe.Recipe | None) -> Search:
     return Search(prompt, steps, args.spacing or _option(how, "spacing"))
 
 
-def _lines(path: Path, model: Model, args: argparse.Namespace) -> list[Line]:
+def _lines(
+    path: Path, how: recipe.Recipe | None, model: Model, args: argparse.Namespace
+) -> list[Line]:
     """What is found in a picture: with a recipe its own mark, else any of a key."""
-    how, _ = _known(path)
     search = _search(args, how)
-    picture = read(path, _CHANNELS[model.codec.channels])
+    picture = read(path, CHANNELS[model.codec.channels])
     own = keys.chosen(args.mark_key)
     seed = _option(how, "seed")
     found: list[Line] = []
@@ -86,12 +86,12 @@ def _lines(path: Path, model: Model, args: argparse.Namespace) -> list[Line]:
     return found
 
 
-def _model_of(path: Path, args: argparse.Namespace) -> str:
+def _model_of(path: Path, how: recipe.Recipe | None, args: argparse.Namespace) -> str:
     """The model that made a picture: as typed, else as its recipe says, else the one in the
     package."""
     if args.model is not None:
         return args.model
-    name = _option(_known(path)[0], "model") or "icons"
+    name = _option(how, "model") or "icons"
     beside = path.parent / name
     return str(beside) if beside.exists() else name
 
@@ -106,10 +106,11 @@ def run(args: argparse.Namespace) -> int:
     models: dict[str, Model] = {}
     good = True
     for path in args.files:
-        name = _model_of(path, args)
+        how = _known(path)
+        name = _model_of(path, how, args)
         if name not in models:
             models = {name: load(name, args.device)}
-        lines = _lines(path, models[name], args)
+        lines = _lines(path, how, models[name], args)
         good = good and any(line.p_value <= MARKED for line in lines)
         for line in lines:
             print(json.dumps(asdict(line)) if args.json else line.text(), flush=True)

@@ -16,12 +16,12 @@ import mezzotint
 from mezzotint.apps.commands_generate import sheet_of
 from mezzotint.apps.making import Made, begin, loaded, making
 from mezzotint.apps.repeat import Parse, Used, followed
-from mezzotint.modalities.image import ImageError, on_white, open_image
+from mezzotint.families.model import Model
+from mezzotint.modalities.image import ImageError, kind_of, on_white, open_image
 from mezzotint.provenance.pixels import Difference, difference, digest
 from mezzotint.provenance.recipe import RecipeError, opened, pictures_of, recipe_of
 from mezzotint.provenance.surroundings import changed, versions
 
-_JPEG = b"\xff\xd8\xff"
 EQUAL, DIFFERS, CANNOT = "bit-equal", "differs", "cannot"
 _SLACK_DB, _SLACK = 0.5, 2
 """How much farther a lossy file may be from what was made than it was when it was written: another
@@ -44,9 +44,7 @@ class Verdict:
         return f"{self.file}: {self.verdict}{said}{causes}"
 
     def as_json(self) -> str:
-        apart = None if self.apart is None else self.apart._asdict()
-        if apart is not None and self.apart is not None and self.apart.psnr == float("inf"):
-            apart["psnr"] = None
+        apart = None if self.apart is None else self.apart.as_data()
         return json.dumps({**vars(self), "apart": apart})
 
 
@@ -68,8 +66,28 @@ def _surroundings(document: Mapping[str, Any], now: Mapping[str, Any]) -> list[s
     return found
 
 
+class _Loaded:
+    """The model that was loaded last, for the files that it made too."""
+
+    def __init__(self) -> None:
+        self._key: object = None
+        self._model: Model | None = None
+
+    def of(self, how: argparse.Namespace) -> Model:
+        """The model of a command line; under --memory, where the request decides how, anew."""
+        key = (how.model, how.device, how.family, how.precision, tuple(how.part))
+        if self._model is None or self._key != key or how.memory is not None:
+            self._model = None  # its memory is free before the next one takes it
+            self._model, self._key = loaded(how), key
+        return self._model
+
+
 def _made_again(
-    source: Path, documents: Sequence[Mapping[str, Any]], args: argparse.Namespace, parse: Parse
+    source: Path,
+    documents: Sequence[Mapping[str, Any]],
+    args: argparse.Namespace,
+    parse: Parse,
+    models: _Loaded,
 ) -> _Again:
     """The pictures of documents, one by one, with the files that are found.
 
@@ -90,7 +108,7 @@ def _made_again(
         how.threads = threads if type(threads) is int and 0 < threads <= 1024 else None
         begin(how)
         used = Used(how)
-        made = next(iter(making(how, loaded(how), (how.seed,), used)))
+        made = next(iter(making(how, models.of(how), (how.seed,), used)))
         again.made.append(made)
         now = {"versions": versions(mezzotint.__version__), "machine": made.document["machine"]}
         for cause in [*used.others, *_surroundings(document, now)]:
@@ -102,7 +120,7 @@ def _made_again(
 def _compared(source: Path, document: Mapping[str, Any], made: Made, causes: list[str]) -> Verdict:
     """What was made again beside what is on the disk."""
     stored, said = open_image(source), document.get("pixels")
-    lossy = source.read_bytes().startswith(_JPEG)
+    lossy = kind_of(source) == "JPEG"
     wanted = said.get("hash") if isinstance(said, dict) else None
     again = digest(made.image)
     shown = on_white(made.image) if lossy else made.image
@@ -148,13 +166,13 @@ def _within(apart: Difference, said: object) -> bool:
     return near and apart.largest <= largest + _SLACK
 
 
-def verified(source: Path, args: argparse.Namespace, parse: Parse) -> Verdict:
+def verified(source: Path, args: argparse.Namespace, parse: Parse, models: _Loaded) -> Verdict:
     """Make a file again and compare; what hinders that is in the verdict."""
     try:
         document = opened(source)
         sheet = "pictures" in document
         documents = pictures_of(source, document) if sheet else [document]
-        again = _made_again(source, documents, args, parse)
+        again = _made_again(source, documents, args, parse, models)
         made = sheet_of(again.made) if sheet else again.made[0]
         return _compared(source, document, made, again.causes)
     except (ImageError, RecipeError) as error:
@@ -171,9 +189,9 @@ def _without(source: Path, error: Exception) -> str:
 def _verdicts(args: argparse.Namespace) -> Iterator[Verdict]:
     from mezzotint.apps.cli import parse
 
-    threads = torch.get_num_threads()
+    threads, models = torch.get_num_threads(), _Loaded()
     for source in args.files:
-        yield verified(source, args, parse)
+        yield verified(source, args, parse, models)
         torch.set_num_threads(threads)
 
 

@@ -16,12 +16,10 @@ from mezzotint.engine.edit import expand, near_aspect, sides_to
 from mezzotint.engine.request import Known, Start
 from mezzotint.families.model import Model
 from mezzotint.modalities import image as pictures
-from mezzotint.modalities.image import Channels
+from mezzotint.modalities.image import CHANNELS, Channels
 
 STRENGTH = 0.6
 """Of image to image, when none is given: the layout stays, the style changes."""
-
-_CHANNELS: dict[int, Channels] = {1: "grey", 3: "rgb", 4: "rgba"}
 
 Source = str | os.PathLike[str] | Image.Image
 Note = Callable[[str], None]
@@ -136,7 +134,7 @@ def edited(
         UsageError: the mask is of another size than the picture.
         RequestError: nothing is added by the sides.
     """
-    channels = _CHANNELS[model.codec.channels]
+    channels = CHANNELS[model.codec.channels]
     known: Known | None = None
     if mask is not None:
         wanted = size if around is None else None
@@ -159,7 +157,7 @@ def edited(
 
 def referred(model: Model, edit: Edit, picture: Picture, note: Note) -> tuple[Edit, Tensor]:
     """A reference, and the request with a size: without one it is of the reference's aspect."""
-    channels, image = _CHANNELS[model.codec.channels], picture.image
+    channels, image = CHANNELS[model.codec.channels], picture.image
     if model.joined is None or model.joined.masked:  # `generate` refuses it, whatever its size
         return edit, pictures.to_tensor(image, channels)
     own = near_aspect((image.height, image.width), model.defaults.size, model.codec.multiple)

@@ -21,14 +21,14 @@ from mezzotint.apps.sealing import signing, write
 from mezzotint.apps.values import SIDES
 from mezzotint.engine.generate import Listener
 from mezzotint.engine.request import RequestError
-from mezzotint.families.catalogue import Limit, load
+from mezzotint.families.catalogue import Limit, load, locate
 from mezzotint.families.memory import parse as parse_memory
 from mezzotint.families.memory import release
 from mezzotint.families.model import Model
 from mezzotint.families.separate import Given as Part
 from mezzotint.families.sizes import written
 from mezzotint.modalities.image import writable_format
-from mezzotint.provenance.recipe import text_of
+from mezzotint.provenance.recipe import fingerprint, text_of
 
 File = str | os.PathLike[str]
 Parts = File | Sequence[File] | Mapping[str, File]
@@ -38,10 +38,13 @@ Parts = File | Sequence[File] | Mapping[str, File]
 class Maker:
     """A loaded model."""
 
-    def __init__(self, model: Model, options: Mapping[str, object]) -> None:
-        """options: of the command line, with which it was loaded."""
+    def __init__(
+        self, model: Model, options: Mapping[str, object], known: Mapping[Path, str]
+    ) -> None:
+        """options: of the command line, with which it was loaded; known: fingerprints of its
+        files."""
         self._model: Model | None = model
-        self._options = options
+        self._options, self._known = options, known
 
     @property
     def model(self) -> Model:
@@ -78,7 +81,9 @@ class Maker:
             given = [Part(Path(path)) for path in paths]
         told = [path if part is None else f"{part}={path}" for path, part in given]
         options = {"model": name_or_path, "family": family, "precision": precision, "part": told}
-        return cls(load(name_or_path, device, family, precision, limit, given), options)
+        model = load(name_or_path, device, family, precision, limit, given)
+        files = (locate(name_or_path), *(part.path for part in given))
+        return cls(model, options, {path: fingerprint(path) for path in files})
 
     def generate(
         self,
@@ -182,7 +187,7 @@ class Maker:
             there = Path(output)
             writable_format(there)
             place, how = prepare(str(there), prompt, 1).folder / there.name, signing(args)
-        made = next(iter(making(args, self.model, (seed,), Used(args), listener)))
+        made = next(iter(making(args, self.model, (seed,), Used(args, self._known), listener)))
         made.image.info.update(text_of(made.document))
         if place is not None:
             write(made, place, how)

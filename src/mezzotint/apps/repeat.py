@@ -22,10 +22,10 @@ from mezzotint.provenance.foreign import foreign
 from mezzotint.provenance.licences import stated
 from mezzotint.provenance.recipe import (
     File,
+    NoRecipeError,
     Options,
     Recipe,
     RecipeError,
-    carries,
     fingerprint,
     read,
 )
@@ -120,11 +120,12 @@ class Used:
     """The files of a run, each with its fingerprint, which is taken once, and compared with those
     of the recipe that is followed."""
 
-    def __init__(self, args: argparse.Namespace) -> None:
+    def __init__(self, args: argparse.Namespace, known: Mapping[Path, str] | None = None) -> None:
+        """known: fingerprints that were taken when files were loaded."""
         self._recipe: Recipe | None = args.recipe
         self._source: Path | None = args.source
         self._lenient: bool = args.lenient
-        self._known: dict[Path, str] = {}
+        self._known = dict(known or {})
         self.others: list[str] = []
         """Of a lenient run, those that are not the recipe's."""
         self._licences: dict[tuple[str, str], str] = {}
@@ -258,9 +259,12 @@ def repeated(typed: Mapping[str, str | list[str] | bool], parse: Parse) -> argpa
     source = Path(str(typed["source"]))
     pick = typed.get("pick")
     given = {name: value for name, value in typed.items() if name not in ("source", "pick")}
-    if pick is None and not carries(source):
+    try:
+        recipe = read(source, None if pick is None else int(str(pick)))
+    except NoRecipeError:
+        if pick is not None:
+            raise
         return _taken_over(source, given, parse)
-    recipe = read(source, None if pick is None else int(str(pick)))
     return followed(recipe, source, given, parse)
 
 

@@ -94,19 +94,16 @@ def _claim(made: Made, hashed: str, path: Path, how: Signing) -> Claim:
     )
 
 
-def _stored(made: Made, path: Path) -> recipe.Document:
-    """The document of a picture, with how far a lossy file is from what was made."""
-    if pictures.writable_format(path) != "JPEG":
-        return made.document
-    there = pictures.decode(pictures.encode(made.image, "JPEG"))
+def _stored(made: Made, data: bytes) -> recipe.Document:
+    """The document of a picture that is stored with loss, with how far that is from what was
+    made."""
+    there = pictures.decode(data)
     apart = difference(there, pictures.on_white(made.image).convert(there.mode))
     said = made.document.get("pixels")
     known = said if isinstance(said, dict) else {}
-    psnr = None if apart.largest == 0 else round(apart.psnr, 2)
-    return {
-        **made.document,
-        "pixels": {**known, "stored": {"largest": apart.largest, "psnr": psnr}},
-    }
+    psnr = apart.as_data()["psnr"]
+    stored = {"largest": apart.largest, "psnr": None if psnr is None else round(psnr, 2)}
+    return {**made.document, "pixels": {**known, "stored": stored}}
 
 
 def _apart(work: Callable[[], T]) -> T:
@@ -129,9 +126,9 @@ def write(made: Made, path: Path, how: Signing | None, beside: bool = False) -> 
         CredentialsError: it cannot be signed.
         WriteError: the file cannot be written.
     """
-    document = _stored(made, path)
     kind = pictures.writable_format(path)
     data = pictures.encode(made.image, kind)
+    document = _stored(made, data) if kind == "JPEG" else made.document
     source = metadata.COMPOSITE if made.edited else metadata.GENERATED
     data = metadata.embed(data, kind, json.dumps(document), Said(SOFTWARE, source))
     if how is not None:

@@ -31,6 +31,8 @@ from mezzotint.files import atomic_write
 from mezzotint.modalities import metadata
 
 Channels = Literal["grey", "rgb", "rgba"]
+CHANNELS: dict[int, Channels] = {1: "grey", 3: "rgb", 4: "rgba"}
+"""By their number."""
 
 READABLE = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 WRITABLE = {
@@ -194,12 +196,22 @@ def open_image(path: str | os.PathLike[str]) -> Image.Image:
     Raises:
         ImageError: it cannot be read; the message names the file.
     """
+    return _opened(path, _bytes_of(path))
+
+
+def _bytes_of(path: str | os.PathLike[str]) -> bytes:
     try:
-        image = decode(Path(path).read_bytes())
-        _check_range(image)
-        return image
+        return Path(path).read_bytes()
     except OSError as error:
         raise ImageError(f"{path}: {(error.strerror or str(error)).lower()}") from error
+
+
+def _opened(path: str | os.PathLike[str], data: bytes) -> Image.Image:
+    """The picture in the bytes of a file."""
+    try:
+        image = decode(data)
+        _check_range(image)
+        return image
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from error
 
@@ -229,15 +241,15 @@ def read_text(path: str | os.PathLike[str]) -> dict[str, str]:
     Raises:
         ImageError: it cannot be read; the message names the file.
     """
-    image = open_image(path)
+    data = _bytes_of(path)
+    image = _opened(path, data)
     found = {str(key): str(v) for key, v in image.info.items() if isinstance(v, str)}
-    try:
-        with Image.open(path, formats=_FORMATS) as whole:  # upright ones have lost a TIFF's tags
+    try:  # upright ones have lost a TIFF's tags
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as whole:
             found |= _exif_texts(whole.getexif())
     except Exception as error:  # as in `decode`
         raise ImageError(f"{path}: is damaged: {_one_line(error)}") from error
     try:
-        data = Path(path).read_bytes()
         document = metadata.extract(data) if metadata.kind_of(data) is not None else None
     except metadata.MetadataError as error:
         raise ImageError(f"{path}: {error}") from error

@@ -8,14 +8,12 @@ find nor forge, gives a secret key.
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from mezzotint.provenance.identity import configuration_folder
 
-ID_BITS, HASH_BITS = 16, 48
+HASH_BITS = 48
 _SECRET = 32  # bytes
 _LONGEST = 4096
 
@@ -88,13 +86,6 @@ def read(path: Path) -> MarkKey:
     return of_secret(secret)
 
 
-def short_hash(options: Mapping[str, Any], files: Sequence[Mapping[str, Any]]) -> int:
-    """The first 48 bits of the SHA-256 of a recipe: of its options and files as JSON with sorted
-    keys and without spaces."""
-    text = json.dumps([dict(options), list(files)], sort_keys=True, separators=(",", ":"))
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[: HASH_BITS // 8], "big")
-
-
 def seed_hash(seed: int) -> int:
     """The first 48 bits of the SHA-256 of a seed, as decimal digits."""
     return int.from_bytes(hashlib.sha256(str(seed).encode()).digest()[: HASH_BITS // 8], "big")
@@ -103,8 +94,3 @@ def seed_hash(seed: int) -> int:
 def payload(key: MarkKey, hashed: int) -> int:
     """64 bits: 16 of the key's id, 48 of a hash."""
     return key.id << HASH_BITS | hashed
-
-
-def parts(payload: int) -> tuple[int, int]:
-    """The key's id and the hash of a payload."""
-    return payload >> HASH_BITS, payload & (1 << HASH_BITS) - 1

@@ -33,6 +33,10 @@ class Difference(NamedTuple):
     def __str__(self) -> str:
         return f"by at most {self.largest} of 255, {self.mean:.3g} on average, {self.psnr:.1f} dB"
 
+    def as_data(self) -> dict[str, float | None]:
+        """For JSON, which has no infinity: the ratio of equal pictures is None."""
+        return {**self._asdict(), "psnr": self.psnr if math.isfinite(self.psnr) else None}
+
 
 def difference(one: Image.Image, other: Image.Image) -> Difference:
     """How far two pictures are apart, channel by channel of RGBA.

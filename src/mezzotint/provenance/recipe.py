@@ -25,7 +25,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from mezzotint.checkpoints.limits import parse, shown
 from mezzotint.checkpoints.source import members
-from mezzotint.modalities.image import ImageError, read_text
+from mezzotint.modalities.image import read_text
 
 CHUNK = "parameters"
 FORMAT = 1
@@ -36,6 +36,14 @@ Options = Mapping[str, str | list[str] | bool]
 
 class RecipeError(ValueError):
     """A file without a recipe, or with one that cannot be read; one line that names the file."""
+
+
+class NoRecipeError(RecipeError):
+    """There is no document of this program in a file."""
+
+
+class OthersError(NoRecipeError):
+    """There is what another program wrote in its place."""
 
 
 class File(NamedTuple):
@@ -165,38 +173,25 @@ def pictures_of(path: Path, found: Mapping[str, Any]) -> list[dict[str, Any]]:
     return pictures
 
 
-def carries(path: Path) -> bool:
-    """Whether there is a document of this program in a file, whether or not it can be read.
-
-    Raises:
-        ImageError: the file is no picture.
-    """
-    try:
-        return "format" in parse(read_text(path).get(CHUNK, ""))
-    except ValueError as error:
-        if isinstance(error, ImageError):
-            raise
-        return False
-
-
 def opened(path: Path) -> dict[str, Any]:
     """The document in a file, of a picture or of a sheet.
 
     Raises:
         ImageError: the file is no picture.
-        RecipeError: there is none in it, or none that this version reads.
+        NoRecipeError: there is none in it.
+        RecipeError: none that this version reads.
     """
     text = read_text(path).get(CHUNK)
     if text is None:
-        raise RecipeError(
+        raise NoRecipeError(
             f"{path}: carries no recipe: it is not from mezzotint, or was saved anew without it"
         )
     try:
         found = parse(text)
     except ValueError:
-        raise RecipeError(f"{path}: carries the {CHUNK} of another program: type them") from None
+        raise OthersError(f"{path}: carries the {CHUNK} of another program: type them") from None
     if (version := found.get("format")) is None:
-        raise RecipeError(
+        raise NoRecipeError(
             f"{path}: carries no recipe: its {CHUNK} are of another program or of an older version"
         )
     if type(version) is not int or version > FORMAT:

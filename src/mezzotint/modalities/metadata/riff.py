@@ -13,7 +13,6 @@ from mezzotint.modalities.metadata.common import MetadataError, Said, counted, n
 
 _NAMES = {b"WEBP": b"XMP ", b"WAVE": b"_PMX"}
 _HAS_XMP, _HAS_ALPHA = 0x04, 0x10
-_MOST_EDGE = 1 << 24
 
 
 class Chunk(NamedTuple):
