@@ -1,6 +1,6 @@
 """Make files in every way that there is, and have `mezzotint verify` make each again.
 
-    python benchmarks/verify_all.py                  # about 200 files, 5 minutes on 2 cores
+    python benchmarks/verify_all.py                  # about 200 files, 3 minutes on 2 cores
     python benchmarks/verify_all.py --families sd1   # one of them
 
 The families of others are small random models of the true architecture (those of the tests);

@@ -92,6 +92,25 @@ def test_features_do_not_depend_on_the_callers_autocast() -> None:
         assert torch.equal(load_text_encoder(memo=0).tokens(CAPTIONS[:2])[0], expected)
 
 
+def test_what_is_remembered_was_encoded_on_as_many_threads() -> None:
+    """Else the first of two requests would decide the last bits of the second."""
+    encoder, calls = load_text_encoder(), 0
+
+    def count(*_: object) -> None:
+        nonlocal calls
+        calls += 1
+
+    encoder._network.register_forward_hook(count)
+    threads = torch.get_num_threads()
+    try:
+        for number, seen in ((threads, 1), (threads, 1), (threads + 1, 2), (threads, 2)):
+            torch.set_num_threads(number)
+            encoder.tokens(["a red fox"])
+            assert calls == seen
+    finally:
+        torch.set_num_threads(threads)
+
+
 def test_what_is_returned_may_be_written_to(encoder: TextEncoder) -> None:
     before = encoder.tokens(["a red fox"])[0]
     encoder.tokens(["a red fox"])[0].zero_()

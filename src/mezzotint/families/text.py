@@ -42,7 +42,8 @@ class TextEncoder:
     """Captions to token features and sentence embeddings, float32 on the CPU.
 
     Each caption goes through the network alone and without padding, so its features are the same
-    bits whatever stands beside it in a batch.  The last ``memo`` captions are remembered.
+    bits whatever stands beside it in a batch.  The last ``memo`` captions are remembered, for the
+    number of threads that they were encoded on: another number sums in another order.
     """
 
     def __init__(self, network: Bert, tokenizer: Tokenizer, memo: int = 1024) -> None:
@@ -51,8 +52,9 @@ class TextEncoder:
         self._remembered = lru_cache(maxsize=memo)(self._encode)
         self.width = network.config.width
 
-    def _encode(self, ids: tuple[int, ...]) -> Tensor:
-        """``(n, C)``, never to be written to: it is shared by all who ask for the caption."""
+    def _encode(self, ids: tuple[int, ...], threads: int) -> Tensor:
+        """``(n, C)`` on the threads that there are; never to be written to: it is shared by all who
+        ask for the caption."""
         return self.encode(torch.tensor([ids]))[0]
 
     def encode(self, ids: Tensor) -> Tensor:
@@ -89,7 +91,8 @@ class TextEncoder:
         if not 2 <= max_tokens <= (most := self._network.config.positions):
             raise ValueError(f"max_tokens must lie between 2 and {most}, not {max_tokens}")
         # Tokenize all first: a text that is too long should not cost the encoding of the others.
-        return [self._remembered(ids) for ids in [self.ids(c, max_tokens) for c in captions]]
+        told, threads = [self.ids(c, max_tokens) for c in captions], torch.get_num_threads()
+        return [self._remembered(ids, threads) for ids in told]
 
     def tokens(
         self, captions: Sequence[str], max_tokens: int = 64, fixed: bool = False
