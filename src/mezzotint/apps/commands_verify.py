@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from PIL import Image
@@ -66,6 +66,14 @@ def _surroundings(document: Mapping[str, Any], now: Mapping[str, Any]) -> list[s
     return found
 
 
+class Models(Protocol):
+    """Where models come from."""
+
+    def of(self, how: argparse.Namespace) -> Model:
+        """The model of a command line."""
+        ...
+
+
 class _Loaded:
     """The model that was loaded last, for the files that it made too."""
 
@@ -87,7 +95,7 @@ def _made_again(
     documents: Sequence[Mapping[str, Any]],
     args: argparse.Namespace,
     parse: Parse,
-    models: _Loaded,
+    models: Models,
 ) -> _Again:
     """The pictures of documents, one by one, with the files that are found.
 
@@ -166,7 +174,7 @@ def _within(apart: Difference, said: object) -> bool:
     return near and apart.largest <= largest + _SLACK
 
 
-def verified(source: Path, args: argparse.Namespace, parse: Parse, models: _Loaded) -> Verdict:
+def verified(source: Path, args: argparse.Namespace, parse: Parse, models: Models) -> Verdict:
     """Make a file again and compare; what hinders that is in the verdict."""
     try:
         document = opened(source)

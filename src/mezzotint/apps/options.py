@@ -251,6 +251,42 @@ def none(parser: argparse.ArgumentParser) -> None:
     """A command without options of its own."""
 
 
+def _serving(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--data", type=Path, metavar="DIR", help="of pictures and jobs (default: your studio)")
+    add(
+        "--models",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="of models; loras, embeddings, controls and wildcards below it",
+    )
+    add("--database", metavar="URL", help="postgresql://user@host/name (default: in the data)")
+    add("--host", default="127.0.0.1", metavar="NAME", help="to listen at (default: %(default)s)")
+    add("--port", type=values.port, default=7860, metavar="N", help="(default: %(default)s)")
+    add("--host-name", action="append", default=[], metavar="NAME", help="that it answers to too")
+    add("--origin", action="append", default=[], metavar="URL", help="of pages that may ask it")
+    add("--device", action="append", default=[], metavar="NAME", help="a worker on it (several)")
+    add("--memory", metavar="GB", help="of a worker's models, such as 12GB (default: one model)")
+    add("--most-jobs", type=values.count, default=1000, metavar="N", help="that may wait")
+    add("--token", action="store_true", help="ask for a token, even from this machine")
+
+
+def serve(parser: argparse.ArgumentParser) -> None:
+    _serving(parser)
+
+
+def token(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("action", choices=("add", "list", "revoke"))
+    add("name", nargs="?", metavar="NAME", help="of whom it is for")
+    add("--scopes", default="make read", metavar="TEXT", help='"make read" (default), and admin')
+    add("--jobs", type=values.count, metavar="N", help="that may wait at once")
+    add("--data", type=Path, metavar="DIR", help="of the server")
+    add("--database", metavar="URL", help="of the server")
+
+
 def detect(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("files", nargs="+", type=Path, metavar="FILE", help="pictures")

@@ -78,9 +78,9 @@ def _ingredient(source: str | Path, relation: Relation) -> Ingredient:
     return Ingredient(path.read_bytes(), mime, path.name, relation)
 
 
-def _claim(made: Made, hashed: str, path: Path, how: Signing) -> Claim:
+def _claim(made: Made, hashed: str, title: str, how: Signing) -> Claim:
     return Claim(
-        title=path.name,
+        title=title,
         action="edited" if made.edited else "created",
         source=_COMPOSITE if made.edited else _GENERATED,
         software="mezzotint",
@@ -116,24 +116,35 @@ def _apart(work: Callable[[], T]) -> T:
         return pool.submit(work).result()
 
 
+def sealed(made: Made, kind: str, title: str, how: Signing | None) -> tuple[bytes, recipe.Document]:
+    """The bytes of a picture's file with all that it has to carry, and its recipe.
+
+    kind: Pillow's name of the format; title: what its credentials call it.
+
+    Raises:
+        MetadataError: the recipe does not fit into the file.
+        CredentialsError: it cannot be signed.
+    """
+    data = pictures.encode(made.image, kind)
+    document = _stored(made, data) if kind == "JPEG" else made.document
+    source = metadata.COMPOSITE if made.edited else metadata.GENERATED
+    data = metadata.embed(data, kind, json.dumps(document), Said(SOFTWARE, source))
+    if how is not None:
+        claim = _claim(made, recipe.digest(document), title, how)
+        data = _apart(partial(credentials.sign, data, MIMES[kind], claim, how.identity))
+    return data, document
+
+
 def write(made: Made, path: Path, how: Signing | None, beside: bool = False) -> None:
     """Write a picture whole: no file has the name without what it has to carry.
 
     beside: write its recipe into a file of its own too, ``fox.png.json``.
 
     Raises:
-        MetadataError: the recipe does not fit into the file.
-        CredentialsError: it cannot be signed.
+        MetadataError, CredentialsError: as :func:`sealed`.
         WriteError: the file cannot be written.
     """
-    kind = pictures.writable_format(path)
-    data = pictures.encode(made.image, kind)
-    document = _stored(made, data) if kind == "JPEG" else made.document
-    source = metadata.COMPOSITE if made.edited else metadata.GENERATED
-    data = metadata.embed(data, kind, json.dumps(document), Said(SOFTWARE, source))
-    if how is not None:
-        claim = _claim(made, recipe.digest(document), path, how)
-        data = _apart(partial(credentials.sign, data, MIMES[kind], claim, how.identity))
+    data, document = sealed(made, pictures.writable_format(path), path.name, how)
     if beside:
         with atomic_write(path.with_name(f"{path.name}.json")) as file:
             file.write((json.dumps(document, indent=1) + "\n").encode())

@@ -1,0 +1,278 @@
+"""The server's own interface, under /v1."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Header, HTTPException, Path, Query, Request, Response
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from mezzotint.apps.server import gallery, queue, shown, wish
+from mezzotint.apps.server.asking import Asks, Serves
+from mezzotint.apps.server.gallery import Page
+from mezzotint.apps.server.hub import ALL, messages
+from mezzotint.apps.server.service import MissingError
+
+router = APIRouter(prefix="/v1", tags=["mezzotint"])
+
+Id = Annotated[str, Path(pattern="^[0-9a-f]{32}$")]
+PictureId = Annotated[str, Path(pattern="^([0-9a-f]{32}|[0-9a-f]{64})$")]
+PING_SECONDS = 15.0
+_FILE = {"schema": {"type": "string", "format": "binary"}}
+_BYTES = {"required": True, "content": {"application/octet-stream": _FILE}}
+_LIVE = {"cache-control": "no-store", "x-accel-buffering": "no"}
+
+
+class Asked(BaseModel):
+    """What to make: the options of `mezzotint generate`, with _ or -; `GET /v1/fields` lists them
+    all.  Pictures are named by the id of an upload or an output."""
+
+    model_config = ConfigDict(extra="allow")
+    prompt: str = Field(description="what to draw", max_length=wish.MOST_TEXT)
+    model: str = Field("icons", max_length=256)
+    count: int = Field(1, ge=1, le=wish.MOST_PICTURES, description="pictures; seeds count up")
+    seed: int | None = Field(None, ge=0, lt=2**64, description="of the first picture")
+    size: str | None = Field(None, description="WxH, an aspect as 16:9, or wide, tall …")
+    format: str = Field("png", description="png, webp, jpeg or tiff")
+
+
+class Priority(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    priority: int = Field(ge=-100, le=100)
+
+
+class Named(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    picture: str = Field(
+        pattern="^([0-9a-f]{32}|[0-9a-f]{64})$", description="id of an upload or an output"
+    )
+
+
+def _page(
+    before: Annotated[int | None, Query(ge=1, lt=2**63)] = None,
+    limit: Annotated[int, Query(ge=1, le=gallery.MOST_ROWS)] = 50,
+    q: Annotated[str, Query(max_length=200)] = "",
+    model: Annotated[str, Query(max_length=256)] = "",
+    seed: Annotated[str, Query(max_length=20)] = "",
+    state: Annotated[str, Query(max_length=12)] = "",
+) -> Page:
+    return Page(before, limit, q, model, seed, state)
+
+
+Pages = Annotated[Page, Depends(_page)]
+
+# --- jobs -------------------------------------------------------------------------------------
+
+
+@router.post("/jobs", status_code=202)
+async def submit(
+    body: Asked,
+    who: Asks,
+    service: Serves,
+    response: Response,
+    priority: Annotated[int, Query(ge=-100, le=100)] = 0,
+    idempotency_key: Annotated[str | None, Header(max_length=256)] = None,
+) -> dict[str, Any]:
+    """Ask for pictures.  With an `Idempotency-Key` that came before, it is the same job."""
+    asked = body.model_dump(exclude_unset=True)
+    job = await asyncio.to_thread(service.submit, who, asked, priority, idempotency_key)
+    service.began(job)
+    response.headers["location"] = f"/v1/jobs/{job.id}"
+    return shown.job(job)
+
+
+@router.get("/jobs")
+def list_jobs(who: Asks, service: Serves, page: Pages) -> dict[str, Any]:
+    """Jobs, the newest first."""
+    service.need(who, "read")
+    rows = gallery.jobs_of(service.engine, who.sees, page)
+    made = gallery.outputs_by_job(service.engine, [row.id for row in rows])
+    return {"jobs": [shown.job(row, made[row.id]) for row in rows]}
+
+
+@router.get("/jobs/{name}")
+def get_job(name: Id, who: Asks, service: Serves) -> dict[str, Any]:
+    """A job, with the pictures that it has made so far."""
+    row = service.job(who, name)
+    return shown.job(row, gallery.outputs_by_job(service.engine, [name])[name])
+
+
+@router.delete("/jobs/{name}")
+async def cancel(name: Id, who: Asks, service: Serves) -> dict[str, Any]:
+    """Cancel a job: it ends within a step; the pictures that it has made stay."""
+    row = await asyncio.to_thread(service.cancel, who, name)
+    service.ended(row)
+    return shown.job(row)
+
+
+@router.patch("/jobs/{name}")
+def hasten(name: Id, body: Priority, who: Asks, service: Serves) -> dict[str, Any]:
+    """Give a job that waits another priority; a higher one than usual takes the scope admin."""
+    service.job(who, name)
+    service.need(who, "admin" if body.priority > 0 else "make")
+    if not queue.hasten(service.engine, name, body.priority):
+        raise HTTPException(409, "it does not wait any more")
+    return shown.job(service.job(who, name))
+
+
+def _event(told: dict[str, Any] | None) -> str:
+    if told is None:
+        return ": still here\n\n"
+    kind = next((name for name in ("state", "output", "preview") if name in told), "progress")
+    return f"event: {kind}\ndata: {json.dumps(told)}\n\n"
+
+
+@router.get("/jobs/{name}/events", response_class=StreamingResponse)
+async def follow(name: Id, who: Asks, service: Serves) -> StreamingResponse:
+    """What happens to a job, as server-sent events, until it ends: `state`, `progress`, `preview`
+    (a WebP in base64) and `output`."""
+    await asyncio.to_thread(service.job, who, name)
+
+    async def lines() -> AsyncIterator[str]:
+        async for told in service.follow(who, name, PING_SECONDS):
+            yield _event(told)
+
+    return StreamingResponse(lines(), media_type="text/event-stream", headers=_LIVE)
+
+
+@router.get("/events", response_class=StreamingResponse)
+async def follow_all(who: Asks, service: Serves) -> StreamingResponse:
+    """What happens to all jobs: for who may see them all."""
+    service.need(who, "admin")
+
+    async def lines() -> AsyncIterator[str]:
+        with service.hub.listening(ALL) as waiting:
+            yield _event(None)
+            async for told in messages(waiting, PING_SECONDS):
+                yield _event(told)
+
+    return StreamingResponse(lines(), media_type="text/event-stream", headers=_LIVE)
+
+
+# --- pictures ---------------------------------------------------------------------------------
+
+
+@router.get("/outputs")
+def list_outputs(who: Asks, service: Serves, page: Pages) -> dict[str, Any]:
+    """Pictures, the newest first; `q`: words of their prompts."""
+    service.need(who, "read")
+    rows = gallery.outputs_of(service.engine, who.sees, page)
+    return {"outputs": [shown.output(row) for row in rows]}
+
+
+@router.get("/outputs/{name}")
+def get_output(name: Id, who: Asks, service: Serves) -> dict[str, Any]:
+    """A picture with its recipe."""
+    service.need(who, "read")
+    row = gallery.output(service.engine, name, who.sees)
+    if row is None:
+        raise MissingError(f"no picture {name!r}")
+    return shown.output(row, whole=True)
+
+
+@router.get("/outputs/{name}/file")
+def get_file(name: Id, who: Asks, service: Serves) -> Response:
+    """The file of a picture, with all that it carries."""
+    service.need(who, "read")
+    row = gallery.output(service.engine, name, who.sees)
+    if row is None:
+        raise MissingError(f"no picture {name!r}")
+    end = row.kind.partition("/")[2]
+    headers = {
+        "etag": f'"{row.file}"',
+        "cache-control": "private, max-age=31536000, immutable",
+        "content-disposition": f'inline; filename="{row.id}.{end}"',
+    }
+    return Response(service.store.get(row.file), media_type=row.kind, headers=headers)
+
+
+@router.delete("/outputs/{name}", status_code=204)
+def forget(name: Id, who: Asks, service: Serves) -> None:
+    """Take a picture out of the gallery for good."""
+    service.need(who, "make")
+    file = gallery.forget(service.engine, name, who.sees)
+    if file is None:
+        raise MissingError(f"no picture {name!r}")
+    if not gallery.is_used(service.engine, file):
+        service.store.drop(file)
+
+
+@router.post(
+    "/uploads",
+    status_code=201,
+    openapi_extra={"requestBody": _BYTES},
+)
+async def upload(
+    request: Request, who: Asks, service: Serves, name: Annotated[str, Query(max_length=200)] = ""
+) -> dict[str, Any]:
+    """Give a picture, as the whole body; its id is what other requests call it."""
+    service.need(who, "make")
+    data = await request.body()
+    kind = await asyncio.to_thread(gallery.kind_of, data)
+    service.store.check_room(len(data))
+    file = await asyncio.to_thread(service.store.put, data)
+    await asyncio.to_thread(gallery.enter, service.engine, who.owner, file, kind, len(data), name)
+    return {"id": file, "type": kind, "bytes": len(data)}
+
+
+async def _looked(service: Serves, who: Asks, kind: Any, picture: str) -> dict[str, Any]:
+    job = await asyncio.to_thread(service.look, who, kind, picture)
+    service.began(job)
+    row = await service.end(who, job.id)
+    if row.state != "done":
+        raise HTTPException(422 if row.fault == "request" else 500, row.error or row.state)
+    return json.loads(row.result or "null")
+
+
+@router.post("/verify")
+async def verify(body: Named, who: Asks, service: Serves) -> dict[str, Any]:
+    """Make a picture again from its recipe, and compare."""
+    return await _looked(service, who, "verify", body.picture)
+
+
+@router.post("/detect")
+async def detect(body: Named, who: Asks, service: Serves) -> dict[str, Any]:
+    """Look for watermarks."""
+    return await _looked(service, who, "detect", body.picture)
+
+
+@router.post("/recipe")
+async def recipe(body: Named, who: Asks, service: Serves) -> dict[str, Any]:
+    """How a picture was made, as what `POST /v1/jobs` takes; also of other programs' pictures."""
+    return await _looked(service, who, "recipe", body.picture)
+
+
+# --- what there is ----------------------------------------------------------------------------
+
+
+@router.get("/models")
+def models(who: Asks, service: Serves) -> dict[str, Any]:
+    """What there is to make pictures with."""
+    return {"models": _about(service).get("models", [])}
+
+
+@router.get("/samplers")
+def samplers(who: Asks, service: Serves) -> dict[str, Any]:
+    about = _about(service)
+    return {name: about.get(name, []) for name in ("samplers", "spacings")}
+
+
+@router.get("/fields")
+def fields(who: Asks) -> dict[str, str]:
+    """What a job may ask for, and what it means."""
+    return wish.fields()
+
+
+@router.get("/health")
+def health(service: Serves) -> dict[str, Any]:
+    """Whether it works; no token is needed, and nothing is told that is private."""
+    alive = 0 if service.crew is None else service.crew.alive
+    return {"status": "ok" if alive else "no worker", "workers": alive}
+
+
+def _about(service: Serves) -> dict[str, Any]:
+    return {} if service.crew is None else service.crew.about

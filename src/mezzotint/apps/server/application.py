@@ -1,0 +1,129 @@
+"""The web application: the interfaces, their errors, and what runs beside them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from sqlalchemy import Engine, select
+from sqlalchemy.exc import DBAPIError
+from starlette.exceptions import HTTPException
+
+import mezzotint
+from mezzotint.apps.server import api, queue
+from mezzotint.apps.server.asking import RETRY_SECONDS, STATUS, status
+from mezzotint.apps.server.crew import Crew
+from mezzotint.apps.server.guard import App, Guard
+from mezzotint.apps.server.hub import Hub
+from mezzotint.apps.server.places import Places
+from mezzotint.apps.server.service import Service
+from mezzotint.apps.server.store import Store
+from mezzotint.apps.server.tables import reading, tokens
+
+LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a server is set up.
+
+    hosts: names that it answers to beside those of this machine; origins: of pages elsewhere that
+    may ask it; devices: one worker each (None: the one that torch prefers); memory: of a worker.
+    """
+
+    places: Places
+    address: str
+    hosts: Sequence[str] = ()
+    origins: Sequence[str] = ()
+    devices: Sequence[str | None] = (None,)
+    memory: str | None = None
+    limits: queue.Limits = field(default_factory=queue.Limits)
+    tokens_needed: bool = False
+
+
+def has_tokens(engine: Engine) -> bool:
+    with reading(engine) as connection:
+        return connection.scalar(select(tokens.c.id).limit(1)) is not None
+
+
+def _error(message: str, code: int, field: str | None = None) -> dict[str, Any]:
+    said: dict[str, Any] = {"message": message, "status": code}
+    return {"error": said if field is None else {**said, "field": field}}
+
+
+def _answers(app: FastAPI) -> None:
+    """Every error as one line of JSON."""
+
+    async def known(_: Request, error: Exception) -> JSONResponse:
+        code = status(error)
+        headers = {"retry-after": str(RETRY_SECONDS)} if code == 429 else None
+        said = _error(" ".join(str(error).split()), code, getattr(error, "field", None))
+        return JSONResponse(said, code, headers)
+
+    async def http(_: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, HTTPException)
+        return JSONResponse(
+            _error(str(error.detail), error.status_code), error.status_code, error.headers
+        )
+
+    async def invalid(_: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, RequestValidationError)
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"][1:]) or None
+        where = f"{field}: " if field else ""
+        return JSONResponse(_error(f"{where}{first['msg']}", 422, field), 422)
+
+    async def away(_: Request, error: Exception) -> JSONResponse:
+        said = _error("the database is not there: ask again later", 503)
+        return JSONResponse(said, 503, {"retry-after": str(RETRY_SECONDS)})
+
+    for kind in STATUS:
+        app.add_exception_handler(kind, known)
+    app.add_exception_handler(HTTPException, http)
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(DBAPIError, away)
+
+
+def build(engine: Engine, settings: Settings) -> App:
+    """The application of a database, whose workers run while it does."""
+    service = Service(
+        engine=engine,
+        store=Store(settings.places.files),
+        places=settings.places,
+        hub=Hub(lambda job, begins: service.watched(job, begins)),
+        limits=settings.limits,
+    )
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        service.crew = Crew(
+            engine,
+            settings.address,
+            settings.places,
+            list(settings.devices),
+            service.hear,
+            settings.memory,
+        )
+        service.crew.start()
+        yield
+        await service.crew.stop()
+
+    app = FastAPI(
+        title="Mezzotint",
+        version=mezzotint.__version__,
+        summary="Pictures from words, on this machine.",
+        lifespan=lifespan,
+        openapi_url="/v1/openapi.json",
+        docs_url=None,  # their pages fetch scripts from elsewhere
+        redoc_url=None,
+    )
+    app.state.service, app.state.tokens_needed = service, settings.tokens_needed
+    _answers(app)
+    app.include_router(api.router)
+    hosts: Iterable[str] = (*LOOPBACK, *settings.hosts)
+    return Guard(app, hosts, settings.origins)

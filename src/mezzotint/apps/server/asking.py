@@ -1,0 +1,77 @@
+"""What the interfaces over HTTP share: who asks, bodies, and errors as status codes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import Depends, HTTPException, Request
+
+from mezzotint.apps.server import tokens
+from mezzotint.apps.server.gallery import UploadError
+from mezzotint.apps.server.queue import FullError, KeyUsedError
+from mezzotint.apps.server.service import ForbiddenError, MissingError, Service
+from mezzotint.apps.server.store import NoRoomError, StoreError
+from mezzotint.apps.server.tokens import LOCAL, Who
+from mezzotint.apps.server.wish import WishError
+from mezzotint.files import WriteError
+
+STATUS: dict[type[Exception], int] = {
+    WishError: 422,
+    UploadError: 422,
+    MissingError: 404,
+    StoreError: 404,
+    ForbiddenError: 403,
+    KeyUsedError: 409,
+    FullError: 429,
+    NoRoomError: 507,
+    WriteError: 507,
+}
+"""The status of each error that a request can meet."""
+RETRY_SECONDS = 5
+
+
+def status(error: Exception) -> int:
+    return next(code for kind, code in STATUS.items() if isinstance(error, kind))
+
+
+def service(request: Request) -> Service:
+    return request.app.state.service
+
+
+def who(request: Request, found: Annotated[Service, Depends(service)]) -> Who:
+    """Who asks, by the token in the header; without one the user at this machine, if that is
+    enough here."""
+    given = request.headers.get("authorization", "")
+    kind, _, token = given.partition(" ")
+    if kind.lower() == "bearer" and token.strip():
+        holder = tokens.holder(found.engine, token.strip())
+        if holder is not None:
+            return holder
+        if request.app.state.tokens_needed:
+            raise HTTPException(401, "this token is not known, or was revoked")
+    if request.app.state.tokens_needed:
+        raise HTTPException(
+            401, "a token is needed: Authorization: Bearer …", {"WWW-Authenticate": "Bearer"}
+        )
+    return LOCAL
+
+
+Asks = Annotated[Who, Depends(who)]
+Serves = Annotated[Service, Depends(service)]
+
+
+async def document(request: Request) -> dict[str, Any]:
+    """The body as one JSON object.
+
+    Raises:
+        HTTPException: it is none.
+    """
+    if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+        raise HTTPException(415, "the body must be application/json")
+    try:
+        found = await request.json()
+    except (ValueError, RecursionError):
+        raise HTTPException(400, "the body is no JSON") from None
+    if not isinstance(found, dict):
+        raise HTTPException(400, "the body must be a JSON object")
+    return found

@@ -1,0 +1,198 @@
+"""The workers of a server: started, listened to, and started again when they die."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import secrets
+import signal
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
+
+from mezzotint.apps.server import queue
+from mezzotint.apps.server.places import Places
+
+SILENT_SECONDS = 20.0
+"""A job whose worker has not said so long that it lives is given to another."""
+LOOK_SECONDS = 1.0
+_SHORTEST, _LONGEST = 0.1, 10.0  # seconds before a worker that died at once is started again
+_LINE = 4 << 20  # bytes of a line: a preview is in it
+
+Hear = Callable[[dict[str, Any]], None]
+
+
+@dataclass
+class _Worker:
+    name: str
+    device: str | None
+    process: asyncio.subprocess.Process | None = None
+    job: tuple[str, int] | None = None
+    about: dict[str, Any] = field(default_factory=dict)
+
+
+class Crew:
+    """One worker a device."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        address: str,
+        places: Places,
+        devices: list[str | None],
+        hear: Hear,
+        memory: str | None = None,
+    ) -> None:
+        """hear: is told what workers tell, in the loop's thread."""
+        self._engine, self._address, self._places, self._hear = engine, address, places, hear
+        self._memory = memory
+        here = secrets.token_hex(4)
+        self._workers = [_Worker(f"{here}-{n}", device) for n, device in enumerate(devices)]
+        self._tasks: list[asyncio.Task[None]] = []
+        self._stopping = False
+        self._seen: dict[tuple[str, int], tuple[int, float]] = {}
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What the first worker that has said hello can do."""
+        return next((w.about for w in self._workers if w.about), {})
+
+    @property
+    def alive(self) -> int:
+        return sum(w.process is not None and w.process.returncode is None for w in self._workers)
+
+    def start(self) -> None:
+        self._tasks = [asyncio.create_task(self._keep(worker)) for worker in self._workers]
+        self._tasks.append(asyncio.create_task(self._look()))
+
+    async def stop(self, seconds: float = 10.0) -> None:
+        """Let workers end what they are at for so long; what is not done by then is given back."""
+        self._stopping = True
+        until = time.monotonic() + seconds
+        while any(w.job for w in self._workers) and time.monotonic() < until:
+            await asyncio.sleep(0.05)
+        for task in self._tasks:
+            task.cancel()
+        for worker in self._workers:
+            if worker.process is not None and worker.process.returncode is None:
+                worker.process.kill()
+                await worker.process.wait()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.to_thread(self._give_back_own)
+
+    def _give_back_own(self) -> None:
+        names = {worker.name for worker in self._workers}
+        held = [(j.id, j.attempt) for j in queue.running(self._engine) if j.worker in names]
+        queue.give_back(self._engine, held)
+
+    # -- telling ------------------------------------------------------------------------------
+
+    def _tell(self, worker: _Worker, line: str) -> None:
+        process = worker.process
+        if process is not None and process.stdin is not None and process.returncode is None:
+            with suppress(ConnectionError, RuntimeError):
+                process.stdin.write(line.encode())
+
+    def wake(self) -> None:
+        """There is a new job."""
+        for worker in self._workers:
+            if worker.job is None:
+                self._tell(worker, "wake\n")
+
+    def tell(self, word: str, job: str) -> None:
+        """``cancel``, ``watch`` or ``unwatch`` a job, if one of these workers is at it."""
+        for worker in self._workers:
+            if worker.job is not None and worker.job[0] == job:
+                self._tell(worker, f"{word} {job}\n")
+
+    # -- keeping ------------------------------------------------------------------------------
+
+    async def _keep(self, worker: _Worker) -> None:
+        """Start a worker, and again whenever it ends."""
+        pause = _SHORTEST
+        while not self._stopping:
+            began = time.monotonic()
+            await self._run(worker)
+            if worker.job is not None:
+                held, worker.job = worker.job, None
+                await self._give_back([held], crashed=True)
+            pause = _SHORTEST if time.monotonic() - began > _LONGEST else min(2 * pause, _LONGEST)
+            await asyncio.sleep(pause)
+
+    async def _run(self, worker: _Worker) -> None:
+        command = [sys.executable, "-m", "mezzotint.apps.server.worker"]
+        command += ["--database", self._address, "--data", str(self._places.data.resolve())]
+        for path in self._places.models:
+            command += ["--models", str(path.resolve())]
+        command += ["--name", worker.name]
+        command += [] if worker.device is None else ["--device", worker.device]
+        command += [] if self._memory is None else ["--memory", self._memory]
+        worker.process = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            limit=_LINE,
+            env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        )
+        assert worker.process.stdout is not None
+        try:
+            async for line in worker.process.stdout:
+                self._heard(worker, line)
+        except (ValueError, asyncio.LimitOverrunError):  # a line too long: it is not our worker
+            worker.process.send_signal(signal.SIGKILL)
+        await worker.process.wait()
+
+    def _heard(self, worker: _Worker, line: bytes) -> None:
+        try:
+            told = json.loads(line)
+        except ValueError:
+            return
+        if "hello" in told:
+            worker.about = told["hello"]
+        if told.get("state") == "running":
+            worker.job = (told["job"], told["attempt"])
+        elif "state" in told:
+            worker.job = None
+        self._hear(told)
+
+    async def _give_back(self, held: list[tuple[str, int]], crashed: bool = False) -> None:
+        """Try until the database takes it: a job that nobody works at must not stay so."""
+        while True:
+            try:
+                names = await asyncio.to_thread(queue.give_back, self._engine, held, crashed)
+                break
+            except DBAPIError:
+                await asyncio.sleep(LOOK_SECONDS)
+        for name in names:
+            self._hear({"job": name, "state": "submitted"})
+        self.wake()
+
+    async def _look(self) -> None:
+        """Find jobs whose worker is silent, by the time that passes here: no clock can lie."""
+        while True:
+            with suppress(DBAPIError):
+                rows = await asyncio.to_thread(queue.running, self._engine)
+                now, seen = time.monotonic(), {}
+                for row in rows:
+                    last = self._seen.get((row.id, row.attempt))
+                    same = last is not None and last[0] == row.beat
+                    seen[row.id, row.attempt] = last if same and last else (row.beat, now)
+                self._seen = seen
+                silent = [key for key, (_, when) in seen.items() if now - when > SILENT_SECONDS]
+                if silent:
+                    await self._silence(silent)
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def _silence(self, silent: list[tuple[str, int]]) -> None:
+        for worker in self._workers:
+            if worker.job in silent and worker.process is not None:
+                with suppress(ProcessLookupError):
+                    worker.process.kill()  # and _keep gives its job back
+        await self._give_back(silent)

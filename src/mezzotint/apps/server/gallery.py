@@ -1,0 +1,143 @@
+"""What has been made and given: looked up by those whose it is."""
+
+from __future__ import annotations
+
+import io
+import time
+from typing import Any, NamedTuple
+
+from PIL import Image, UnidentifiedImageError
+from sqlalchemy import Engine, Row, delete, insert, select
+
+from mezzotint.apps.server.tables import jobs, outputs, reading, uploads
+
+MOST_PIXELS = 64 * 2**20
+KINDS = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp", "TIFF": "image/tiff"}
+MOST_ROWS = 200
+
+
+class UploadError(ValueError):
+    """What was given is no picture that can be used; one line that says why."""
+
+
+class Page(NamedTuple):
+    """Which rows: the newest ones before a number (None: of all), that fit."""
+
+    before: int | None = None
+    limit: int = 50
+    words: str = ""
+    model: str = ""
+    seed: str = ""
+    state: str = ""
+
+
+def _mine(table: Any, owner: str | None) -> list[Any]:
+    return [] if owner is None else [table.c.owner == owner]
+
+
+def _found(engine: Engine, table: Any, wheres: list[Any], page: Page) -> list[Row[Any]]:
+    if page.before is not None:
+        wheres = [*wheres, table.c.number < page.before]
+    wanted = select(table).where(*wheres).order_by(table.c.number.desc())
+    with reading(engine) as connection:
+        return list(connection.execute(wanted.limit(min(page.limit, MOST_ROWS))).all())
+
+
+def job(engine: Engine, name: str, owner: str | None) -> Row[Any] | None:
+    """A job; owner: whose it must be, None: anybody's."""
+    with reading(engine) as connection:
+        found = select(jobs).where(jobs.c.id == name, *_mine(jobs, owner))
+        return connection.execute(found).one_or_none()
+
+
+def jobs_of(engine: Engine, owner: str | None, page: Page) -> list[Row[Any]]:
+    """Jobs, the newest first."""
+    wheres = _mine(jobs, owner) + ([jobs.c.state == page.state] if page.state else [])
+    return _found(engine, jobs, wheres, page)
+
+
+def output(engine: Engine, name: str, owner: str | None) -> Row[Any] | None:
+    with reading(engine) as connection:
+        found = select(outputs).where(outputs.c.id == name, *_mine(outputs, owner))
+        return connection.execute(found).one_or_none()
+
+
+def outputs_of(engine: Engine, owner: str | None, page: Page) -> list[Row[Any]]:
+    """Pictures, the newest first: those whose prompts have all of the words."""
+    wheres = _mine(outputs, owner)
+    wheres += [outputs.c.prompt.icontains(word, autoescape=True) for word in page.words.split()]
+    wheres += [outputs.c.model == page.model] if page.model else []
+    wheres += [outputs.c.seed == page.seed] if page.seed else []
+    return _found(engine, outputs, wheres, page)
+
+
+def outputs_by_job(engine: Engine, names: list[str]) -> dict[str, list[Row[Any]]]:
+    """The pictures of jobs, in their order."""
+    found: dict[str, list[Row[Any]]] = {name: [] for name in names}
+    wanted = select(outputs).where(outputs.c.job.in_(names)).order_by(outputs.c.place)
+    with reading(engine) as connection:
+        for row in connection.execute(wanted):
+            found[row.job].append(row)
+    return found
+
+
+def file_of(engine: Engine, name: str, owner: str | None) -> str | None:
+    """The file of an output's id, or of an upload's; None: there is none that is the owner's."""
+    if len(name) == 32:
+        found = output(engine, name, owner)
+        return None if found is None else found.file
+    with reading(engine) as connection:
+        for table in (uploads, outputs):
+            there = select(table.c.file).where(table.c.file == name, *_mine(table, owner)).limit(1)
+            if connection.scalar(there) is not None:
+                return name
+    return None
+
+
+def kind_of(data: bytes) -> str:
+    """The media type of a picture, by its header alone.
+
+    Raises:
+        UploadError: it is none, or too large.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=tuple(KINDS)) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise UploadError(
+                    f"{image.width}x{image.height} is more than {MOST_PIXELS >> 20} megapixels"
+                )
+            return KINDS[str(image.format)]
+    except (UnidentifiedImageError, Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise UploadError(f"no picture of a known format: {', '.join(KINDS)}") from None
+    except UploadError:
+        raise
+    except Exception as error:  # Pillow's plugins raise anything on damaged files
+        raise UploadError(f"a damaged picture: {' '.join(str(error).split())[:200]}") from None
+
+
+def enter(engine: Engine, owner: str, file: str, kind: str, size: int, name: str) -> None:
+    """Note that somebody has given a file; twice is once."""
+    with engine.begin() as connection:
+        there = select(uploads.c.file).where(uploads.c.file == file, uploads.c.owner == owner)
+        if connection.scalar(there) is None:
+            connection.execute(
+                insert(uploads).values(
+                    file=file, owner=owner, kind=kind, bytes=size, name=name, created=time.time()
+                )
+            )
+
+
+def forget(engine: Engine, name: str, owner: str | None) -> str | None:
+    """Take a picture out of the gallery; its file, or None if there is no such picture."""
+    with engine.begin() as connection:
+        gone = delete(outputs).where(outputs.c.id == name, *_mine(outputs, owner))
+        return connection.scalar(gone.returning(outputs.c.file))
+
+
+def is_used(engine: Engine, file: str) -> bool:
+    """Whether anything still refers to a file."""
+    with reading(engine) as connection:
+        return any(
+            connection.scalar(select(table.c.file).where(table.c.file == file).limit(1)) is not None
+            for table in (outputs, uploads)
+        )

@@ -1,0 +1,83 @@
+"""The models that a worker keeps loaded, and what it says of those that it could load."""
+
+from __future__ import annotations
+
+import argparse
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mezzotint.apps.making import loaded
+from mezzotint.apps.server.places import Places
+from mezzotint.checkpoints.files import CheckpointError
+from mezzotint.checkpoints.inspect import inspect
+from mezzotint.diffusion import samplers, spacings
+from mezzotint.families import catalogue
+from mezzotint.families.memory import release, resident
+from mezzotint.families.model import Model
+from mezzotint.provenance.recipe import fingerprint
+
+
+class Held:
+    """Loaded models, the one that was used last at the end; together within a number of bytes."""
+
+    def __init__(self, most: int | None = None) -> None:
+        """most: bytes that the process may have when it begins to load; None: one model."""
+        self._most = most
+        self._models: OrderedDict[tuple[Any, ...], Model] = OrderedDict()
+        self._known: dict[Path, str] = {}
+
+    def of(self, how: argparse.Namespace) -> Model:
+        """The model of a command line.
+
+        Raises:
+            CheckpointError: there is none, or it is damaged.
+        """
+        key = (how.model, how.device, how.family, how.precision, tuple(how.part))
+        if key in self._models:
+            self._models.move_to_end(key)
+            return self._models[key]
+        self._make_room(how)
+        self._models[key] = loaded(how)
+        where = catalogue.locate(how.model)
+        self._known = {where: fingerprint(where), **self._known}
+        return self._models[key]
+
+    def _make_room(self, args: argparse.Namespace) -> None:
+        """Drop what was used longest ago until the new one fits."""
+        where = catalogue.locate(args.model)
+        files = where.rglob("*") if where.is_dir() else [where]
+        size = sum(file.stat().st_size for file in files if file.is_file())
+        while self._models and (self._most is None or resident() + size > self._most):
+            self._models.popitem(last=False)
+            release()
+
+    def known(self, args: argparse.Namespace) -> Mapping[Path, str]:
+        """Fingerprints of the files that are loaded."""
+        where = catalogue.locate(args.model)
+        return {where: self._known[where]} if where in self._known else {}
+
+    def drop(self) -> None:
+        """Forget them all."""
+        self._models.clear()
+        release()
+
+
+def _about(name: str, path: Path) -> dict[str, Any]:
+    """What a file of weights is, by its header."""
+    try:
+        report = inspect(path)
+    except CheckpointError as error:
+        return {"name": name, "error": str(error)}
+    return {"name": name, "kind": report.kind, "details": dict(report.details)}
+
+
+def about(places: Places) -> dict[str, Any]:
+    """What there is to choose from."""
+    own = [_about(name, catalogue.locate(name)) for name in catalogue.names()]
+    return {
+        "models": [*own, *(_about(path.name, path) for path in places.weights())],
+        "samplers": list(samplers.SAMPLERS),
+        "spacings": list(spacings.SPACINGS),
+    }

@@ -1,0 +1,78 @@
+"""Jobs that look at a picture: is it what its recipe makes, and how was it made."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from mezzotint.apps.cli import parse
+from mezzotint.apps.commands_verify import Models, verified
+from mezzotint.apps.server.places import Places
+from mezzotint.apps.server.store import Store, StoreError
+from mezzotint.modalities.image import read_text
+from mezzotint.provenance.foreign import foreign
+from mezzotint.provenance.recipe import NoRecipeError, RecipeError, opened, pictures_of, recipe_of
+
+
+def _documents(path: Path) -> list[dict[str, Any]]:
+    """The recipes in a file: of a sheet one a picture."""
+    document = opened(path)
+    return pictures_of(path, document) if "pictures" in document else [document]
+
+
+def _with_inputs(path: Path, store: Store) -> None:
+    """Lay the pictures that a recipe names beside it, those that are here."""
+    for document in _documents(path):
+        for file in recipe_of(path, document).files:
+            beside = path.with_name(Path(file.name).name)
+            if not beside.exists():
+                with suppress(StoreError):
+                    store.link(file.fingerprint.removeprefix("sha256:"), beside)
+
+
+def verify(
+    path: Path, store: Store, places: Places, models: Models, device: str | None
+) -> dict[str, Any]:
+    """Make a file again, and say how it compares."""
+    with suppress(RecipeError, ValueError):  # which the verdict says
+        _with_inputs(path, store)
+    folders = [*places.models]
+    for kind in ("loras", "embeddings", "controls"):
+        folders += places.all_of(kind)
+    words = [word for folder in folders for word in ("--in", str(folder))]
+    words += [] if device is None else ["--device", device]
+    verdict = verified(path, parse(["verify", str(path), *words]), parse, models)
+    apart = None if verdict.apart is None else verdict.apart.as_data()
+    line = verdict.line().removeprefix(f"{path}: ")
+    return {"verdict": verdict.verdict, "said": line, "causes": verdict.causes, "apart": apart}
+
+
+def recipe(path: Path, store: Store) -> dict[str, Any]:
+    """How a file was made, as the wishes of jobs; a sheet has several.
+
+    Raises:
+        RecipeError: it does not say.
+    """
+    try:
+        documents = _documents(path)
+    except NoRecipeError:
+        found = foreign(read_text(path))
+        return {"program": found.program, "wishes": [dict(found.options)], "left": found.left}
+    wishes = []
+    for document in documents:
+        how = recipe_of(path, document)
+        options: dict[str, Any] = dict(how.options)
+        for file in how.files:
+            name = file.fingerprint.removeprefix("sha256:")
+            if options.get(file.option) == file.name and _is_there(store, name):
+                options[file.option] = name
+        wishes.append(options)
+    return {"program": "mezzotint", "wishes": wishes, "left": []}
+
+
+def _is_there(store: Store, name: str) -> bool:
+    try:
+        return store.path(name).exists()
+    except StoreError:
+        return False

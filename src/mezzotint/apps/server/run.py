@@ -1,0 +1,113 @@
+"""`mezzotint serve`: the server, until it is stopped."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mezzotint.apps.errors import UsageError
+from mezzotint.apps.server import queue, tables, tokens
+from mezzotint.apps.server.application import Settings, build, has_tokens
+from mezzotint.apps.server.places import Places
+from mezzotint.apps.table import columns
+from mezzotint.provenance.identity import configuration_folder
+
+
+def _data(given: Path | None) -> Path:
+    """The folder of the server's data, which is made.
+
+    Raises:
+        UsageError: it cannot be.
+    """
+    folder = (configuration_folder() / "studio" if given is None else given).resolve()
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise UsageError(f"no folder {folder}: {(error.strerror or '').lower()}: --data") from None
+    return folder
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One server a folder, which the lock of a dead one does not hinder."""
+    if os.name == "nt":
+        yield
+        return
+    import fcntl
+
+    with (folder / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UsageError(f"a server runs in {folder} already: --data names another") from None
+        yield
+
+
+def _database(args: argparse.Namespace, folder: Path) -> str:
+    given = args.database or os.environ.get("MEZZOTINT_DATABASE")
+    return given or tables.of_file(Places(folder).database)
+
+
+def run_token(args: argparse.Namespace) -> int:
+    """Make a token, list them, or end one."""
+    engine = tables.connect(_database(args, _data(args.data)))
+    if args.action == "list":
+        rows = [("name", "scopes", "jobs", "")]
+        for each in tokens.listed(engine):
+            ended = "revoked" if each.revoked is not None else ""
+            rows.append((each.name, each.scopes, str(each.jobs or ""), ended))
+        print(columns(rows))
+        return 0
+    if args.name is None:
+        raise UsageError(f"token {args.action} needs a name: whom it is for")
+    if args.action == "add":
+        print(tokens.add(engine, args.name, args.scopes, args.jobs))
+        print("it is not shown again: Authorization: Bearer …", file=sys.stderr)
+    else:
+        tokens.revoke(engine, args.name)
+    return 0
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until it is stopped."""
+    import uvicorn
+
+    folder = _data(args.data)
+    places = Places(folder, tuple(args.models) or (folder / "models",))
+    with _alone(folder):
+        address = _database(args, folder)
+        engine = tables.connect(address)
+        public = args.host not in ("localhost", "127.0.0.1", "::1")
+        if public and not has_tokens(engine):
+            raise UsageError(
+                f"{args.host} can be reached from elsewhere, so a token is needed: make one with "
+                "mezzotint token add NAME"
+            )
+        if engine.dialect.name == "sqlite":  # nobody else can be at work in it
+            held = [(row.id, row.attempt) for row in queue.running(engine)]
+            queue.give_back(engine, held)
+        settings = Settings(
+            places=places,
+            address=address,
+            hosts=(args.host, *args.host_name),
+            origins=args.origin,
+            devices=tuple(args.device) or (None,),
+            memory=args.memory,
+            limits=queue.Limits(args.most_jobs),
+            tokens_needed=public or args.token,
+        )
+        uvicorn.run(
+            build(engine, settings),
+            host=args.host,
+            port=args.port,
+            log_level="warning",
+            server_header=False,
+            timeout_graceful_shutdown=10,
+            timeout_keep_alive=20,
+            h11_max_incomplete_event_size=64 << 10,
+        )
+    return 0

@@ -1,0 +1,184 @@
+"""The server without HTTP: what can be asked of it, whoever asks and in whatever way."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from sqlalchemy import Engine, Row
+
+from mezzotint.apps.server import gallery, queue, wish
+from mezzotint.apps.server.crew import Crew
+from mezzotint.apps.server.hub import Hub
+from mezzotint.apps.server.places import Places
+from mezzotint.apps.server.store import Store
+from mezzotint.apps.server.tokens import Who
+
+Kind = Literal["verify", "detect", "recipe"]
+_GUESSED_STEPS, _GUESSED_PIXELS = 20, 512 * 512
+_BYTES = 5  # a pixel, of a file on the disk, at most
+
+
+class MissingError(ValueError):
+    """There is no such thing, or it is somebody else's."""
+
+
+class ForbiddenError(ValueError):
+    """The token does not allow it."""
+
+
+@dataclass
+class Service:
+    """All that the interfaces share."""
+
+    engine: Engine
+    store: Store
+    places: Places
+    hub: Hub
+    limits: queue.Limits
+    crew: Crew | None = None
+    counted: dict[str, int] = field(default_factory=dict)
+
+    # -- jobs ---------------------------------------------------------------------------------
+
+    def submit(
+        self, who: Who, body: Mapping[str, object], priority: int = 0, key: str | None = None
+    ) -> Row[Any]:
+        """A new job that makes pictures.
+
+        Raises:
+            WishError, MissingError, ForbiddenError: it cannot be asked for; QueueError: not now;
+            NoRoomError: the disk is full.
+        """
+        self.need(who, "make")
+        if priority > 0:
+            self.need(who, "admin")
+        asked = wish.read(body)
+        options = asked.as_json()
+        for name in asked.pictures:
+            file = gallery.file_of(self.engine, name, who.sees)
+            if file is None:
+                raise MissingError(f"no picture {name!r}: give it first")
+            options = json.loads(json.dumps(options).replace(name, file))
+        self._check_name(options["options"].get("model", "icons"))
+        pixels = asked.pixels or _GUESSED_PIXELS
+        self.store.check_room(asked.count * pixels * _BYTES)
+        steps = asked.count * (asked.steps or _GUESSED_STEPS)
+        return self._enter(who, "generate", options, asked.count, steps, priority, key)
+
+    def look(self, who: Who, kind: Kind, name: str) -> Row[Any]:
+        """A new job that looks at a picture.
+
+        Raises:
+            MissingError, ForbiddenError, QueueError: as :func:`submit`.
+        """
+        self.need(who, "make")
+        file = gallery.file_of(self.engine, name, who.sees)
+        if file is None:
+            raise MissingError(f"no picture {name!r}: give it first")
+        return self._enter(who, kind, {"file": file, "pictures": [file]}, 0, 1, 0, None)
+
+    def _enter(
+        self,
+        who: Who,
+        kind: str,
+        options: dict[str, Any],
+        count: int,
+        steps: int,
+        priority: int,
+        key: str | None,
+    ) -> Row[Any]:
+        asked = queue.Asked(who.owner, kind, options, count, steps, priority, key)
+        limits = queue.Limits(self.limits.all, who.jobs or self.limits.owner)
+        return queue.submit(self.engine, asked, limits)
+
+    def _check_name(self, model: str) -> None:
+        """Raise WishError for a model that nobody has, where it is known what there is."""
+        told = [] if self.crew is None else self.crew.about.get("models", [])
+        if told and model not in {each["name"] for each in told}:
+            there = ", ".join(each["name"] for each in told)
+            raise wish.WishError(f"no model {model!r}: there is {there}", "model")
+
+    def job(self, who: Who, name: str) -> Row[Any]:
+        """A job.
+
+        Raises:
+            MissingError: there is none.
+        """
+        self.need(who, "read")
+        found = gallery.job(self.engine, name, who.sees)
+        if found is None:
+            raise MissingError(f"no job {name[:40]!r}")
+        return found
+
+    def cancel(self, who: Who, name: str) -> Row[Any]:
+        """Cancel a job; one that has ended stays as it is."""
+        self.need(who, "make")
+        found = queue.cancel(self.engine, name, who.sees)
+        if found is None:
+            raise MissingError(f"no job {name[:40]!r}")
+        return found
+
+    def need(self, who: Who, scope: str) -> None:
+        if scope not in who.scopes:
+            raise ForbiddenError(f"this token has not the scope {scope!r}")
+
+    # -- what is told -------------------------------------------------------------------------
+
+    def hear(self, told: dict[str, Any]) -> None:
+        """What workers tell, in the loop's thread."""
+        if "job" not in told:
+            return
+        state = told.get("state")
+        if state is not None:
+            self.counted[state] = self.counted.get(state, 0) + 1
+        if state == "running":
+            self.hub.rewatch(told["job"])
+        self.hub.tell(told)
+
+    def began(self, job: Row[Any]) -> None:
+        """A job was taken in: in the loop's thread."""
+        if self.crew is not None:
+            self.crew.wake()
+        self.hub.tell({"job": job.id, "state": job.state})
+
+    def ended(self, job: Row[Any]) -> None:
+        """A job was cancelled: in the loop's thread."""
+        if self.crew is not None:
+            self.crew.tell("cancel", job.id)
+        self.hub.tell({"job": job.id, "state": job.state})
+
+    def watched(self, job: str, begins: bool) -> None:
+        """Somebody begins, or nobody goes on, to look at a job's previews."""
+        if self.crew is not None and job:
+            self.crew.tell("watch" if begins else "unwatch", job)
+
+    async def follow(
+        self, who: Who, name: str, seconds: float = 15.0
+    ) -> AsyncIterator[dict[str, Any] | None]:
+        """What happens to a job until it ends, beginning with how it is; None now and then, when
+        nothing happens.  It looks into the database too: another server may have the job."""
+        with self.hub.listening(name) as waiting:
+            while True:
+                job = await asyncio.to_thread(self.job, who, name)
+                yield {"job": name, "state": job.state, "step": job.step, "steps": job.steps}
+                if job.state not in queue.OPEN:
+                    return
+                told: dict[str, Any] | None = None
+                with suppress(TimeoutError):
+                    while "state" not in (told or {}):
+                        told = await asyncio.wait_for(waiting.get(), seconds)
+                        if "state" not in told:
+                            yield told
+                if told is None or "state" not in told:
+                    yield None
+
+    async def end(self, who: Who, name: str) -> Row[Any]:
+        """A job when it has ended."""
+        async for _ in self.follow(who, name, 5.0):
+            pass
+        return await asyncio.to_thread(self.job, who, name)

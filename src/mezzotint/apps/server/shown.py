@@ -1,0 +1,62 @@
+"""Rows as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Row
+
+
+def _when(seconds: float | None) -> str | None:
+    if seconds is None:
+        return None
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+
+
+def output(row: Row[Any], whole: bool = False) -> dict[str, Any]:
+    """A picture; whole: with its recipe."""
+    said = {
+        "id": row.id,
+        "job": row.job,
+        "place": row.place,
+        "number": row.number,
+        "file": row.file,
+        "url": f"/v1/outputs/{row.id}/file",
+        "type": row.kind,
+        "bytes": row.bytes,
+        "width": row.width,
+        "height": row.height,
+        "seed": row.seed,
+        "model": row.model,
+        "prompt": row.prompt,
+        "licence": row.licence,
+        "created": _when(row.created),
+    }
+    return {**said, "recipe": json.loads(row.recipe)} if whole else said
+
+
+def job(row: Row[Any], made: Sequence[Row[Any]] = ()) -> dict[str, Any]:
+    """A job, with what it has made so far."""
+    asked = json.loads(row.wish)
+    return {
+        "id": row.id,
+        "number": row.number,
+        "kind": row.kind,
+        "state": row.state,
+        "owner": row.owner,
+        "priority": row.priority,
+        "asked": asked.get("options"),
+        "count": row.pictures,
+        "step": row.step,
+        "steps": row.steps,
+        "attempt": row.attempt,
+        "error": None if row.error is None else {"message": row.error, "fault": row.fault},
+        "result": None if row.result is None else json.loads(row.result),
+        "outputs": [output(each) for each in made],
+        "created": _when(row.created),
+        "started": _when(row.started),
+        "finished": _when(row.finished),
+    }

@@ -1,0 +1,96 @@
+"""Files by what is in them: a name is the SHA-256 of the bytes, so nothing is ever overwritten."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from mezzotint.files import atomic_write
+
+_NAME = re.compile(r"[0-9a-f]{64}")
+SPARE = 256 << 20
+"""Bytes that stay free on the disk."""
+
+
+class StoreError(ValueError):
+    """A file cannot be stored or is not there; one line that says why."""
+
+
+class NoRoomError(StoreError):
+    """The disk is full, or nearly so."""
+
+
+class Store:
+    """A folder ``ab/cdef…`` of files."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+
+    def path(self, name: str) -> Path:
+        """Where the file of a name is, or would be.
+
+        Raises:
+            StoreError: it is no name.
+        """
+        if _NAME.fullmatch(name) is None:
+            raise StoreError("no such file")
+        return self.folder / name[:2] / name[2:]
+
+    def put(self, data: bytes) -> str:
+        """Keep some bytes; their name.
+
+        Raises:
+            WriteError: the disk is full, or the folder cannot be written to.
+        """
+        name = hashlib.sha256(data).hexdigest()
+        path = self.path(name)
+        if not path.exists():
+            path.parent.mkdir(exist_ok=True)
+            with atomic_write(path) as file:
+                file.write(data)
+        return name
+
+    def get(self, name: str) -> bytes:
+        """The bytes of a name.
+
+        Raises:
+            StoreError: there are none.
+        """
+        try:
+            return self.path(name).read_bytes()
+        except OSError:
+            raise StoreError("no such file") from None
+
+    def link(self, name: str, to: Path) -> None:
+        """The file of a name under another one too, without its bytes a second time."""
+        source = self.path(name)
+        try:
+            os.link(source, to)
+        except FileNotFoundError:
+            raise StoreError("no such file") from None
+        except OSError:  # another disk, or one that has no links
+            shutil.copyfile(source, to)
+
+    def drop(self, name: str) -> None:
+        """Forget the file of a name, which nothing refers to any more."""
+        self.path(name).unlink(missing_ok=True)
+
+    def names(self) -> Iterator[str]:
+        """All names, in no order."""
+        for path in self.folder.glob("??/*"):
+            if _NAME.fullmatch(path.parent.name + path.name):
+                yield path.parent.name + path.name
+
+    def check_room(self, wanted: int) -> None:
+        """Raise NoRoomError unless there is room for so many bytes and some to spare."""
+        free = shutil.disk_usage(self.folder).free
+        if free < wanted + SPARE:
+            raise NoRoomError(
+                f"{free >> 20} MB are free on the disk, and {(wanted + SPARE) >> 20} are needed: "
+                "free some"
+            )

@@ -1,0 +1,317 @@
+"""A worker: a process with one device that takes jobs one by one and makes what they ask for.
+
+It is told by lines on its standard input, and tells by lines of JSON on its standard output; what
+must not be lost goes through the database and the store.  When its input ends, whoever started it
+is gone, and it goes too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import os
+import shutil
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+from sqlalchemy import Engine, Row
+from sqlalchemy.exc import DBAPIError
+
+from mezzotint.apps.cli import parse
+from mezzotint.apps.errors import one_line
+from mezzotint.apps.making import SOFTWARE, Made, begin, making
+from mezzotint.apps.repeat import Used, followed
+from mezzotint.apps.sealing import MIMES, sealed, signing
+from mezzotint.apps.server import looking, queue, tables
+from mezzotint.apps.server.holding import Held, about
+from mezzotint.apps.server.places import Places
+from mezzotint.apps.server.store import Store
+from mezzotint.apps.server.wish import FORMATS
+from mezzotint.engine.request import Progress
+from mezzotint.families.memory import parse as parse_memory
+from mezzotint.families.memory import resident
+from mezzotint.files import WriteError
+from mezzotint.modalities import image as pictures
+from mezzotint.provenance.recipe import Recipe
+
+BEAT_SECONDS = 1.0
+LOOK_SECONDS = 1.0
+"""How often one that waits looks for jobs that other servers have taken in."""
+PREVIEW_SECONDS = 0.2
+_PREVIEW = 256  # pixels of the longer edge
+
+
+class Gone(BaseException):
+    """The job is no longer this worker's: cancelled, or given to another."""
+
+
+class Voice:
+    """What a worker tells, a line of JSON each; two threads speak."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream, self._lock = stream, threading.Lock()
+
+    def say(self, **told: Any) -> None:
+        with self._lock, suppress(BrokenPipeError):
+            self._stream.write(json.dumps(told) + "\n")
+            self._stream.flush()
+
+
+class Attempt:
+    """A job while it is worked at: its beat, and whether it still is this worker's."""
+
+    def __init__(self, engine: Engine, job: Row[Any], voice: Voice) -> None:
+        self.job, self.gone = job, threading.Event()
+        self.watched = threading.Event()
+        self._engine, self._voice = engine, voice
+        self._step, self._steps, self._shown = 0, int(job.steps), 0.0
+        self._over = threading.Event()
+
+    def __enter__(self) -> Attempt:
+        threading.Thread(target=self._beats, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+
+    def _beats(self) -> None:
+        """A thread's: loading a model takes longer than a step, and is no death."""
+        while not self._over.wait(BEAT_SECONDS):
+            with suppress(DBAPIError):  # the database may be away for a while
+                if not queue.beat(self._engine, self.job, self._step, self._steps):
+                    self.gone.set()
+                    return
+
+    def check(self) -> None:
+        if self.gone.is_set():
+            raise Gone
+
+    def listen(self, number: int, count: int) -> Any:
+        """The listener of a picture: how far all of them are, and perhaps how it looks."""
+
+        def tell(progress: Progress) -> None:
+            self.check()
+            self._step = number * progress.steps + progress.step
+            self._steps = count * progress.steps
+            told: dict[str, Any] = {"place": number, "step": self._step, "steps": self._steps}
+            now = time.monotonic()
+            if self.watched.is_set() and now >= self._shown + PREVIEW_SECONDS:
+                self._shown = now
+                told["preview"] = _small(progress)
+            self._voice.say(job=self.job.id, attempt=self.job.attempt, **told)
+
+        return tell
+
+
+def _small(progress: Progress) -> str:
+    """What is believed now as a small WebP, in base64."""
+    image = pictures.to_image(progress.preview())
+    image.thumbnail((_PREVIEW, _PREVIEW))
+    return base64.b64encode(pictures.encode(image, "WEBP")).decode()
+
+
+class Worker:
+    """The state of a worker: what it holds, and what it is at."""
+
+    def __init__(self, engine: Engine, store: Store, places: Places, name: str, voice: Voice):
+        self.engine, self.store, self.places, self.name = engine, store, places, name
+        self.voice = voice
+        self.awake = threading.Event()
+        self._lock = threading.Lock()
+        self.attempt: Attempt | None = None
+        self.device: str | None = None
+        self.held = Held()
+
+    # -- being told ---------------------------------------------------------------------------
+
+    def hear(self, stream: IO[str]) -> None:
+        """A thread's: what the server says, until it is gone."""
+        for line in stream:
+            word, _, name = line.strip().partition(" ")
+            if word == "wake":
+                self.awake.set()
+            with self._lock:
+                if self.attempt is None or self.attempt.job.id != name:
+                    continue
+                if word == "cancel":
+                    self.attempt.gone.set()
+                elif word in ("watch", "unwatch"):
+                    (self.attempt.watched.set if word == "watch" else self.attempt.watched.clear)()
+        os._exit(0)
+
+    # -- working ------------------------------------------------------------------------------
+
+    def work(self) -> None:
+        """Take jobs for ever."""
+        while True:
+            self.awake.clear()
+            try:
+                job = queue.claim(self.engine, self.name)
+            except DBAPIError as error:  # it may come back
+                print(f"no database: {one_line(error)}", file=sys.stderr, flush=True)
+                job = None
+            if job is None:
+                self.awake.wait(LOOK_SECONDS)
+            else:
+                self._do(job)
+
+    @contextmanager
+    def _at(self, job: Row[Any]) -> Iterator[Attempt]:
+        with Attempt(self.engine, job, self.voice) as attempt:
+            with self._lock:
+                self.attempt = attempt
+            try:
+                yield attempt
+            finally:
+                with self._lock:
+                    self.attempt = None
+
+    def _do(self, job: Row[Any]) -> None:
+        self.voice.say(job=job.id, attempt=job.attempt, state="running")
+        with self._at(job) as attempt:
+            try:
+                result = KINDS[job.kind](self, job, attempt)
+                ended = queue.finish(self.engine, job, result)
+                self.voice.say(job=job.id, state="done" if ended else "gone")
+            except Gone:
+                self.voice.say(job=job.id, state="gone")
+            except (WriteError, MemoryError) as error:
+                self._failed(job, one_line(error), "program")
+            except (ValueError, OSError) as error:
+                self._failed(job, one_line(error), "request")
+            except DBAPIError:
+                raise  # it goes: the job is given back when the database is there again
+            except Exception as error:
+                traceback.print_exc()
+                memory = "not enough memory" in str(error) or "out of memory" in str(error)
+                told = "not enough memory: take a smaller size or model"
+                self._failed(job, told if memory else f"a fault: {one_line(error)}", "program")
+        shutil.rmtree(self._folder(job), ignore_errors=True)
+
+    def _failed(self, job: Row[Any], why: str, fault: Any) -> None:
+        ended = queue.fail(self.engine, job, why, fault)
+        self.voice.say(job=job.id, state="failed" if ended else "gone", error=why)
+
+    def _folder(self, job: Row[Any]) -> Path:
+        return self.places.work(self.name) / str(job.id)
+
+    def _standing(self, job: Row[Any], names: tuple[str, ...]) -> Path:
+        """The folder of a job, with its input pictures under the names that its options say."""
+        folder = self._folder(job)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        for name in names:
+            self.store.link(name, folder / name)
+        return folder
+
+    def options(self, job: Row[Any], wish: dict[str, Any]) -> argparse.Namespace:
+        """The command line of a wish, with its files found in the server's folders only."""
+        folder = self._standing(job, tuple(wish.get("pictures", ())))
+        places = {
+            "lora-dir": self.places.one_of("loras"),
+            "embedding-dir": self.places.one_of("embeddings"),
+            "wildcards": self.places.one_of("wildcards"),
+        }
+        given = {name: str(path) for name, path in places.items()}
+        if self.device is not None:
+            given["device"] = self.device
+        folders = [*self.places.models]
+        for kind in ("loras", "embeddings", "controls"):
+            folders += self.places.all_of(kind)
+        recipe = Recipe(wish["options"], ())
+        args = followed(recipe, folder / "wish", given, parse, folders)
+        args.recipe, args.quiet, args.preview = None, True, False
+        return args
+
+    def generate(self, job: Row[Any], attempt: Attempt) -> None:
+        """Make the pictures of a job, each into the store as soon as it is there."""
+        wish = json.loads(job.wish)
+        args = self.options(job, wish)
+        begin(args)
+        how, kind = signing(args), FORMATS[wish["format"]]
+        attempt.check()
+        model = self.held.of(args)
+        attempt.check()
+        used = Used(args, self.held.known(args))
+        made_before = queue.places(self.engine, job)
+        for place in sorted(set(range(job.pictures)) - made_before):
+            listener = attempt.listen(place, job.pictures)
+            made = next(iter(making(args, model, (args.seed + place,), used, listener)))
+            attempt.check()
+            self._keep(job, place, made, kind, how)
+
+    def _keep(self, job: Row[Any], place: int, made: Made, kind: str, how: Any) -> None:
+        title = f"{job.id}-{place}.{kind.lower()}"
+        data, document = sealed(made, kind, title, how)
+        name = self.store.put(data)
+        entered = queue.keep(
+            self.engine,
+            job,
+            queue.Made(
+                place=place,
+                file=name,
+                kind=MIMES[kind],
+                bytes=len(data),
+                width=made.image.width,
+                height=made.image.height,
+                seed=made.seed,
+                model=made.model,
+                prompt=str(document.get("prompt", "")),
+                licence=made.licence,
+                recipe=json.dumps(document),
+            ),
+        )
+        if entered is None:
+            raise Gone
+        self.voice.say(job=job.id, attempt=job.attempt, place=place, output=entered, file=name)
+
+    def verify(self, job: Row[Any], attempt: Attempt) -> dict[str, Any]:
+        path = self._seen(job)
+        return looking.verify(path, self.store, self.places, self.held, self.device)
+
+    def recipe(self, job: Row[Any], attempt: Attempt) -> dict[str, Any]:
+        return looking.recipe(self._seen(job), self.store)
+
+    def _seen(self, job: Row[Any]) -> Path:
+        """The picture that a job looks at."""
+        (name,) = json.loads(job.wish)["pictures"]
+        return self._standing(job, (name,)) / name
+
+
+KINDS = {"generate": Worker.generate, "verify": Worker.verify, "recipe": Worker.recipe}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="a worker of the server, which starts it")
+    parser.add_argument("--database", required=True)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--models", type=Path, action="append", default=[])
+    parser.add_argument("--name", required=True)
+    parser.add_argument("--device")
+    parser.add_argument("--memory", type=parse_memory)
+    args = parser.parse_args()
+    told = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever prints, prints there
+    places = Places(args.data, tuple(args.models))
+    folder = places.work(args.name)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    os.chdir(folder)  # a name without a folder is one of its own files
+    voice = Voice(told)
+    engine = tables.connect(args.database)
+    worker = Worker(engine, Store(places.files), places, args.name, voice)
+    worker.device, worker.held = args.device, Held(args.memory)
+    threading.Thread(target=worker.hear, args=(sys.stdin,), daemon=True).start()
+    voice.say(hello=about(places), software=SOFTWARE, memory=resident())
+    worker.work()
+
+
+if __name__ == "__main__":
+    main()
