@@ -93,7 +93,7 @@ def test_no_path_reaches_a_disk(
 def test_no_torch_in_the_server() -> None:
     """Its memory is for pictures: what computes is loaded by workers alone."""
     code = (
-        "import sys, mezzotint.apps.server.application as a; from mezzotint.apps.server import wish;"
+        "import sys; from mezzotint.apps.server import application, wish;"
         "wish.read({'prompt': 'a', 'region': '0,0,1,1=b', 'size': '16:9', 'lora': 'a:1'});"
         "sys.exit('torch' in sys.modules)"
     )
