@@ -1,9 +1,11 @@
-"""Energy: counters against closed forms, in a tree of files that a test writes; no network."""
+"""Energy: counters against closed forms, in a tree of files that a test writes."""
 
 from __future__ import annotations
 
 import ctypes
-import socket
+import json
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -11,8 +13,10 @@ import pytest
 import torch
 
 from mezzotint.provenance import energy
-from mezzotint.provenance.energy import Energy, Meter, Part, Power
+from mezzotint.provenance import meter as meters
+from mezzotint.provenance.energy import Energy, Part
 from mezzotint.provenance.grid import GRIDS, VARIABLE, GridError, chosen, grid
+from mezzotint.provenance.meter import Meter, Power, Shares
 
 TEN = Power(10, "test")
 
@@ -143,8 +147,8 @@ class Nvml:
 
 
 def _on_gpu(monkeypatch: pytest.MonkeyPatch, root: Path, library: Nvml) -> Meter:
-    monkeypatch.setattr(energy, "uuid_of", lambda place: "GPU-1")
-    return Meter(torch.device("cuda"), root, library, TEN)
+    monkeypatch.setattr(meters, "uuid_of", lambda place: "GPU-1")
+    return Meter(root, library, TEN).watch(torch.device("cuda"))
 
 
 def test_a_gpu_by_its_counter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,9 +165,53 @@ def test_a_gpu_by_its_counter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_gpu_without_a_counter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = _on_gpu(monkeypatch, tmp_path, Nvml(code=3)).take()
-    assert found.how == "estimated"
-    assert found.parts[-1].wh == pytest.approx(found.seconds * energy.GPU_WATTS / 3600)
+    meter = _on_gpu(monkeypatch, tmp_path, Nvml(code=3))
+    first, found = meter.take(), meter.take()
+    assert found.how == "estimated" and found.within == 3
+    watts = meters.GPU_WATTS["cuda"]
+    assert found.parts[-1].wh == pytest.approx(found.seconds * watts / 3600)
+    assert 0 < first.parts[-1].wh < first.seconds * watts / 3600  # not before it was watched
+
+
+def test_of_what_is_measured_and_estimated_each_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = _on_gpu(monkeypatch, tmp_path, Nvml()).take()
+    said = energy.line(found, grid())
+    assert "(estimated within a factor of 2: 0.0 s of CPU time at 10 W a core; " in said
+    assert "; measured: GPU by NVML; " in said
+    assert energy.document(found, grid())["within_a_factor_of"] == 2
+
+
+def test_the_processor_has_no_name_in_nvml() -> None:
+    assert meters.uuid_of(torch.device("cpu")) is None
+
+
+# --- pictures of one command --------------------------------------------------------------------
+
+
+def test_pictures_share_what_was_spent_before_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = zone(tmp_path, "intel-rapl:0", "package-0", 0, most=10**12)
+    meter, spent = Meter(root=tmp_path), 0
+
+    def spend(wh: int) -> None:
+        nonlocal spent
+        spent += wh
+        count(path, spent * 3_600_000_000)
+
+    shares = Shares(meter, 2, grid("100"), before=RAPL)
+    spend(5)  # loading, and 1 Wh before the meter was made
+    found: list[object] = []
+    for own, writing in ((10, 2), (20, 4)):
+        shares.begin()
+        spend(own)
+        found.append(shares.end()["wh"])
+        spend(writing)
+    assert found == [10 + 3, 20 + 3]
+    assert shares.line().startswith("42 Wh, 4.2 g CO2e (measured: processor by RAPL; ")
+    assert meter.total.wh == pytest.approx(41) and spent == 41
 
 
 # --- sums, grids, words -------------------------------------------------------------------------
@@ -202,12 +250,13 @@ def test_processes_share_the_machines_counters_and_not_their_own_time() -> None:
     ],
 )
 def test_classes_of_processors(name: str, watts: float) -> None:
-    assert energy.power_of(name).watts == watts
+    assert meters.power_of(name).watts == watts
 
 
 def test_a_line_says_how_much_and_how_it_is_known() -> None:
     assert energy.line(energy.total((GUESS,)), grid("DE")) == (
-        "0.5 Wh, 0.17 g CO2e (estimated: 4.0 s of CPU time at 8 W a core; grid: DE 2024)"
+        "0.5 Wh, 0.17 g CO2e (estimated within a factor of 2: 4.0 s of CPU time at 8 W a core; "
+        "grid: DE 2024)"
     )
     assert energy.line(RAPL, grid("380")) == (
         "1 Wh, 0.38 g CO2e (measured: processor by RAPL; grid: 380 g/kWh, as given)"
@@ -220,6 +269,25 @@ def test_a_document_says_the_same() -> None:
     assert found["gco2e"] == pytest.approx(0.5 * 473 / 1000)
     assert found["grid"] == {"g_per_kwh": 473, "name": "world average 2024, Ember"}
     assert "within_a_factor_of" not in energy.document(RAPL, grid())
+    assert energy.said(json.loads(json.dumps(found))) == energy.Said(0.5, 0.2365, "estimated")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"wh": -1},
+        {"wh": "1"},
+        {"wh": True},
+        {"wh": float("nan")},
+        {"wh": 10**400},
+        {"gco2e": None},
+        {"how": "guessed"},
+        {"how": ["estimated"]},
+    ],
+)
+def test_what_can_not_be_is_nothing(change: dict[str, object]) -> None:
+    assert energy.said({**energy.document(GUESS, grid()), **change}) is None
+    assert energy.said([change]) is energy.said(None) is None
 
 
 @pytest.mark.parametrize(("value", "text"), [(0.0123, "0.012"), (9.96, "10"), (1234.5, "1,234")])
@@ -228,26 +296,28 @@ def test_figures(value: float, text: str) -> None:
 
 
 def test_grids(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert grid("fr") == grid(" FR ") == GRIDS["FR"]
+    assert grid("fr") == grid(" FR ") == GRIDS["FR"] and grid("UK") == GRIDS["GB"]
     assert len(GRIDS) > 200 and all(5 < found.g_per_kwh < 1500 for found in GRIDS.values())
     monkeypatch.setenv(VARIABLE, "NO")
-    assert chosen().name == "NO 2024, Ember"
-    monkeypatch.delenv(VARIABLE)
-    assert chosen() == grid()
+    assert chosen().name == "NO 2024, Ember" and chosen(grid("380")).g_per_kwh == 380
+    monkeypatch.setenv(VARIABLE, "NOO")
+    with pytest.raises(GridError, match=r"^MEZZOTINT_GRID: 'NOO' is no grid .*nearest: NO"):
+        chosen()
+    monkeypatch.setenv(VARIABLE, "")
+    assert chosen() == grid() == GRIDS["WORLD"]
 
 
-@pytest.mark.parametrize("text", ["Germany", "ZZ", "-3", "nan", "1e9", "inf"])
+@pytest.mark.parametrize("text", ["Germany", "ZZ", "-3", "nan", "1e9", "inf", ""])
 def test_no_grid(text: str) -> None:
     with pytest.raises(GridError, match="grams of CO2 per kWh"):
         grid(text)
 
 
-def test_nobody_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*args: object, **kwargs: object) -> None:
-        raise AssertionError("a socket was opened")
-
-    for name in ("socket", "create_connection", "getaddrinfo", "gethostbyname"):
-        monkeypatch.setattr(socket, name, refuse)
-    with energy.metered() as reading:
-        _busy(0.01)
-    assert reading.energy.wh > 0 and energy.line(reading.energy, chosen())
+def test_measuring_loads_nothing_heavy_and_starts_no_program() -> None:
+    code = (
+        "import sys; sys.addaudithook(lambda event, _: 1 / (not event.startswith("
+        "('subprocess', 'os.posix_spawn', 'os.fork', 'os.system', 'socket')))); "
+        "from mezzotint.provenance.meter import Meter; Meter().take(); "
+        "sys.exit('torch' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

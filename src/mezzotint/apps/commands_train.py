@@ -112,7 +112,7 @@ def _write_samples(config: TrainConfig, out: Path, model: Model, count: int) -> 
 
 def run(args: argparse.Namespace) -> int:
     """Train, or go on; print the name of the model's file.  130 if it was stopped on the way."""
-    config, electricity = read_config(Path(args.config)), chosen()
+    config, electricity = read_config(Path(args.config)), chosen(args.grid)
     if args.skip_bad:
         config = replace(config, data=replace(config.data, skip_bad=True))
     if args.threads is not None:
@@ -132,7 +132,7 @@ def run(args: argparse.Namespace) -> int:
             stop=lambda: bool(asked),
         )
         try:
-            path = train(config, out, listener, electricity=electricity)
+            path = train(config, out, listener, electricity=electricity, meter=args.meter)
         finally:
             show.close()
     if path == out:

@@ -25,6 +25,7 @@ from mezzotint.families.sizes import Aspect
 from mezzotint.modalities import image as pictures
 from mezzotint.provenance import recipe
 from mezzotint.provenance.licences import UNKNOWN
+from mezzotint.provenance.meter import Shares
 from mezzotint.provenance.pixels import pixels_of
 from mezzotint.provenance.surroundings import machine, versions
 
@@ -58,10 +59,12 @@ def making(
     seeds: tuple[int, ...],
     used: Used,
     listener: Listener | None = None,
+    shares: Shares | None = None,
 ) -> Iterator[Made]:
     """Make the pictures of a command line one by one.
 
     listener: is told of each step, beside whoever looks at the terminal.
+    shares: count what each takes, for its document.
 
     Raises:
         UsageError, RequestError, CheckpointError: it cannot be carried out.
@@ -78,6 +81,8 @@ def making(
     told: tuple[str, ...] = ()
     for number, seed in enumerate(seeds):
         # One seed a call: each picture is on the disk before the next is begun.
+        if shares is not None:
+            shares.begin()
         single = decided_for(args, request, seed, adapters, embeddings)
         for line in adapters.left_out()[len(told) :]:
             note(args, line)
@@ -88,9 +93,11 @@ def making(
         how = recipe.Recipe(options_of(args, model, single), (*used.given, *named), key)
         picture = _drawn(args, model, single, (number, len(seeds)), listener)
         image = pictures.to_image(picture)
-        words = parameters(args, model, single, picture)
         licences = used.licences(how.files)
-        document = _document(how, {**words, "licences": licences}, model, image)
+        words = {**parameters(args, model, single, picture), "licences": licences}
+        if shares is not None:
+            words["energy"] = shares.end()
+        document = _document(how, words, model, image)
         yield Made(image, seed, document, model.name, _licence(licences), args.image is not None)
 
 

@@ -20,14 +20,19 @@ from mezzotint.apps.repeat import Used
 from mezzotint.apps.sealing import signing, write
 from mezzotint.apps.values import SIDES
 from mezzotint.engine.generate import Listener
+from mezzotint.engine.generate import device as place_of
 from mezzotint.engine.request import RequestError
 from mezzotint.families.catalogue import Limit, load, locate
+from mezzotint.families.catalogue import device as device_of
 from mezzotint.families.memory import parse as parse_memory
 from mezzotint.families.memory import release
 from mezzotint.families.model import Model
 from mezzotint.families.separate import Given as Part
 from mezzotint.families.sizes import written
 from mezzotint.modalities.image import writable_format
+from mezzotint.provenance.energy import Energy
+from mezzotint.provenance.grid import chosen
+from mezzotint.provenance.meter import Meter, Shares
 from mezzotint.provenance.recipe import fingerprint, text_of
 
 File = str | os.PathLike[str]
@@ -39,12 +44,16 @@ class Maker:
     """A loaded model."""
 
     def __init__(
-        self, model: Model, options: Mapping[str, object], known: Mapping[Path, str]
+        self,
+        model: Model,
+        options: Mapping[str, object],
+        known: Mapping[Path, str],
+        loading: Energy,
     ) -> None:
         """options: of the command line, with which it was loaded; known: fingerprints of its
-        files."""
+        files; loading: what that took, which the first picture says."""
         self._model: Model | None = model
-        self._options, self._known = options, known
+        self._options, self._known, self._loading = options, known, loading
 
     @property
     def model(self) -> Model:
@@ -81,9 +90,11 @@ class Maker:
             given = [Part(Path(path)) for path in paths]
         told = [path if part is None else f"{part}={path}" for path, part in given]
         options = {"model": name_or_path, "family": family, "precision": precision, "part": told}
+        meter = Meter().watch(device_of(device))
         model = load(name_or_path, device, family, precision, limit, given)
         files = (locate(name_or_path), *(part.path for part in given))
-        return cls(model, options, {path: fingerprint(path) for path in files})
+        known = {path: fingerprint(path) for path in files}
+        return cls(model, options, known, meter.take())
 
     def generate(
         self,
@@ -187,7 +198,10 @@ class Maker:
             there = Path(output)
             writable_format(there)
             place, how = prepare(str(there), prompt, 1).folder / there.name, signing(args)
-        made = next(iter(making(args, self.model, (seed,), Used(args, self._known), listener)))
+        meter = Meter().watch(place_of(self.model))
+        shares, self._loading = Shares(meter, 1, chosen(), self._loading), Energy()
+        used = Used(args, self._known)
+        made = next(iter(making(args, self.model, (seed,), used, listener, shares)))
         made.image.info.update(text_of(made.document))
         if place is not None:
             write(made, place, how)

@@ -34,6 +34,7 @@ from mezzotint.families.precision import fastest
 from mezzotint.files import atomic_write
 from mezzotint.networks.dit import DiT
 from mezzotint.provenance import energy, grid
+from mezzotint.provenance.meter import Meter
 
 MODEL = "model.safetensors"
 CONFIG = "config.toml"
@@ -52,7 +53,7 @@ class Run:
     weights: dict[str, nn.Parameter]
     averages: list[dict[str, Tensor]]
     optimizer: torch.optim.AdamW
-    meter: energy.Meter
+    meter: Meter
     step: int = 0
     seconds: float = 0.0
     spent: energy.Energy = field(default_factory=energy.Energy)
@@ -323,7 +324,7 @@ def _check_sizes(train: StepsConfig, team: Team) -> None:
         )
 
 
-def _begin(config: TrainConfig, folder: Path, team: Team, task: Task, meter: energy.Meter) -> Run:
+def _begin(config: TrainConfig, folder: Path, team: Team, task: Task, meter: Meter) -> Run:
     """A run at its start: fresh weights, or those of the newest checkpoint."""
     network = task.objective.network.to(team.device).train()
     if task.objective.frozen is not None:
@@ -426,6 +427,7 @@ def train(
     listener: Listener | None = None,
     device: torch.device | None = None,
     electricity: grid.Grid | None = None,
+    meter: Meter | None = None,
 ) -> Path:
     """Train, or go on; the path of the final model (of the run's folder if it was stopped).
 
@@ -434,13 +436,14 @@ def train(
         listener: what to call on the way.
         device: None takes a GPU if there is one.
         electricity: where it comes from; None takes the world's average.
+        meter: of what was spent since it was made; None: since now.
 
     Raises:
         DatasetError, TrainError, ConfigError, CheckpointError, WriteError: each one line.
     """
     listener, electricity = listener or Listener(), electricity or grid.grid()
     with join(device) as team:
-        meter = energy.Meter(team.device)
+        meter = (meter or Meter()).watch(team.device)
         _check_sizes(config.train, team)
         if team.first:
             out.mkdir(parents=True, exist_ok=True)

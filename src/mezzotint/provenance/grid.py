@@ -1,14 +1,14 @@
 """How much greenhouse gas a kilowatt-hour stands for, by country, without asking anybody.
 
-The figures are Ember's, "Yearly Electricity Data", as of 2026-06: life-cycle emissions of a year's
-generation in grams of CO2 equivalent per kWh, rounded; of each country its latest year.  Imports,
-losses in the grid and the hour of the day are not in them.
+The figures are Ember's, "Yearly Electricity Data" (CC BY 4.0), as co2.js 0.19 of the Green Web
+Foundation has them: life-cycle emissions of a year's generation in grams of CO2 equivalent per kWh,
+rounded; of each country its latest year.  Imports, losses in the grid and the hour of the day are
+not in them.
 """
 
 from __future__ import annotations
 
 import difflib
-import math
 import os
 from typing import NamedTuple
 
@@ -45,6 +45,10 @@ _FIGURES = {
 }
 
 
+_ALSO = {"UK": "GB", "EL": "GR"}
+"""What the EU and the countries themselves write in place of ISO's letters."""
+
+
 class GridError(ValueError):
     """A country that is not in the table, or a figure that is none; one line with the remedy."""
 
@@ -63,36 +67,45 @@ def _table() -> dict[str, Grid]:
             code, _, grams = row.partition(":")
             name = f"world average {year}" if code == WORLD else f"{code} {year}"
             found[code] = Grid(float(grams), f"{name}, Ember")
-    return found
+    return {**found, **{used: found[code] for used, code in _ALSO.items()}}
 
 
 GRIDS = _table()
 """By ISO 3166-1's two letters, and "EU" and "WORLD"."""
 
 
-def grid(wish: str | None = None) -> Grid:
-    """A grid by a country's two letters, or a figure in grams per kWh as text; none: the world's.
+def grid(wish: str = WORLD) -> Grid:
+    """A grid by a country's two letters, or a figure in grams per kWh as text.
 
     Raises:
         GridError: it is neither.
     """
-    text = (wish or WORLD).strip()
+    text = wish.strip()
     if (found := GRIDS.get(text.upper())) is not None:
         return found
     try:
         figure = float(text)
     except ValueError:
         near = difflib.get_close_matches(text.upper(), GRIDS, n=3, cutoff=0.5)
-        hint = f" (near: {', '.join(near)})" if near else ""
+        hint = f" (nearest: {', '.join(near)})" if near else ""
         raise GridError(
-            f"{VARIABLE}={text[:24]!r}: no country that is known{hint}: give its two letters, as "
-            "DE, or grams of CO2 per kWh, as 380"
+            f"{text[:24]!r} is no grid that is known{hint}: give a country's two letters, as DE, "
+            "or grams of CO2 per kWh, as 380"
         ) from None
-    if not math.isfinite(figure) or not 0 <= figure <= 3000:
-        raise GridError(f"{VARIABLE}={text[:24]!r}: give grams of CO2 per kWh from 0 to 3000")
+    if not 0 <= figure <= 3000:
+        raise GridError(f"{text[:24]!r}: give grams of CO2 per kWh from 0 to 3000")
     return Grid(figure, f"{figure:g} g/kWh, as given")
 
 
-def chosen() -> Grid:
-    """The grid of the environment variable.  Raises GridError: as :func:`grid`."""
-    return grid(os.environ.get(VARIABLE))
+def chosen(wish: Grid | None = None) -> Grid:
+    """The grid that was wished, else that of the environment variable, else the world's.
+
+    Raises:
+        GridError: the variable has none.
+    """
+    if wish is not None:
+        return wish
+    try:
+        return grid(os.environ.get(VARIABLE) or WORLD)
+    except GridError as error:
+        raise GridError(f"{VARIABLE}: {error}") from None
