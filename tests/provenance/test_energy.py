@@ -229,7 +229,8 @@ def test_works_add_up_and_come_back_from_a_checkpoint() -> None:
 
 
 def test_processes_share_the_machines_counters_and_not_their_own_time() -> None:
-    assert energy.times(RAPL, 4).wh == RAPL.wh
+    assert energy.times(RAPL, 4).wh == RAPL.wh and energy.times(RAPL, 4, 2).wh == 2 * RAPL.wh
+    assert energy.times(RAPL, 1) == RAPL
     assert energy.times(GUESS, 4).wh == 4 * GUESS.wh
     assert energy.times(GUESS, 4).cpu_seconds == 16
 

@@ -69,7 +69,7 @@ class Run:
 
     def count(self) -> energy.Energy:
         """All energy so far, over all restarts and processes, of which each does alike."""
-        work = energy.times(self.meter.take(), self.team.size)
+        work = energy.times(self.meter.take(), self.team.size, self.team.machines)
         self.spent = energy.total((self.spent, work))
         return self.spent
 

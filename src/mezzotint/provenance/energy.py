@@ -75,12 +75,10 @@ def share(work: Energy, count: int) -> Energy:
     return Energy(work.seconds / count, work.cpu_seconds / count, parts)
 
 
-def times(work: Energy, processes: int) -> Energy:
-    """What so many processes took that do alike; a counter of the whole machine has them all."""
-    if processes == 1:
-        return work
+def times(work: Energy, processes: int, machines: int = 1) -> Energy:
+    """What so many processes took that do alike; a machine's own counter has all that it runs."""
     parts = (
-        part if part.source == RAPL else part._replace(wh=part.wh * processes)
+        part._replace(wh=part.wh * (machines if part.source == RAPL else processes))
         for part in work.parts
     )
     return replace(work, cpu_seconds=work.cpu_seconds * processes, parts=tuple(parts))
