@@ -11,8 +11,10 @@ import pytest
 
 from mezzotint.apps import cli
 from mezzotint.apps.python import Maker
+from mezzotint.families import catalogue
 from mezzotint.modalities.image import read_text
 from mezzotint.provenance.grid import VARIABLE
+from mezzotint.provenance.meter import Shares
 from mezzotint.provenance.recipe import CHUNK
 
 
@@ -90,11 +92,30 @@ def test_what_it_took_is_not_compared(make: Any, model: Path) -> None:
 def test_in_python_loading_is_the_first_pictures(
     make: Any, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seconds = iter(range(0, 1000, 10))  # each look at the clock is 10 s of work later
-    monkeypatch.setattr("mezzotint.provenance.meter._cpu_seconds", lambda: next(seconds))
+    worked = 0
+
+    def work(seconds: int) -> None:
+        nonlocal worked
+        worked += seconds
+
+    def load(*given: Any) -> Any:
+        work(100)
+        return catalogue.load(*given)
+
+    monkeypatch.setattr("mezzotint.provenance.meter._cpu_seconds", lambda: worked)
+    monkeypatch.setattr("mezzotint.apps.python.load", load)
     maker = Maker.load(str(model))
-    spent = []
-    for seed in (1, 2):
-        image = maker.generate("fox", seed=seed)
-        spent.append(json.loads(image.info[CHUNK])["energy"]["cpu_seconds"])
-    assert spent == [30, 20]  # it began, was to begin, and ended; and once more it was loaded
+    for seed, seconds in ((1, 100 + 20), (2, 20)):
+        work(5000)  # the program's own
+        image = maker.generate("fox", seed=seed, steps=2, listener=lambda _: work(10))
+        assert json.loads(image.info[CHUNK])["energy"]["cpu_seconds"] == seconds
+
+
+def test_counters_are_read_while_a_picture_is_drawn(
+    make: Any, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They wrap around, and on a processor a picture may take longer than that."""
+    laps: list[int] = []
+    monkeypatch.setattr(Shares, "lap", lambda self: laps.append(1))
+    assert make("--quiet", "--steps", "4", "-n", "2", "-o", "all/") == 0
+    assert len(laps) == 8

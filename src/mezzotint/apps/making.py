@@ -79,6 +79,13 @@ def making(
     said = [args.prompt, args.negative, *(wanted.prompt for wanted in args.region)]
     embeddings.check_said("\n".join(said))
     told: tuple[str, ...] = ()
+
+    def also(step: Progress) -> None:
+        if shares is not None:
+            shares.lap()
+        if listener is not None:
+            listener(step)
+
     for number, seed in enumerate(seeds):
         # One seed a call: each picture is on the disk before the next is begun.
         if shares is not None:
@@ -91,7 +98,7 @@ def making(
         named = [used.file("lora", path) for path in adapters.files(single.prompt)]
         named += [used.file("embedding", path) for path in embeddings.files(*said)]
         how = recipe.Recipe(options_of(args, model, single), (*used.given, *named), key)
-        picture = _drawn(args, model, single, (number, len(seeds)), listener)
+        picture = _drawn(args, model, single, (number, len(seeds)), also)
         image = pictures.to_image(picture)
         licences = used.licences(how.files)
         words = {**parameters(args, model, single, picture), "licences": licences}
@@ -126,7 +133,7 @@ def _drawn(
     model: Model,
     request: Request,
     which: tuple[int, int],
-    listener: Listener | None,
+    listener: Listener,
 ) -> Tensor:
     """The picture of a request with one seed; which: its number, of how many."""
     number, count = which
@@ -136,8 +143,7 @@ def _drawn(
         def listen(told: Progress) -> None:
             done, total = number * told.steps + told.step, count * told.steps
             watch.step(title, done, total, lambda: pictures.to_image(told.preview()))
-            if listener is not None:
-                listener(told)
+            listener(told)
 
         return generate(model, request, listen)[0]
 

@@ -20,7 +20,6 @@ from mezzotint.apps.repeat import Used
 from mezzotint.apps.sealing import signing, write
 from mezzotint.apps.values import SIDES
 from mezzotint.engine.generate import Listener
-from mezzotint.engine.generate import device as place_of
 from mezzotint.engine.request import RequestError
 from mezzotint.families.catalogue import Limit, load, locate
 from mezzotint.families.catalogue import device as device_of
@@ -48,12 +47,13 @@ class Maker:
         model: Model,
         options: Mapping[str, object],
         known: Mapping[Path, str],
-        loading: Energy,
+        meter: Meter,
     ) -> None:
         """options: of the command line, with which it was loaded; known: fingerprints of its
-        files; loading: what that took, which the first picture says."""
+        files; meter: from before it was loaded: what that took is the first picture's."""
         self._model: Model | None = model
-        self._options, self._known, self._loading = options, known, loading
+        self._options, self._known = options, known
+        self._meter, self._loading = meter, meter.take()
 
     @property
     def model(self) -> Model:
@@ -93,8 +93,7 @@ class Maker:
         meter = Meter().watch(device_of(device))
         model = load(name_or_path, device, family, precision, limit, given)
         files = (locate(name_or_path), *(part.path for part in given))
-        known = {path: fingerprint(path) for path in files}
-        return cls(model, options, known, meter.take())
+        return cls(model, options, {path: fingerprint(path) for path in files}, meter)
 
     def generate(
         self,
@@ -155,6 +154,7 @@ class Maker:
             RequestError: the request is impossible for this model.
             CheckpointError: an adapter or a control network does not fit this model.
         """
+        self._meter.take()  # what was done since the last picture is not this one's
         if image is None and not (strength is mask is expand is None):
             raise RequestError("strength, mask and expand are for a picture: image=")
         if expand is not None and not (mask is size is None):
@@ -198,8 +198,7 @@ class Maker:
             there = Path(output)
             writable_format(there)
             place, how = prepare(str(there), prompt, 1).folder / there.name, signing(args)
-        meter = Meter().watch(place_of(self.model))
-        shares, self._loading = Shares(meter, 1, chosen(), self._loading), Energy()
+        shares, self._loading = Shares(self._meter, 1, chosen(), self._loading), Energy()
         used = Used(args, self._known)
         made = next(iter(making(args, self.model, (seed,), used, listener, shares)))
         made.image.info.update(text_of(made.document))

@@ -200,12 +200,12 @@ class Meter:
 
     def watch(self, place: torch.device) -> Meter:
         """Count a device too, from now on."""
-        self._place, self._watched, uuid = place.type, time.perf_counter(), uuid_of(place)
-        if uuid is not None:
-            try:
-                self._gpu = Gpu(uuid, self._library)
-            except (OSError, AttributeError):  # the latter: of an old driver
-                self._gpu = None
+        self._place, self._watched = place.type, time.perf_counter()
+        try:
+            uuid = uuid_of(place)
+            self._gpu = None if uuid is None else Gpu(uuid, self._library)
+        except (OSError, AttributeError):  # the latter: an old driver, or another maker's GPU
+            self._gpu = None
         return self
 
     def lap(self) -> None:
@@ -269,6 +269,10 @@ class Shares:
         spent = self._meter.take()
         if self._share is None:
             self._share = share(total((self._before, spent)), self._count)
+
+    def lap(self) -> None:
+        """One step of it is done: see :meth:`Meter.lap`."""
+        self._meter.lap()
 
     def end(self) -> dict[str, object]:
         """It is made: its :func:`document`."""
