@@ -27,6 +27,7 @@ from mezzotint.provenance import recipe
 from mezzotint.provenance.licences import UNKNOWN
 from mezzotint.provenance.pixels import pixels_of
 from mezzotint.provenance.surroundings import machine, versions
+from mezzotint.provenance.terms import Licensed, as_row
 
 SOFTWARE = f"mezzotint {mezzotint.__version__}"
 
@@ -89,15 +90,15 @@ def making(
         picture = _drawn(args, model, single, (number, len(seeds)), listener)
         image = pictures.to_image(picture)
         words = parameters(args, model, single, picture)
-        licences = used.licences(how.files)
-        document = _document(how, {**words, "licences": licences}, model, image)
-        yield Made(image, seed, document, model.name, _licence(licences), args.image is not None)
+        parts = used.parts(how.files)
+        words["licences"] = [as_row(part) for part in parts]
+        document = _document(how, words, model, image)
+        yield Made(image, seed, document, model.name, _licence(parts), args.image is not None)
 
 
-def _licence(licences: list[dict[str, str]]) -> str:
+def _licence(parts: list[Licensed]) -> str:
     """The licence of the model."""
-    of_model = (each["licence"] for each in licences if each["option"] == "model")
-    return next(of_model, UNKNOWN)
+    return next((part.record.said for part in parts if part.what == "model"), UNKNOWN)
 
 
 def _document(

@@ -167,6 +167,11 @@ def generate(parser: argparse.ArgumentParser) -> None:
         default="notAllowed",
         help="whether it may be used to train models, stated in its credentials",
     )
+    carry(
+        "--commercial",
+        action="store_true",
+        help="make it only if the licences of all that goes in allow commercial use",
+    )
     carry("--sidecar", action="store_true", help="write the recipe beside it too, as .json")
     show = parser.add_argument_group("how").add_argument
     show("--device", metavar="NAME", help="cpu, cuda, cuda:1, mps (default: a GPU if there)")
