@@ -119,6 +119,7 @@ def test_what_may_be_used_commercially() -> None:
         (Record(), "nobody states the licence of a.pt: .* a.pt.licence.toml"),
         (Record(likely="MIT"), r"nobody states .*\(its kind was released under MIT License\)"),
         (Record("my terms", "file"), "'my terms', whose terms are not known here: .*toml"),
+        (Record("MIT AND unknown", "file"), "nobody states the licence of a part of a.pt: .*toml"),
         (Record("MIT", "you", "", (), "no"), "which does not allow commercial use, as you state"),
     ],
 )

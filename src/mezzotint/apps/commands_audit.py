@@ -17,6 +17,7 @@ from mezzotint.modalities.image import READABLE, ImageError
 from mezzotint.provenance import chain, identity, recipe
 from mezzotint.provenance.credentials import CredentialsError
 from mezzotint.provenance.keys import PUBLIC
+from mezzotint.provenance.terms import combine, parts_of
 
 _SHOWN = 40
 
@@ -33,6 +34,8 @@ class Row:
     credentials: str = ""
     watermark: str = ""
     licence: str = ""
+    commercial: str = ""
+    """Whether its licences allow that: yes, conditional, no, unknown."""
     missing: tuple[str, ...] = ()
     """What it lacks, or what is wrong with it."""
 
@@ -99,9 +102,7 @@ def _watermark(document: Mapping[str, Any]) -> str:
 
 def _licences(document: Mapping[str, Any]) -> str:
     """The licences of all weights that went in, each once."""
-    found = document.get("licences")
-    rows = [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []
-    return "; ".join(dict.fromkeys(str(row.get("licence", "")) for row in rows))
+    return "; ".join(dict.fromkeys(part.record.said for part in parts_of(document)))
 
 
 def row_of(path: Path, name: str, own: bytes = b"", trusted: bytes = b"") -> Row:
@@ -119,7 +120,8 @@ def row_of(path: Path, name: str, own: bytes = b"", trusted: bytes = b"") -> Row
         recipe=kind if document else "",
         credentials=signed,
         watermark=_watermark(first),
-        licence=_text(_licences(first)),
+        licence=_text(_licences(document)),
+        commercial=combine(parts_of(document)).commercial if document else "",
         missing=tuple(_text(each) for each in (told, fault) if each),
     )
 

@@ -248,6 +248,26 @@ def audit(parser: argparse.ArgumentParser) -> None:
     add("--html", type=Path, metavar="FILE", help="write a page of it too")
 
 
+def licences(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add(
+        "name",
+        nargs="?",
+        metavar="MODEL|FILE",
+        help="a model, any file of weights, or a picture (default: all licences that are known)",
+    )
+    add("--drawings", action="store_true", help="those that a model learnt from, one by one")
+    add("--csv", action="store_true", help="these as a table for other programs")
+    add("--json", action="store_true", help="as data")
+
+
+def sources(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("files", nargs="+", type=Path, metavar="FILE", help="pictures on nothing or on one colour")
+    add("-n", "--count", type=values.count, default=10, metavar="N", help="drawings (default: 10)")
+    add("--json", action="store_true", help="as data")
+
+
 def inspect(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE")
 

@@ -32,6 +32,8 @@ from mezzotint.provenance.eyes import canonical, seen
 from mezzotint.provenance.licence_table import find
 
 FORMAT = 1
+MARGIN = 0.04
+"""Around the drawings on each side, of the edge of their square: as they were rendered."""
 
 
 class Source(NamedTuple):

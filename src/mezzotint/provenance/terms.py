@@ -126,7 +126,9 @@ def _why(part: Licensed) -> Iterator[str]:
     if record.commercial:
         return
     for each in named(record.said):
-        if each.row is None:
+        if each.name.lower() in OTHER:
+            yield f"nobody states the licence of a part of {part.name}"
+        elif each.row is None:
             yield f"{part.name} is under {each.name!r}, whose terms are not known here"
         elif each.commercial != "yes":
             verdict = _VERDICT[each.commercial]
