@@ -102,7 +102,7 @@ def test_of_a_data_set(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
         rows.append({"file": f"{number}.png", "licence": licence})
     Path("d/metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     told = ask(capsys, "licences", "d")
-    assert "d (2 pictures): MIT" in told and "d (1 pictures): unknown" in told
+    assert "d (2 pictures): MIT" in told and "d (1 picture): unknown" in told
     assert "commercial    unknown" in told
 
 

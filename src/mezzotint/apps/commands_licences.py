@@ -82,13 +82,15 @@ def licensed(name: str) -> list[Licensed]:
         return found
     if path.suffix.lower() == ".zip" or (path / dataset.METADATA).is_file():
         return [
-            Licensed("data set", f"{path.name} ({count} pictures)", Record(said, "file"))
-            if said
-            else Licensed("data set", f"{path.name} ({count} pictures)", Record())
+            Licensed("data set", _counted(path, count), Record(said, "file") if said else Record())
             for said, count in dataset.licences(path).items()
         ]
     what = "model" if name in PACKAGED else "weights"
     return [Licensed(what, name_of(name), record(name)), *inside(name)]
+
+
+def _counted(path: Path, count: int) -> str:
+    return f"{path.name} ({count} {'picture' if count == 1 else 'pictures'})"
 
 
 # --- words ------------------------------------------------------------------------------------

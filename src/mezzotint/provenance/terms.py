@@ -211,10 +211,10 @@ def check_commercial(parts: Sequence[Licensed]) -> tuple[str, ...]:
                 continue
             why = "; ".join(_why(part))
             if verdict == "no":
-                raise LicenceError(f"--commercial: {why}: leave it out, or make it without")
+                raise LicenceError(f"--commercial: {why}: leave it out, or leave --commercial out")
             if verdict == "unknown":
                 raise LicenceError(
-                    f"--commercial: {why}: if you know them, state them in {part.name}{SIDE} "
+                    f"--commercial: {why}: if you know, state it in {part.name}{SIDE} "
                     "beside it (docs/licences.md)"
                 )
             conditions.append(why)
