@@ -24,7 +24,12 @@ MORE = {
     "versions": {"mezzotint": "0.1.0", "torch": "2.13.0", "python": "3.11.7"},
     "machine": {"device": "cpu", "kernels": "AVX512", "threads": 1, "precision": "float32"},
     "pixels": {"hash": DIGEST, "size": "64x64", "mode": "RGBA"},
-    "licences": [{"option": "model", "name": "icons", "licence": "Apache-2.0"}],
+    "licences": [
+        {"option": "model", "name": "icons", "licence": "Apache-2.0"},
+        {"option": "lora", "name": "a.pt", "licence": "mine", "by": "you", "attribution": ["A"]},
+        {"option": "part", "name": "b", "licence": "unknown", "likely": "MIT"},
+        {"option": "part", "name": "c", "licence": "c", "commercial": "conditional", "clause": "x"},
+    ],
     "marks": {"key": 0},
 }
 

@@ -40,6 +40,16 @@ COMMANDS: dict[str, tuple[str, str, Callable[[argparse.ArgumentParser], None]]] 
     ),
     "detect": ("look for watermarks", "commands_detect:run", options.detect),
     "audit": ("say what the files of a folder carry", "commands_audit:run", options.audit),
+    "licences": (
+        "say under which terms models and pictures are",
+        "commands_licences:run",
+        options.licences,
+    ),
+    "sources": (
+        "list the drawings that are most like a picture",
+        "commands_licences:run_sources",
+        options.sources,
+    ),
     "inspect": ("say what a file of weights is", "commands_about:run_inspect", options.inspect),
     "convert": (
         "write a checkpoint in another layout or precision",

@@ -17,6 +17,7 @@ from mezzotint.modalities.image import READABLE, ImageError
 from mezzotint.provenance import chain, energy, identity, recipe
 from mezzotint.provenance.credentials import CredentialsError
 from mezzotint.provenance.keys import PUBLIC
+from mezzotint.provenance.terms import combine, parts_of
 
 _SHOWN = 40
 
@@ -33,6 +34,8 @@ class Row:
     credentials: str = ""
     watermark: str = ""
     licence: str = ""
+    commercial: str = ""
+    """Whether its licences allow that: yes, conditional, no, unknown."""
     energy: energy.Said | None = None
     missing: tuple[str, ...] = ()
     """What it lacks, or what is wrong with it."""
@@ -123,9 +126,7 @@ def _watermark(document: Mapping[str, Any]) -> str:
 
 def _licences(document: Mapping[str, Any]) -> str:
     """The licences of all weights that went in, each once."""
-    found = document.get("licences")
-    rows = [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []
-    return "; ".join(dict.fromkeys(str(row.get("licence", "")) for row in rows))
+    return "; ".join(dict.fromkeys(part.record.said for part in parts_of(document)))
 
 
 def _spent(document: Mapping[str, Any]) -> Spent:
@@ -168,7 +169,8 @@ def _row(path: Path, name: str, own: bytes, trusted: bytes) -> tuple[Row, Spent]
         recipe=kind if document else "",
         credentials=signed,
         watermark=_watermark(first),
-        licence=_text(_licences(first)),
+        licence=_text(_licences(document)),
+        commercial=combine(parts_of(document)).commercial if document else "",
         energy=took if spent else None,
         missing=tuple(_text(each) for each in (told, fault, lacks) if each),
     )

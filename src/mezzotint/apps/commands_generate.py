@@ -7,6 +7,7 @@ import time
 
 from mezzotint.apps.asked import note, seeds_of
 from mezzotint.apps.making import SOFTWARE, Made, begin, loaded, making
+from mezzotint.apps.named import decided, files_said
 from mezzotint.apps.output import Output, prepare
 from mezzotint.apps.repeat import Used
 from mezzotint.apps.sealing import Signing, signing, write
@@ -36,6 +37,20 @@ def _save_sheet(
     print(path, flush=True)
 
 
+def _check_commercial(args: argparse.Namespace, used: Used, seeds: tuple[int, ...]) -> None:
+    """Say on which conditions the pictures may be used commercially.
+
+    Raises:
+        LicenceError: they may not; the files are looked at before anything is loaded.
+    """
+    said = [args.prompt, args.negative, *(wanted.prompt for wanted in args.region)]
+    texts = [decided(text, seed, args.wildcards) for seed in seeds for text in said]
+    for option, path in files_said(texts, args.lora_dir, args.embedding_dir):
+        used.file(option, path)
+    for line in used.conditions:
+        note(args, f"commercial use: {line}")
+
+
 def run(args: argparse.Namespace) -> int:
     """Make the pictures and write each as soon as it is there; print the names of the files."""
     begin(args)
@@ -43,6 +58,8 @@ def run(args: argparse.Namespace) -> int:
     seeds = seeds_of(args)
     output = prepare(args.output, args.prompt, len(seeds))
     used = Used(args)
+    if args.commercial:
+        _check_commercial(args, used, seeds)
     how = signing(args)
     args.meter.watch(device(args.device))
     model = loaded(args)

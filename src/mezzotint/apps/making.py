@@ -28,6 +28,7 @@ from mezzotint.provenance.licences import UNKNOWN
 from mezzotint.provenance.meter import Shares
 from mezzotint.provenance.pixels import pixels_of
 from mezzotint.provenance.surroundings import machine, versions
+from mezzotint.provenance.terms import Licensed, as_row
 
 SOFTWARE = f"mezzotint {mezzotint.__version__}"
 
@@ -100,18 +101,18 @@ def making(
         how = recipe.Recipe(options_of(args, model, single), (*used.given, *named), key)
         picture = _drawn(args, model, single, (number, len(seeds)), also)
         image = pictures.to_image(picture)
-        licences = used.licences(how.files)
-        words = {**parameters(args, model, single, picture), "licences": licences}
+        words = parameters(args, model, single, picture)
+        parts = used.parts(how.files)
+        words["licences"] = [as_row(part) for part in parts]
         if shares is not None:
             words["energy"] = shares.end()
         document = _document(how, words, model, image)
-        yield Made(image, seed, document, model.name, _licence(licences), args.image is not None)
+        yield Made(image, seed, document, model.name, _licence(parts), args.image is not None)
 
 
-def _licence(licences: list[dict[str, str]]) -> str:
+def _licence(parts: list[Licensed]) -> str:
     """The licence of the model."""
-    of_model = (each["licence"] for each in licences if each["option"] == "model")
-    return next(of_model, UNKNOWN)
+    return next((part.record.said for part in parts if part.what == "model"), UNKNOWN)
 
 
 def _document(

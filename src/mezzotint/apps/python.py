@@ -120,6 +120,7 @@ class Maker:
         image_guidance: float | None = None,
         sampler: str | None = None,
         spacing: str | None = None,
+        commercial: bool = False,
         output: File | None = None,
         listener: Listener | None = None,
     ) -> Image:
@@ -147,12 +148,14 @@ class Maker:
             size: ``(height, width)``, or an aspect such as ``"16:9"`` or ``"portrait"``; None
                 values take the model's defaults.
             image_guidance: how strongly ``reference`` steers a model that is guided by one.
+            commercial: make it only if the licences of all that goes in allow commercial use.
             output: a file that it is written to, over what is there, with all that it carries
                 (docs/provenance.md): signed, with its recipe, which Pillow's ``save`` leaves out.
 
         Raises:
             RequestError: the request is impossible for this model.
             CheckpointError: an adapter or a control network does not fit this model.
+            LicenceError: commercial use is not allowed, or nobody states whether it is.
         """
         self._meter.take()  # what was done since the last picture is not this one's
         if image is None and not (strength is mask is expand is None):
@@ -184,7 +187,8 @@ class Maker:
             "sampler": sampler,
             "spacing": spacing,
         }
-        args = _parsed([*_words(options), "--", prompt])
+        switches = ["--commercial"] if commercial else []
+        args = _parsed([*_words(options), *switches, "--", prompt])
         args.quiet, args.preview = True, False
         pictures: dict[str, Any] = {"image": image, "mask": mask, "reference": reference}
         if image_prompts:
