@@ -89,7 +89,7 @@ def test_of_a_picture_what_follows_of_all(
 def data_of_audit(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
     capsys.readouterr()
     cli.main(["audit", ".", "--json"])
-    rows = json.loads(capsys.readouterr().out)
+    rows = json.loads(capsys.readouterr().out)["files"]
     assert all(row["commercial"] == "no" for row in rows if row["file"].startswith("b"))
     return rows
 

@@ -56,6 +56,7 @@ def test_real_documents(made: dict[str, Any]) -> None:
     for picture in made["pictures"]:
         VALIDATOR.validate(picture)
         VALIDATOR.validate(picture | MORE)
+        assert picture["energy"]["wh"] > 0
         assert picture["options"]["apg"] is True and len(picture["files"]) == 2
 
 
@@ -97,6 +98,11 @@ def test_the_options_are_those_of_generate() -> None:
         (("pixels", "hash"), "sha256:00"),
         (("machine", "threads"), 0),
         (("marks", "key"), -1),
+        (("energy", "wh"), -1),
+        (("energy", "how"), "guessed"),
+        (("energy", "user"), "me"),
+        (("energy", "parts", 0, "name"), "disk"),
+        (("energy", "grid", "g_per_kwh"), "380"),
     ],
 )
 def test_what_it_refuses(place: tuple[str | int, ...], value: object, made: dict[str, Any]) -> None:

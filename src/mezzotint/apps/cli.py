@@ -66,6 +66,10 @@ COMMANDS: dict[str, tuple[str, str, Callable[[argparse.ArgumentParser], None]]] 
 """Of each command its help, the function that runs it, and that which adds its options."""
 
 
+_METERED = ("generate", "train")
+"""Those whose energy is counted, from before they are imported."""
+
+
 class _Parser(argparse.ArgumentParser):
     """Complains by an exception, in one line, and names the nearest option."""
 
@@ -155,6 +159,10 @@ def _from_picture(args: argparse.Namespace, arguments: Sequence[str]) -> argpars
 
 def _run(args: argparse.Namespace) -> int:
     """Only the command that is asked for is imported, and torch with it."""
+    if args.command in _METERED:  # now: importing torch is a good part of a short run
+        from mezzotint.provenance.meter import Meter
+
+        args.meter = Meter()
     module, function = COMMANDS[args.command][1].split(":")
     run: Callable[[argparse.Namespace], int]
     run = getattr(import_module(f"mezzotint.apps.{module}"), function)

@@ -8,6 +8,7 @@ from pathlib import Path
 from mezzotint.apps import values
 
 _TRUST = "certificates of authorities that you believe"
+_GRID, _ITS_GRID = "DE|380", "country or g of CO2 per kWh, for its energy (docs/energy.md)"
 
 
 def _part_option(parser: argparse.ArgumentParser, what: str) -> None:
@@ -179,6 +180,7 @@ def generate(parser: argparse.ArgumentParser) -> None:
     show("--precision", choices=precisions, default="auto", help="of a checkpoint's numbers")
     show("--memory", metavar="GB", help="take at most so much, such as 6GB (of a checkpoint)")
     show("--threads", type=values.count, metavar="N", help="of the processor")
+    show("--grid", type=values.grid, metavar=_GRID, help=_ITS_GRID)
     show("--quiet", action="store_true", help="print the files' names only")
     show("--no-preview", dest="preview", action="store_false", help="no picture while drawing")
 
@@ -189,6 +191,7 @@ def train(parser: argparse.ArgumentParser) -> None:
     add("--out", required=True, metavar="RUN", help="folder of the run; an existing run goes on")
     add("--skip-bad", action="store_true", help="leave damaged files of the data set out")
     add("--threads", type=values.count, metavar="N", help="of the processor")
+    add("--grid", type=values.grid, metavar=_GRID, help=_ITS_GRID)
     add("--quiet", action="store_true", help="no progress bar")
 
 

@@ -22,12 +22,16 @@ from mezzotint.apps.values import SIDES
 from mezzotint.engine.generate import Listener
 from mezzotint.engine.request import RequestError
 from mezzotint.families.catalogue import Limit, load, locate
+from mezzotint.families.catalogue import device as device_of
 from mezzotint.families.memory import parse as parse_memory
 from mezzotint.families.memory import release
 from mezzotint.families.model import Model
 from mezzotint.families.separate import Given as Part
 from mezzotint.families.sizes import written
 from mezzotint.modalities.image import writable_format
+from mezzotint.provenance.energy import Energy
+from mezzotint.provenance.grid import chosen
+from mezzotint.provenance.meter import Meter, Shares
 from mezzotint.provenance.recipe import fingerprint, text_of
 
 File = str | os.PathLike[str]
@@ -39,12 +43,17 @@ class Maker:
     """A loaded model."""
 
     def __init__(
-        self, model: Model, options: Mapping[str, object], known: Mapping[Path, str]
+        self,
+        model: Model,
+        options: Mapping[str, object],
+        known: Mapping[Path, str],
+        meter: Meter,
     ) -> None:
         """options: of the command line, with which it was loaded; known: fingerprints of its
-        files."""
+        files; meter: from before it was loaded: what that took is the first picture's."""
         self._model: Model | None = model
         self._options, self._known = options, known
+        self._meter, self._loading = meter, meter.take()
 
     @property
     def model(self) -> Model:
@@ -81,9 +90,10 @@ class Maker:
             given = [Part(Path(path)) for path in paths]
         told = [path if part is None else f"{part}={path}" for path, part in given]
         options = {"model": name_or_path, "family": family, "precision": precision, "part": told}
+        meter = Meter().watch(device_of(device))
         model = load(name_or_path, device, family, precision, limit, given)
         files = (locate(name_or_path), *(part.path for part in given))
-        return cls(model, options, {path: fingerprint(path) for path in files})
+        return cls(model, options, {path: fingerprint(path) for path in files}, meter)
 
     def generate(
         self,
@@ -147,6 +157,7 @@ class Maker:
             CheckpointError: an adapter or a control network does not fit this model.
             LicenceError: commercial use is not allowed, or nobody states whether it is.
         """
+        self._meter.take()  # what was done since the last picture is not this one's
         if image is None and not (strength is mask is expand is None):
             raise RequestError("strength, mask and expand are for a picture: image=")
         if expand is not None and not (mask is size is None):
@@ -191,7 +202,9 @@ class Maker:
             there = Path(output)
             writable_format(there)
             place, how = prepare(str(there), prompt, 1).folder / there.name, signing(args)
-        made = next(iter(making(args, self.model, (seed,), Used(args, self._known), listener)))
+        shares, self._loading = Shares(self._meter, 1, chosen(), self._loading), Energy()
+        used = Used(args, self._known)
+        made = next(iter(making(args, self.model, (seed,), used, listener, shares)))
         made.image.info.update(text_of(made.document))
         if place is not None:
             write(made, place, how)

@@ -34,7 +34,7 @@ from mezzotint.provenance.terms import Licensed, check_commercial, parts_of
 
 LOCAL = frozenset(
     {
-        *("output", "count", "source", "pick", "quiet", "preview", "sidecar", "mark-key"),
+        *("output", "count", "source", "pick", "quiet", "preview", "sidecar", "mark-key", "grid"),
         *("lora-dir", "embedding-dir", "wildcards", "device", "memory", "threads"),
     }
 )
