@@ -232,7 +232,7 @@ def _signs(key: bytes, payload: int) -> Floats:
 # --- embedding --------------------------------------------------------------------------------
 
 QUALITY = 25.0
-"""Segmental signal-to-noise ratio that is aimed at, dB; tones that stand still are changed less."""
+"""Least segmental signal-to-noise ratio, dB; where little can be hidden it is better."""
 
 _STRENGTH = np.float32(0.4)  # of a cell's gain, in what is usual there
 _MOST = np.float32(0.6)  # nepers of power
@@ -332,7 +332,7 @@ def _frames_of(slots: Floats, frames: int) -> Floats:
     left = np.minimum(places.astype(np.int64), len(slots) - 1)
     right = np.minimum(left + 1, len(slots) - 1)
     part = np.clip(2 * _floats(places - left)[:, None] - np.float32(0.5), 0, 1)
-    return slots[left] * (1 - part) + slots[right] * part
+    return _floats(slots[left] * (1 - part) + slots[right] * part)
 
 
 def _groups(key: bytes, slots: int) -> NDArray[np.int64]:
@@ -406,7 +406,8 @@ def embed(samples: Floats, rate: int, payload: int, key: bytes) -> Floats:
         spare = segmental(samples, marked, rate) - QUALITY
         strength *= np.float32(10 ** (min(max(spare, -12), 3) / 20))
         strength = min(strength, np.float32(1.4))
-    return marked
+    spare = segmental(samples, marked, rate) - QUALITY
+    return marked if spare >= 0 else _floats(samples + (marked - samples) * 10 ** (spare / 20))
 
 
 # --- detection --------------------------------------------------------------------------------
