@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from PIL import Image
 
 from mezzotint.apps import cli
-from mezzotint.provenance import keys
+from mezzotint.provenance import blind_audio, keys
 
 
 @pytest.fixture
@@ -68,3 +69,26 @@ def test_errors_are_one_line(
     assert cli.main(["detect", *options]) == 2
     told = capsys.readouterr().err
     assert told.startswith("mezzotint: ") and message in told and told.count("\n") == 1
+
+
+def test_a_mark_in_a_sound(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    noise = np.random.default_rng(1).normal(0, 0.1, (1, 6 * 16000)).astype(np.float32)
+    payload = keys.payload(keys.PUBLIC, 77)
+    for name, samples in (
+        ("plain.wav", noise),
+        ("marked.ogg", blind_audio.embed(noise, 16000, payload, keys.PUBLIC.secret)),
+    ):
+        soundfile.write(tmp_path / name, samples.T, 16000)
+    assert cli.main(["detect", str(tmp_path / "marked.ogg")]) == 0
+    said = capsys.readouterr().out
+    assert "any mark in the samples, the public key: found, payload 000000000000004d" in said
+    assert "of a million unmarked sounds" in said
+    assert cli.main(["detect", str(tmp_path / "plain.wav"), "--json"]) == 1
+    line = json.loads(capsys.readouterr().out)
+    assert line["payload"] == "" and line["p_value"] > 1e-3
+    (tmp_path / "none.flac").write_bytes(b"fLaC")
+    (tmp_path / "short.wav").write_bytes(b"")
+    soundfile.write(tmp_path / "short.wav", noise[0, :100], 16000)
+    for name in ("none.flac", "short.wav"):
+        assert cli.main(["detect", str(tmp_path / name)]) == 2
+        assert name in capsys.readouterr().err

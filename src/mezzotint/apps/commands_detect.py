@@ -1,4 +1,4 @@
-"""`mezzotint detect`: the watermarks in pictures, with how sure one can be of each."""
+"""`mezzotint detect`: the watermarks in pictures and sounds, with how sure one can be of each."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ import torch
 from mezzotint.engine.detect import Search, detect, verify_mark
 from mezzotint.families.catalogue import load
 from mezzotint.families.model import Model
+from mezzotint.modalities import audio
 from mezzotint.modalities.image import CHANNELS, ImageError, read
-from mezzotint.provenance import keys, recipe
+from mezzotint.provenance import blind_audio, keys, recipe
+from mezzotint.provenance.codeword import WatermarkError
 from mezzotint.provenance.noise_mark import NoiseMark
 
 MARKED = 1e-6
 """p-value up to which a picture is called marked: of a million unmarked ones, about one is."""
+IN_SAMPLES = "any mark in the samples"
 
 
 @dataclass(frozen=True)
@@ -36,9 +39,10 @@ class Line:
     def text(self) -> str:
         sure = "found" if self.p_value <= MARKED else "not found"
         told = f", payload {self.payload}" if self.payload and self.p_value <= MARKED else ""
+        many = "sounds" if self.mark == IN_SAMPLES else "pictures"
         return (
             f"{self.file}: {self.mark}, {self.key}: {sure}{told} (p = {self.p_value:.2g}; "
-            f"found is up to {MARKED:g}: of a million unmarked pictures about one)"
+            f"found is up to {MARKED:g}: of a million unmarked {many} about one)"
         )
 
 
@@ -96,6 +100,28 @@ def _model_of(path: Path, how: recipe.Recipe | None, args: argparse.Namespace) -
     return str(beside) if beside.exists() else name
 
 
+def _in_samples(path: Path, own: keys.MarkKey) -> list[Line]:
+    """What is found in a sound, under the public key and one's own."""
+    sound = audio.read(path)
+    found: list[Line] = []
+    for key in dict.fromkeys((keys.PUBLIC, own)):
+        called = "the public key" if key == keys.PUBLIC else f"the secret key {key.id:04x}"
+        try:
+            seen = blind_audio.detect(sound.samples, sound.rate, key.secret)
+        except WatermarkError as error:
+            raise audio.AudioError(f"{path}: {error}") from None
+        payload = "" if seen.payload is None else f"{seen.payload:016x}"
+        found.append(Line(str(path), IN_SAMPLES, called, payload, seen.p_value))
+    return found
+
+
+def _shown(lines: list[Line], as_data: bool) -> bool:
+    """Print them; whether a mark was found."""
+    for line in lines:
+        print(json.dumps(asdict(line)) if as_data else line.text(), flush=True)
+    return any(line.p_value <= MARKED for line in lines)
+
+
 def run(args: argparse.Namespace) -> int:
     """A line for each file and key; the exit code is 0 if in each file a mark was found, else 1."""
     if args.threads is not None:
@@ -106,12 +132,12 @@ def run(args: argparse.Namespace) -> int:
     models: dict[str, Model] = {}
     good = True
     for path in args.files:
+        if path.suffix.lower() in audio.READABLE:
+            good &= _shown(_in_samples(path, keys.chosen(args.mark_key)), args.json)
+            continue
         how = _known(path)
         name = _model_of(path, how, args)
         if name not in models:
             models = {name: load(name, args.device)}
-        lines = _lines(path, how, models[name], args)
-        good = good and any(line.p_value <= MARKED for line in lines)
-        for line in lines:
-            print(json.dumps(asdict(line)) if args.json else line.text(), flush=True)
+        good &= _shown(_lines(path, how, models[name], args), args.json)
     return 0 if good else 1

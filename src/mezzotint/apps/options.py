@@ -253,8 +253,12 @@ def none(parser: argparse.ArgumentParser) -> None:
 
 def detect(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("files", nargs="+", type=Path, metavar="FILE", help="pictures")
-    add("--model", metavar="NAME|PATH", help="that made them (default: as the recipe says, icons)")
+    add("files", nargs="+", type=Path, metavar="FILE", help="pictures and sounds")
+    add(
+        "--model",
+        metavar="NAME|PATH",
+        help="that made them (default: as the recipe says, icons)",
+    )
     add("--prompt", metavar="TEXT", help="of the picture, if known (default: as the recipe says)")
     add("--steps", type=values.count, metavar="N", help="that it took, as the prompt")
     add("--spacing", metavar="NAME", help="of its steps, as the prompt")
