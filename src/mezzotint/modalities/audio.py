@@ -55,7 +55,7 @@ def decode(data: bytes) -> Sound:
     try:
         import soundfile
     except (ImportError, OSError):  # OSError: without libsndfile
-        raise AudioError("sounds are read by soundfile: pip install soundfile") from None
+        raise AudioError("sounds are read by soundfile: pip install 'mezzotint[audio]'") from None
     try:
         with soundfile.SoundFile(_Bytes(data)) as file:
             if file.format not in _FORMATS:
