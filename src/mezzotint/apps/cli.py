@@ -40,6 +40,16 @@ COMMANDS: dict[str, tuple[str, str, Callable[[argparse.ArgumentParser], None]]] 
     ),
     "detect": ("look for watermarks", "commands_detect:run", options.detect),
     "audit": ("say what the files of a folder carry", "commands_audit:run", options.audit),
+    "licences": (
+        "say under which terms models and pictures are",
+        "commands_licences:run",
+        options.licences,
+    ),
+    "sources": (
+        "list the drawings that are most like a picture",
+        "commands_licences:run_sources",
+        options.sources,
+    ),
     "inspect": ("say what a file of weights is", "commands_about:run_inspect", options.inspect),
     "convert": (
         "write a checkpoint in another layout or precision",
@@ -54,6 +64,10 @@ COMMANDS: dict[str, tuple[str, str, Callable[[argparse.ArgumentParser], None]]] 
     ),
 }
 """Of each command its help, the function that runs it, and that which adds its options."""
+
+
+_METERED = ("generate", "train")
+"""Those whose energy is counted, from before they are imported."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -145,6 +159,10 @@ def _from_picture(args: argparse.Namespace, arguments: Sequence[str]) -> argpars
 
 def _run(args: argparse.Namespace) -> int:
     """Only the command that is asked for is imported, and torch with it."""
+    if args.command in _METERED:  # now: importing torch is a good part of a short run
+        from mezzotint.provenance.meter import Meter
+
+        args.meter = Meter()
     module, function = COMMANDS[args.command][1].split(":")
     run: Callable[[argparse.Namespace], int]
     run = getattr(import_module(f"mezzotint.apps.{module}"), function)

@@ -7,8 +7,7 @@ picture and a code, and all of it where float16 is asked for, which its numbers 
 
 from __future__ import annotations
 
-import time
-from functools import lru_cache
+import sys
 
 import torch
 from torch import Tensor, nn
@@ -20,37 +19,23 @@ from mezzotint.networks.tiny_autoencoder import TinyAutoencoder
 
 AUTO = "auto"
 KINDS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_EDGES, _OTHER_EDGES = ((64, 0.2), (256, 0.75), (512, 1.5)), ((4096, 1.5),)
-"""Of the products that are timed, on a CPU and elsewhere, with what bfloat16 must gain to go on.
-
-The last is far from the noise of a clock, so the choice is stable.  The first ones are small and
-ask for little: where bfloat16 is emulated, hundreds of times slower, one of 1024 takes seconds.
-On a GPU they must outlast their start."""
-_ROUNDS = 5
+_PRODUCTS = ("amx_bf16", "avx512_bf16", "bf16")
+"""What a CPU's instructions for products of bfloat16 are called: of x86, and of ARM."""
 
 
-def _seconds(kind: torch.dtype, place: torch.device, edge: int) -> float:
-    """The fastest of a few matrix products."""
-    a = torch.ones(edge, edge, dtype=kind, device=place)
-    found: list[float] = []
-    for _ in range(_ROUNDS):
-        began = time.perf_counter()
-        float((a @ a)[0, 0])  # a GPU is waited for
-        found.append(time.perf_counter() - began)
-    return min(found)
-
-
-@lru_cache
 def fastest(place: torch.device) -> torch.dtype:
-    """bfloat16 if products of it take at most two thirds of the time, measured at first use."""
-    try:
-        for edge, gain in _EDGES if place.type == "cpu" else _OTHER_EDGES:
-            wide, half = (_seconds(kind, place, edge) for kind in (torch.float32, torch.bfloat16))
-            if wide < gain * half:
-                return torch.float32
-    except RuntimeError:  # a device that has none
+    """bfloat16 where the machine multiplies it by itself, else float32.
+
+    It is asked, not timed: a clock answers one way on an idle machine and another on a busy one,
+    and the same request has to give the same bytes.  The products are 2 to 7 times as fast there
+    (docs/speed), and hundreds of times slower where bfloat16 is emulated.
+    """
+    if place.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(False) else torch.float32
+    if place.type != "cpu" or sys.platform == "darwin":
         return torch.float32
-    return torch.bfloat16
+    has = torch.cpu.get_capabilities()
+    return torch.bfloat16 if any(has.get(name) for name in _PRODUCTS) else torch.float32
 
 
 def kind_of(name: str, place: torch.device) -> torch.dtype:
