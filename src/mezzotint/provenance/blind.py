@@ -15,6 +15,8 @@ that are tried the bounds add up (Bonferroni).
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -22,7 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mezzotint.provenance import lattice
-from mezzotint.provenance.codeword import Floats, WatermarkError, decode
+from mezzotint.provenance.codeword import PAYLOAD, Floats, WatermarkError, decode
 from mezzotint.provenance.pattern import (
     PERIOD,
     RADIUS,
@@ -249,26 +251,32 @@ def _image(
 
 # --- detection --------------------------------------------------------------------------------
 
-_SHIFTS = PERIOD * PERIOD
-_AT_ONCE = 0.5
-"""The share of the error that belongs to the geometry that is tried first: as it was made."""
+_AS_IT_IS, _SCALED, _TURNED = 0.5, 0.25, 0.25
+"""The shares of the error: of the picture as it is, of the scales that the key chooses, and of the
+geometries that are chosen without it."""
+
+_FINE = 8  # shifts a pixel, each way
+_TURNS = len(lattice.TURNS)
+_OF_PILOTS = math.log(2 * _TURNS * PERIOD**2)
+"""Of two tests: the logarithm of how many shifts and turns the pilots are compared at."""
+_OF_WORDS = math.log(2 * _TURNS * (_FINE * PERIOD) ** 2) + PAYLOAD * math.log(2)
+"""And the whole codeword, besides, for every payload that there is."""
 
 
 class _Read(NamedTuple):
-    bound: float
-    """exp(−t²/Σa²) of the best shift."""
-    coefficients: Complexes
-    """Weighted, shifted home."""
+    chance: float
+    """Natural logarithm of the p-value's bound, over the shifts, turns and payloads."""
+    payload: int | None
     turn: int
 
 
-def _weighted(folded: Complexes) -> list[tuple[int, Complexes]]:
+def _weighted(folded: Complexes) -> list[Complexes]:
     """The coefficients in each of the eight positions of a square, weighted by magnitudes only.
 
     Weight: expected amplitude over variance of the noise (maximal ratio), clipped against outliers.
     """
-    made: list[tuple[int, Complexes]] = []
-    for turn, matrix in enumerate(lattice.TURNS):
+    made: list[Complexes] = []
+    for matrix in lattice.TURNS:
         places = RING @ matrix.T
         values = lattice.at(folded, places)
         noise = lattice.noise(folded, places)
@@ -277,7 +285,7 @@ def _weighted(folded: Complexes) -> list[tuple[int, Complexes]]:
         signal = np.maximum(signal, 0.05) * noise
         most = 9 * (signal + noise)
         values = values * np.minimum(1, np.sqrt(most / np.maximum(power, 1e-20)))
-        made.append((turn, (values * np.sqrt(signal) / noise).astype(np.complex64)))
+        made.append((values * np.sqrt(signal) / noise).astype(np.complex64))
     return made
 
 
@@ -292,23 +300,35 @@ def _rings(values: Floats) -> Floats:
     return wide[places].astype(np.float32)
 
 
+def _bound(along: Complexes) -> float:
+    """log exp(−T² / Σ a²) of coefficients turned by the phases that they are thought to have."""
+    total = max(float(along.real.sum()), 0.0)
+    return -(total**2) / max(float((along.real**2 + along.imag**2).sum()), 1e-20)
+
+
 def _read(key: bytes, folded: Complexes) -> _Read:
     """The best of all shifts and turns of one geometry."""
     made = pattern(key)
-    best = _Read(1.0, np.zeros(len(RING), np.complex64), 0)
     rows, columns = RING[made.pilots].T
-    for turn, values in _weighted(folded):
+    best = _Read(0.0, None, 0)
+    for turn, values in enumerate(_weighted(folded)):
         along = (values * made.phase.conj())[made.pilots]
-        energy = float((along.real**2 + along.imag**2).sum())
         grid = np.zeros((PERIOD, PERIOD), np.complex64)
         grid[rows, columns] = along
-        score = np.fft.ifft2(grid).real * PERIOD**2
-        peak = int(score.argmax())
-        bound = float(np.exp(-(max(float(score.flat[peak]), 0) ** 2) / max(energy, 1e-20)))
-        if bound < best.bound:
-            home = _home(along, RING[made.pilots], divmod(peak, PERIOD))
-            ramp = np.exp(2j * np.pi / PERIOD * (RING @ home))
-            best = _Read(bound, (values * ramp).astype(np.complex64), turn)
+        score = np.fft.ifft2(grid).real
+        peak = divmod(int(score.argmax()), PERIOD)
+        chance = _bound(along * np.exp(2j * np.pi / PERIOD * (RING[made.pilots] @ peak)))
+        chance += _OF_PILOTS
+        if chance > best.chance:
+            continue
+        home = _home(along, RING[made.pilots], peak)
+        values = (values * np.exp(2j * np.pi / PERIOD * (RING @ home))).astype(np.complex64)
+        payload = decode(soft_symbols(key, values))
+        if payload is not None:
+            phase, signs = directions(key, payload)
+            whole = values * (_complex(signs) * phase).conj() / np.hypot(*signs.T)
+            chance = min(chance, _bound(whole) + _OF_WORDS)
+        best = _Read(chance, payload, turn)
     return best
 
 
@@ -316,7 +336,9 @@ def _home(
     along: Complexes, places: NDArray[np.int64], peak: tuple[int, int]
 ) -> NDArray[np.float64]:
     """The shift to a fraction of a pixel."""
-    offsets = np.mgrid[-4:5, -4:5].reshape(2, -1).T / 8 + np.array(peak)
+    reach = _FINE // 2
+    offsets = np.mgrid[-reach : reach + 1, -reach : reach + 1].reshape(2, -1).T / _FINE
+    offsets = offsets + np.array(peak)
     scores = (np.exp(2j * np.pi / PERIOD * (offsets @ places.T)) * along).real.sum(1)
     return offsets[int(scores.argmax())]
 
@@ -329,26 +351,40 @@ def detect(image: Image.Image, key: bytes) -> Found:
     """
     _checked(image)
     seen = _whitened(_planes(image))
-    shown = _read(key, lattice.fold(seen))
-    tests = len(lattice.TURNS) * _SHIFTS
-    first = min(1.0, shown.bound * tests / _AT_ONCE)
-    payload = decode(soft_symbols(key, shown.coefficients))
-    found = _found(payload, first, lattice.Geometry(1, 1, 0), shown.turn)
-    if first < 1e-9 and payload is not None:
+    best = _read(key, lattice.fold(seen))
+    best = best._replace(chance=best.chance - math.log(_AS_IT_IS))
+    found = _found(best, lattice.Geometry(1, 1, 0))
+    if _is_sure(best):
         return found
-    for geometry in lattice.candidates(seen):
+    for geometry, cost in _elsewhere(seen, key):
         read = _read(key, lattice.fold(lattice.undone(seen, geometry)))
-        chance = min(1.0, read.bound * tests * lattice.CANDIDATES / (1 - _AT_ONCE))
-        if chance < found.p_value or (found.payload is None and chance < 1e-6):
-            payload = decode(soft_symbols(key, read.coefficients))
-            if chance < found.p_value or payload is not None:
-                found = _found(payload, min(chance, found.p_value), geometry, read.turn)
-        if found.p_value < 1e-9 and found.payload is not None:
+        read = read._replace(chance=read.chance + cost)
+        if read.chance < best.chance:
+            best, found = read, _found(read, geometry)
+        if _is_sure(best):
             break
     return found
 
 
-def _found(payload: int | None, chance: float, geometry: lattice.Geometry, turn: int) -> Found:
-    quarter, mirrored = lattice.told(turn)
+def _elsewhere(seen: Floats, key: bytes) -> Iterator[tuple[lattice.Geometry, float]]:
+    """Other geometries, each with the logarithm of what it costs in chance."""
+    made = pattern(key)
+    scales = lattice.scaled(seen, RING[made.pilots], made.phase[made.pilots])
+    for geometry in scales.geometries:
+        yield geometry, math.log(scales.tried / _SCALED)
+    for geometry in lattice.candidates(seen):
+        yield geometry, math.log(lattice.CANDIDATES / _TURNED)
+
+
+_SURE = math.log(1e-9)
+
+
+def _is_sure(read: _Read) -> bool:
+    return read.chance < _SURE and read.payload is not None
+
+
+def _found(read: _Read, geometry: lattice.Geometry) -> Found:
+    quarter, mirrored = lattice.told(read.turn)
     scale = float(np.sqrt(geometry.rows * geometry.columns))
-    return Found(payload, chance, scale, float(geometry.angle + quarter), mirrored)
+    chance = min(1.0, math.exp(min(read.chance, 0)))
+    return Found(read.payload, chance, scale, float(geometry.angle + quarter), mirrored)
