@@ -41,7 +41,7 @@ SMALLEST, LARGEST = 64, 8192
 QUALITY = 41.5
 """Peak signal-to-noise ratio of the marked picture, dB."""
 
-_PILOT = 1.5  # amplitude of a pilot, in that of a symbol
+_PILOT = 1.2  # amplitude of a pilot, in that of another place
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 
 
@@ -104,14 +104,43 @@ def _detail(luminance: Floats) -> tuple[Floats, Floats]:
     return fine, np.sqrt(_blur(_floats(fine * fine), 3))
 
 
-_QUIET = np.float32(3.0)  # grey levels of detail below which a detector trusts no more
+_REACH = 3  # pixels of the neighbours that a detector expects a pixel to be like
+_ALIKE = np.float32(24.0)  # grey levels from which on a neighbour is something else
+_QUIET = np.float32(2.0)  # of detail below which a detector trusts no more
+_HALF = [
+    (row, column)
+    for row in range(_REACH + 1)
+    for column in range(-_REACH, _REACH + 1)
+    if row > 0 or column > 0
+]
+
+
+def _unexpected(luminance: Floats) -> Floats:
+    """A pixel less the mean of those around that are like it (a sigma filter: Lee 1983).
+
+    Unlike a linear filter's it has no trace of edges: what is left of flats is the mark.
+    """
+    height, width = luminance.shape
+    total, weight = np.zeros_like(luminance), np.ones_like(luminance)
+    for row, column in _HALF:
+        near = luminance[: height - row, max(0, -column) : width - max(0, column)]
+        far = luminance[row:, max(0, column) : width + min(0, column)]
+        apart = far - near
+        like = np.maximum(1 - (apart / _ALIKE) ** 2, 0)
+        apart *= like
+        for values, more, sign in ((total, apart, 1), (weight, like, 0)):
+            values[: height - row, max(0, -column) : width - max(0, column)] += more
+            there = values[row:, max(0, column) : width + min(0, column)]
+            there += -more if sign else more
+    return -total / weight
 
 
 def _whitened(planes: _Planes) -> Floats:
-    """The picture as a detector sees it: fine detail, all places equally loud."""
-    fine, loudness = _detail(planes.luminance)
-    seen = fine / (loudness + _QUIET)
-    return _floats(seen if planes.alpha is None else seen * planes.alpha)
+    """The picture as a detector sees it: fine detail over its variance, times the mark's strength
+    (maximal ratio)."""
+    fine = _unexpected(planes.luminance)
+    variance = _blur(_floats(fine * fine), 3)
+    return _floats(fine * _strength(planes) / (variance + _QUIET**2))
 
 
 def _strength(planes: _Planes) -> Floats:
@@ -121,7 +150,7 @@ def _strength(planes: _Planes) -> Floats:
     half be seen: there it is quieter still.
     """
     _, loudness = _detail(planes.luminance)
-    strength = np.clip(loudness + 1.5, 1.5, 20) ** np.float32(0.6)
+    strength = np.clip(loudness + 1.5, 1.5, 20) ** np.float32(0.3)
     end = np.minimum(planes.luminance, 255 - planes.luminance)
     return _floats(strength * np.clip((end + loudness * 2 + 2) / 12, 0.3, 1))
 
@@ -138,7 +167,12 @@ def _checked(image: Image.Image) -> None:
 
 # --- embedding --------------------------------------------------------------------------------
 
+_TRIALS = 1
+"""How often it is measured what a detector sees of the picture itself, beside the mark: it is not
+linear, and amplitudes are in steps of 8 bits."""
 _ROUNDS = 3
+_LIFT = (0.4, 2.5)
+"""Least and most of an amplitude, in that which all have on average."""
 
 
 def _tile(amplitudes: Complexes) -> Floats:
@@ -153,17 +187,15 @@ def _repeated(tile: Floats, shape: tuple[int, ...]) -> Floats:
     return np.tile(tile, (rows, columns))[: shape[0], : shape[1]]
 
 
-def _needs(seen: Floats, signs: Floats, budget: float) -> Floats:
+def _needs(seen: Floats, height: Floats, budget: float) -> Floats:
     """Amplitudes ``(K, 2)`` of mean square ``budget`` that lift the projections ``seen`` evenly.
 
     Those that the picture itself helps need less, those that it hinders more, within limits: the
     least total interference for the energy is between adding blindly and cancelling all.
     """
-    height = np.where(signs[:, :1] * signs[:, :1] + signs[:, 1:] ** 2 > 1, 1, _PILOT)
-    used = signs != 0
 
     def at(level: float) -> Floats:
-        return np.where(used, np.clip(level * height - seen, 0.4 * level, 2.5 * level), 0)
+        return np.clip(level * height - seen, _LIFT[0] * level, _LIFT[1] * level)
 
     low, high = 0.0, 1e4
     for _ in range(40):
@@ -184,6 +216,44 @@ def embed(image: Image.Image, payload: int, key: bytes) -> Image.Image:
     """
     _checked(image)
     phase, signs = directions(key, payload)
+    canvas = _canvas(image)
+    budget = 2 * _WANTED * canvas.area / float((canvas.strength**2).sum())
+    height = np.ones((len(RING), 1), np.float32)
+    height[pattern(key).pilots] = _PILOT
+    own = np.zeros_like(signs)
+    before = _projected(canvas.planes, phase)
+    for _ in range(_TRIALS):
+        along = _needs(own * signs, height, budget) * signs
+        seen = _projected(_planes(_image(canvas, _added(canvas, phase, along))), phase)
+        gain = _rings(((seen - before) * signs).sum(1) / np.abs(along).sum(1))
+        own = seen / np.maximum(gain, 0.1 * gain.mean() + 1e-9)[:, None] - along
+    marked, scaled = canvas.colour, budget
+    for turn in range(_ROUNDS):
+        marked = _added(canvas, phase, _needs(own * signs, height, scaled) * signs)
+        change = marked - canvas.colour
+        change = change if canvas.visible is None else change[canvas.visible]
+        spent = float((change * change).mean())
+        if turn + 1 < _ROUNDS:
+            scaled *= min(max(_WANTED / max(spent, 1e-6), 0.25), 4.0)
+    return _image(canvas, marked)
+
+
+_WANTED = 255**2 * 10 ** (-QUALITY / 10)  # mean square over visible pixels
+
+
+class _Canvas(NamedTuple):
+    pixels: NDArray[np.uint8]
+    colour: Floats
+    """``(H, W)`` or ``(H, W, 3)`` in [0, 255]."""
+    planes: _Planes
+    strength: Floats
+    """``(H, W)``; 0 where nothing is seen."""
+    visible: NDArray[np.bool_] | None
+    area: int
+    """Visible pixels."""
+
+
+def _canvas(image: Image.Image) -> _Canvas:
     planes = _planes(image)
     strength = _strength(planes)
     pixels = np.asarray(image)
@@ -192,43 +262,24 @@ def embed(image: Image.Image, payload: int, key: bytes) -> Image.Image:
     if visible is not None:
         if not visible.any():
             raise WatermarkError("a picture that is all transparent carries no watermark")
-        strength = strength * visible
+        strength = _floats(strength * visible)
     area = strength.size if visible is None else int(visible.sum())
-    wanted = 255**2 * 10 ** (-QUALITY / 10)  # mean square over visible pixels
-    fine, loudness = _detail(planes.luminance)
-    weight = 1 / (loudness + _QUIET)
-    if planes.alpha is not None:
-        weight = weight * planes.alpha
-    gain = _gains(_floats(strength * weight * (1 if planes.alpha is None else planes.alpha)))
-    own = _projections(lattice.fold(_floats(fine * weight)), phase, gain)
-    budget = 2 * wanted * area / float((strength**2).sum())
-    marked, scaled = colour, budget
-    amplitudes = np.zeros_like(signs)
-    for turn in range(_ROUNDS):
-        amplitudes = _needs(own * signs, signs, scaled)
-        wave = _tile(_complex(amplitudes * signs) * phase)
-        added = strength * _repeated(wave, strength.shape)
-        marked = _rounded(colour, added)
-        change = marked - colour if visible is None else (marked - colour)[visible]
-        spent = float((change * change).mean())
-        if turn + 1 < _ROUNDS:
-            scaled *= min(max(wanted / max(spent, 1e-6), 0.25), 4.0)
-    return _image(pixels, marked, visible)
+    return _Canvas(pixels, colour, planes, strength, visible, area)
+
+
+def _added(canvas: _Canvas, phase: Complexes, along: Floats) -> Floats:
+    """The colour with the pattern of ``(K, 2)`` amplitudes, in whole steps of 8 bits."""
+    wave = _repeated(_tile(_complex(along) * phase), canvas.strength.shape)
+    return _rounded(canvas.colour, canvas.strength * wave)
+
+
+def _projected(planes: _Planes, phase: Complexes) -> Floats:
+    along = lattice.at(lattice.fold(_whitened(planes)), RING) * phase.conj()
+    return np.stack([along.real, along.imag], 1)
 
 
 def _complex(pairs: Floats) -> Complexes:
     return (pairs[:, 0] + 1j * pairs[:, 1]).astype(np.complex64)
-
-
-def _gains(product: Floats) -> Floats:
-    """``(K,)``: what an amplitude of 1 makes in the folded, whitened coefficients."""
-    passes = 1 - np.sinc(RING / 16.0).prod(1) ** 2 * 1.0  # of `_detail`'s triangle, about
-    return (product.sum() / 2 * np.clip(passes, 0.05, 1)).astype(np.float32)
-
-
-def _projections(folded: Complexes, phase: Complexes, gain: Floats) -> Floats:
-    along = lattice.at(folded, RING) * phase.conj() / gain
-    return np.stack([along.real, along.imag], 1)
 
 
 def _rounded(colour: Floats, added: Floats) -> Floats:
@@ -236,11 +287,9 @@ def _rounded(colour: Floats, added: Floats) -> Floats:
     return np.clip(np.rint(colour + wide), 0, 255)
 
 
-def _image(
-    pixels: NDArray[np.uint8], marked: Floats, visible: NDArray[np.bool_] | None
-) -> Image.Image:
-    made = pixels.copy()
-    if pixels.ndim == 2:
+def _image(canvas: _Canvas, marked: Floats) -> Image.Image:
+    made, visible = canvas.pixels.copy(), canvas.visible
+    if made.ndim == 2:
         made[...] = marked
     elif visible is None:
         made[..., :3] = marked
@@ -251,16 +300,16 @@ def _image(
 
 # --- detection --------------------------------------------------------------------------------
 
-_AS_IT_IS, _SCALED, _TURNED = 0.5, 0.25, 0.25
-"""The shares of the error: of the picture as it is, of the scales that the key chooses, and of the
-geometries that are chosen without it."""
+_AT_HOME, _AS_IT_IS, _SCALED, _TURNED = 0.25, 0.25, 0.25, 0.25
+"""The shares of the error: of the picture as it was made; of the same cut off, turned by quarters
+or mirrored; of the scales that the key chooses; of the geometries that are chosen without it."""
 
 _FINE = 8  # shifts a pixel, each way
 _TURNS = len(lattice.TURNS)
-_OF_PILOTS = math.log(2 * _TURNS * PERIOD**2)
-"""Of two tests: the logarithm of how many shifts and turns the pilots are compared at."""
-_OF_WORDS = math.log(2 * _TURNS * (_FINE * PERIOD) ** 2) + PAYLOAD * math.log(2)
-"""And the whole codeword, besides, for every payload that there is."""
+_PLACES, _FINE_PLACES = _TURNS * PERIOD**2, _TURNS * (_FINE * PERIOD) ** 2
+"""Shifts and turns at which the pilots are compared, and then all."""
+_WORDS = PAYLOAD * math.log(2)
+"""The logarithm of how many payloads there are: each has its codeword."""
 
 
 class _Read(NamedTuple):
@@ -270,23 +319,19 @@ class _Read(NamedTuple):
     turn: int
 
 
-def _weighted(folded: Complexes) -> list[Complexes]:
-    """The coefficients in each of the eight positions of a square, weighted by magnitudes only.
+def _weighted(folded: Complexes, matrix: NDArray[np.int64]) -> Complexes:
+    """The coefficients in one of the eight positions, weighted by magnitudes only.
 
     Weight: expected amplitude over variance of the noise (maximal ratio), clipped against outliers.
     """
-    made: list[Complexes] = []
-    for matrix in lattice.TURNS:
-        places = RING @ matrix.T
-        values = lattice.at(folded, places)
-        noise = lattice.noise(folded, places)
-        power = values.real**2 + values.imag**2
-        signal = _rings(np.maximum(power / noise - 1, -0.9))
-        signal = np.maximum(signal, 0.05) * noise
-        most = 9 * (signal + noise)
-        values = values * np.minimum(1, np.sqrt(most / np.maximum(power, 1e-20)))
-        made.append((values * np.sqrt(signal) / noise).astype(np.complex64))
-    return made
+    places = RING @ matrix.T
+    values = lattice.at(folded, places)
+    noise = lattice.noise(folded, places)
+    power = values.real**2 + values.imag**2
+    signal = np.maximum(_rings(np.maximum(power / noise - 1, -0.9)), 0.05) * noise
+    most = 9 * (signal + noise)
+    values = values * np.minimum(1, np.sqrt(most / np.maximum(power, 1e-20)))
+    return (values * np.sqrt(signal) / noise).astype(np.complex64)
 
 
 def _rings(values: Floats) -> Floats:
@@ -306,29 +351,49 @@ def _bound(along: Complexes) -> float:
     return -(total**2) / max(float((along.real**2 + along.imag**2).sum()), 1e-20)
 
 
+def _chance(along: Complexes, tests: int) -> float:
+    """One of two tests that share an error: the logarithm of the bound over so many tries."""
+    return _bound(along) + math.log(2 * tests)
+
+
+def _of_word(key: bytes, values: Complexes, turn: int, tests: int, chance: float) -> _Read:
+    """The payload, and the better one of the chances by the pilots and by the whole codeword.
+
+    chance: by the pilots; tests: shifts and turns of which the values have the best.
+    """
+    payload = decode(soft_symbols(key, values))
+    if payload is not None:
+        phase, signs = directions(key, payload)
+        along = values * (_complex(signs) * phase).conj() / np.sqrt(np.float32(2))
+        chance = min(chance, _chance(along, tests) + _WORDS)
+    return _Read(chance, payload, turn)
+
+
+def _read_home(key: bytes, folded: Complexes) -> _Read:
+    """Nothing shifted or turned."""
+    made, values = pattern(key), _weighted(folded, lattice.TURNS[0])
+    pilots = _chance(values[made.pilots] * made.known.conj(), 1)
+    return _of_word(key, values, 0, 1, pilots)
+
+
 def _read(key: bytes, folded: Complexes) -> _Read:
     """The best of all shifts and turns of one geometry."""
     made = pattern(key)
     rows, columns = RING[made.pilots].T
-    best = _Read(0.0, None, 0)
-    for turn, values in enumerate(_weighted(folded)):
-        along = (values * made.phase.conj())[made.pilots]
+    best = _Read(math.inf, None, 0)
+    for turn, matrix in enumerate(lattice.TURNS):
+        values = _weighted(folded, matrix)
+        along = values[made.pilots] * made.known.conj()
         grid = np.zeros((PERIOD, PERIOD), np.complex64)
         grid[rows, columns] = along
         score = np.fft.ifft2(grid).real
         peak = divmod(int(score.argmax()), PERIOD)
-        chance = _bound(along * np.exp(2j * np.pi / PERIOD * (RING[made.pilots] @ peak)))
-        chance += _OF_PILOTS
-        if chance > best.chance:
-            continue
-        home = _home(along, RING[made.pilots], peak)
-        values = (values * np.exp(2j * np.pi / PERIOD * (RING @ home))).astype(np.complex64)
-        payload = decode(soft_symbols(key, values))
-        if payload is not None:
-            phase, signs = directions(key, payload)
-            whole = values * (_complex(signs) * phase).conj() / np.hypot(*signs.T)
-            chance = min(chance, _bound(whole) + _OF_WORDS)
-        best = _Read(chance, payload, turn)
+        there = along * np.exp(2j * np.pi / PERIOD * (RING[made.pilots] @ peak))
+        chance = _chance(there, _PLACES)
+        if chance < best.chance:
+            home = _home(along, RING[made.pilots], peak)
+            values = values * np.exp(2j * np.pi / PERIOD * (RING @ home))
+            best = _of_word(key, values.astype(np.complex64), turn, _FINE_PLACES, chance)
     return best
 
 
@@ -351,14 +416,16 @@ def detect(image: Image.Image, key: bytes) -> Found:
     """
     _checked(image)
     seen = _whitened(_planes(image))
-    best = _read(key, lattice.fold(seen))
-    best = best._replace(chance=best.chance - math.log(_AS_IT_IS))
+    folded = lattice.fold(seen)
+    best = _costing(_read_home(key, folded), 1 / _AT_HOME)
+    if not _is_sure(best):
+        shifted = _costing(_read(key, folded), 1 / _AS_IT_IS)
+        best = min(best, shifted, key=lambda read: read.chance)
     found = _found(best, lattice.Geometry(1, 1, 0))
     if _is_sure(best):
         return found
     for geometry, cost in _elsewhere(seen, key):
-        read = _read(key, lattice.fold(lattice.undone(seen, geometry)))
-        read = read._replace(chance=read.chance + cost)
+        read = _costing(_read(key, lattice.fold(lattice.undone(seen, geometry))), cost)
         if read.chance < best.chance:
             best, found = read, _found(read, geometry)
         if _is_sure(best):
@@ -367,16 +434,20 @@ def detect(image: Image.Image, key: bytes) -> Found:
 
 
 def _elsewhere(seen: Floats, key: bytes) -> Iterator[tuple[lattice.Geometry, float]]:
-    """Other geometries, each with the logarithm of what it costs in chance."""
+    """Other geometries, each with the factor that it costs in chance."""
     made = pattern(key)
-    scales = lattice.scaled(seen, RING[made.pilots], made.phase[made.pilots])
+    scales = lattice.scaled(seen, RING[made.pilots], made.known)
     for geometry in scales.geometries:
-        yield geometry, math.log(scales.tried / _SCALED)
+        yield geometry, scales.tried / _SCALED
     for geometry in lattice.candidates(seen):
-        yield geometry, math.log(lattice.CANDIDATES / _TURNED)
+        yield geometry, lattice.CANDIDATES / _TURNED
 
 
 _SURE = math.log(1e-9)
+
+
+def _costing(read: _Read, factor: float) -> _Read:
+    return read._replace(chance=read.chance + math.log(factor))
 
 
 def _is_sure(read: _Read) -> bool:
