@@ -16,7 +16,7 @@ that are tried the bounds add up (Bonferroni).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -39,7 +39,9 @@ SMALLEST, LARGEST = 64, 8192
 """Edges of a picture that can be marked, in pixels."""
 
 QUALITY = 41.5
-"""Peak signal-to-noise ratio of the marked picture, dB."""
+"""Peak signal-to-noise ratio of the marked picture over what is visible of it, dB."""
+SMALL, SMALL_QUALITY = 1 << 15, 40.5
+"""Up to so many visible pixels it is lower: otherwise too little of the mark is there."""
 
 _PILOT = 1.2  # amplitude of a pilot, in that of another place
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
@@ -217,7 +219,9 @@ def embed(image: Image.Image, payload: int, key: bytes) -> Image.Image:
     _checked(image)
     phase, signs = directions(key, payload)
     canvas = _canvas(image)
-    budget = 2 * _WANTED * canvas.area / float((canvas.strength**2).sum())
+    quality = SMALL_QUALITY if canvas.area <= SMALL else QUALITY
+    wanted = 255**2 * 10 ** (-quality / 10)
+    budget = 2 * wanted * canvas.area / float((canvas.strength**2).sum())
     height = np.ones((len(RING), 1), np.float32)
     height[pattern(key).pilots] = _PILOT
     own = np.zeros_like(signs)
@@ -234,11 +238,8 @@ def embed(image: Image.Image, payload: int, key: bytes) -> Image.Image:
         change = change if canvas.visible is None else change[canvas.visible]
         spent = float((change * change).mean())
         if turn + 1 < _ROUNDS:
-            scaled *= min(max(_WANTED / max(spent, 1e-6), 0.25), 4.0)
+            scaled *= min(max(wanted / max(spent, 1e-6), 0.25), 4.0)
     return _image(canvas, marked)
-
-
-_WANTED = 255**2 * 10 ** (-QUALITY / 10)  # mean square over visible pixels
 
 
 class _Canvas(NamedTuple):
@@ -459,3 +460,16 @@ def _found(read: _Read, geometry: lattice.Geometry) -> Found:
     scale = float(np.sqrt(geometry.rows * geometry.columns))
     chance = min(1.0, math.exp(min(read.chance, 0)))
     return Found(read.payload, chance, scale, float(geometry.angle + quarter), mirrored)
+
+
+def calibration(image: Image.Image, keys: Sequence[bytes]) -> NDArray[np.float64]:
+    """The bound of the pilots at one place for each of many keys, none of which marked the picture:
+    of what is a p-value at most a share x is up to x.
+
+    Raises:
+        WatermarkError: as :func:`detect`.
+    """
+    _checked(image)
+    values = _weighted(lattice.fold(_whitened(_planes(image))), lattice.TURNS[0])
+    made = (pattern(key) for key in keys)
+    return np.exp([_bound(values[each.pilots] * each.known.conj()) for each in made])

@@ -52,7 +52,7 @@ class Pattern(NamedTuple):
     """``(2 · carriers,)``: the symbol of the codeword that each real dimension carries."""
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=256)
 def pattern(key: bytes) -> Pattern:
     """Raises WatermarkError if the key is empty."""
     angle = stream(key, "phase", len(RING)) * (2 * np.pi / 2**32)
