@@ -9,9 +9,10 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from mezzotint.provenance.blind import LARGEST, QUALITY, SMALLEST, Found, detect, embed
+from mezzotint.provenance.blind import QUALITY, Found, calibration, confirm, detect, embed
 from mezzotint.provenance.codeword import WatermarkError, decode, encode
 from mezzotint.provenance.pixels import difference
+from mezzotint.provenance.sight import LARGEST, SMALLEST
 
 KEY, OTHER, PAYLOAD = b"k" * 32, b"o" * 32, 0x1234_5678_9ABC_DEF0
 SURE = 1e-6
@@ -80,6 +81,30 @@ def test_what_is_transparent_stays(photos: list[Image.Image]) -> None:
     assert found(made) == (True, True)
 
 
+def test_what_must_not_change_stays(photos: list[Image.Image]) -> None:
+    where = np.zeros((427, 512), bool)
+    where[100:300, 200:400] = True
+    made = embed(photos[0], PAYLOAD, KEY, where)
+    before, after = np.asarray(photos[0]), np.asarray(made)
+    assert np.array_equal(before[~where], after[~where])
+    assert not np.array_equal(before[where], after[where])
+    assert confirm(made, PAYLOAD, KEY) <= SURE
+
+
+def test_a_small_flat_drawing_with_transparency() -> None:
+    rows, columns = np.mgrid[:128, :128]
+    pixels = np.zeros((128, 128, 4), np.uint8)
+    pixels[np.hypot(rows - 64, columns - 64) < 60] = (200, 60, 40, 255)
+    pixels[np.hypot(rows - 50, columns - 70) < 25] = (240, 200, 80, 255)
+    image = Image.fromarray(pixels)
+    made = embed(image, PAYLOAD, KEY)
+    seen, there = pixels[..., 3] > 0, np.asarray(made)
+    assert np.array_equal(there[~seen], pixels[~seen])
+    apart = there[seen].astype(np.float64)[:, :3] - pixels[seen][:, :3]
+    assert 10 * np.log10(255**2 / np.square(apart).mean()) >= 40
+    assert found(made) == (True, True)
+
+
 def test_grey(photos: list[Image.Image]) -> None:
     made = embed(photos[1].convert("L"), PAYLOAD, KEY)
     assert made.mode == "L" and found(made) == (True, True)
@@ -90,6 +115,8 @@ def test_grey(photos: list[Image.Image]) -> None:
 ATTACKS = {
     "none": lambda image: image,
     "jpeg 50": lambda image: again(image, "JPEG", quality=50),
+    "half": lambda image: image.resize((256, 214), Image.Resampling.BICUBIC),
+    "turned": lambda image: image.rotate(5, Image.Resampling.BICUBIC).crop((60, 50, 460, 380)),
     "webp 75": lambda image: again(image, "WEBP", quality=75),
     "crop": lambda image: image.crop((61, 40, 61 + 384, 40 + 320)),
     "mirror": lambda image: image.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
@@ -124,6 +151,19 @@ def test_nothing_is_found_where_nothing_is(
         seen += [detect(image, OTHER if number < 4 else bytes([number]) * 32)]
     assert all(each.payload is None for each in seen)
     assert min(each.p_value for each in seen) > 1e-3
+
+
+def test_the_bound_is_on_the_safe_side(
+    photos: list[Image.Image], marked: list[Image.Image]
+) -> None:
+    """Of what is a p-value at most a share x is up to x; also beside another key's mark."""
+    others = [bytes([number, 1]) * 16 for number in range(250)]
+    values = np.concatenate([calibration(image, others) for image in (photos[0], marked[1])])
+    for level in (0.5, 0.1, 0.02):
+        assert (values <= level).mean() <= level
+    assert values.min() < 0.2  # and yet no constant
+    assert min(confirm(marked[0], PAYLOAD, key) for key in others[:20]) > 1e-3
+    assert confirm(marked[0], PAYLOAD ^ 1, KEY) > SURE >= confirm(marked[0], PAYLOAD, KEY)
 
 
 @pytest.mark.parametrize(

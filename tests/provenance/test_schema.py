@@ -25,7 +25,7 @@ MORE = {
     "machine": {"device": "cpu", "kernels": "AVX512", "threads": 1, "precision": "float32"},
     "pixels": {"hash": DIGEST, "size": "64x64", "mode": "RGBA"},
     "licences": [{"option": "model", "name": "icons", "licence": "Apache-2.0"}],
-    "marks": {"key": 0},
+    "marks": {"key": 0, "in": ["noise", "pixels"], "without": "too small"},
 }
 
 

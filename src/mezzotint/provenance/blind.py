@@ -1,16 +1,17 @@
 """A watermark in the pixels of a picture, found again without the picture and without a model.
 
 The mark is spread-spectrum with informed embedding (Cox et al. 1997; Malvar & Florêncio 2003): a
-keyed periodic pattern (:mod:`mezzotint.provenance.pattern`), added to the luminance as strongly as
-the eye's masking allows.  Being periodic it folds onto one tile whatever was cut off; its lattice
-of frequencies shows scale and angle; its phases, known to the key only, show the shift and carry
-the payload.
+keyed periodic pattern (:mod:`mezzotint.provenance.pattern`), added to the luminance, more of it in
+texture than in flats.  Being periodic it folds onto one tile whatever was cut off; its lattice of
+frequencies shows scale and angle; its phases, known to the key only, show the shift and carry the
+payload.
 
-The p-value is a bound, not a fit.  Whatever the picture is, the pilots' phases are independent of
-it, so the correlation T = Re Σ a_k exp(i(θ_k − φ_k)) with uniform φ_k is sub-Gaussian:
-E exp(λT) = Π I₀(λ a_k) ≤ exp(λ² Σ a_k² / 4), hence P(T ≥ t) ≤ exp(−t² / Σ a_k²) (Chernoff).  What
-chooses the weights and the geometries looks at magnitudes only.  Over all shifts, turns and scales
-that are tried the bounds add up (Bonferroni).
+The p-value is a bound, not a fit.  Whatever the picture is, the phases φ_k are independent of it
+and uniform, so T = Re Σ a_k exp(i(θ_k − φ_k)) is sub-Gaussian: E exp(λT) = Π I₀(λ a_k) ≤
+exp(λ² Σ a_k² / 4), hence P(T ≥ t) ≤ exp(−t² / Σ a_k²) (Chernoff).  What chooses the weights a_k
+looks at magnitudes only.  There are two tests, each with half of the error: the pilots alone, and
+the whole codeword of the payload that was read, times the 2^64 that could have been.  The bounds of
+all shifts, turns and scales that are tried add up (Bonferroni).
 """
 
 from __future__ import annotations
@@ -34,9 +35,14 @@ from mezzotint.provenance.pattern import (
     pattern,
     soft_symbols,
 )
-
-SMALLEST, LARGEST = 64, 8192
-"""Edges of a picture that can be marked, in pixels."""
+from mezzotint.provenance.sight import (
+    Planes,
+    check,
+    floats,
+    planes_of,
+    strength_of,
+    whitened,
+)
 
 QUALITY = 41.5
 """Peak signal-to-noise ratio of the marked picture over what is visible of it, dB."""
@@ -44,7 +50,6 @@ SMALL, SMALL_QUALITY = 1 << 15, 40.5
 """Up to so many visible pixels it is lower: otherwise too little of the mark is there."""
 
 _PILOT = 1.2  # amplitude of a pilot, in that of another place
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 
 
 class Found(NamedTuple):
@@ -62,116 +67,8 @@ class Found(NamedTuple):
     mirrored: bool
 
 
-# --- pictures ---------------------------------------------------------------------------------
-
-
-class _Planes(NamedTuple):
-    luminance: Floats
-    """``(H, W)`` in [0, 255], on white."""
-    alpha: Floats | None
-    """``(H, W)`` in [0, 1]; None if all is opaque."""
-
-
-def _planes(image: Image.Image) -> _Planes:
-    if image.mode == "L":
-        return _Planes(np.asarray(image).astype(np.float32), None)
-    if image.mode == "RGB":
-        return _Planes(np.asarray(image).astype(np.float32) @ _LUMA, None)
-    pixels = np.asarray(image).astype(np.float32)
-    alpha = pixels[..., 3] / 255
-    return _Planes(_floats(255 + alpha * (pixels[..., :3] @ _LUMA - 255)), _floats(alpha))
-
-
-def _floats(values: NDArray[np.floating]) -> Floats:
-    return values.astype(np.float32, copy=False)
-
-
-def _blur(values: Floats, power: int) -> Floats:
-    """Mean with triangular weights over 2^(power + 1) − 1 pixels each way, the edges repeated."""
-    reach = (1 << power) - 1
-    padded = np.pad(values, reach, mode="edge")
-    for axis in (0, 1):
-        for _ in range(2):
-            for step in range(power):
-                ahead = [slice(None), slice(None)]
-                behind = [slice(None), slice(None)]
-                ahead[axis], behind[axis] = slice(1 << step, None), slice(None, -(1 << step))
-                padded = padded[tuple(ahead)] + padded[tuple(behind)]
-    return padded / np.float32(1 << 4 * power)
-
-
-def _detail(luminance: Floats) -> tuple[Floats, Floats]:
-    """What is finer than some pixels, and its local standard deviation."""
-    fine = luminance - _blur(luminance, 2)
-    return fine, np.sqrt(_blur(_floats(fine * fine), 3))
-
-
-_REACH = 3  # pixels of the neighbours that a detector expects a pixel to be like
-_ALIKE = np.float32(24.0)  # grey levels from which on a neighbour is something else
-_QUIET = np.float32(2.0)  # of detail below which a detector trusts no more
-_HALF = [
-    (row, column)
-    for row in range(_REACH + 1)
-    for column in range(-_REACH, _REACH + 1)
-    if row > 0 or column > 0
-]
-
-
-def _unexpected(luminance: Floats) -> Floats:
-    """A pixel less the mean of those around that are like it (a sigma filter: Lee 1983).
-
-    Unlike a linear filter's it has no trace of edges: what is left of flats is the mark.
-    """
-    height, width = luminance.shape
-    total, weight = np.zeros_like(luminance), np.ones_like(luminance)
-    for row, column in _HALF:
-        near = luminance[: height - row, max(0, -column) : width - max(0, column)]
-        far = luminance[row:, max(0, column) : width + min(0, column)]
-        apart = far - near
-        like = np.maximum(1 - (apart / _ALIKE) ** 2, 0)
-        apart *= like
-        for values, more, sign in ((total, apart, 1), (weight, like, 0)):
-            values[: height - row, max(0, -column) : width - max(0, column)] += more
-            there = values[row:, max(0, column) : width + min(0, column)]
-            there += -more if sign else more
-    return -total / weight
-
-
-def _whitened(planes: _Planes) -> Floats:
-    """The picture as a detector sees it: fine detail over its variance, times the mark's strength
-    (maximal ratio)."""
-    fine = _unexpected(planes.luminance)
-    variance = _blur(_floats(fine * fine), 3)
-    return _floats(fine * _strength(planes) / (variance + _QUIET**2))
-
-
-def _strength(planes: _Planes) -> Floats:
-    """How strong the mark may be, relatively: much in texture, little in flats.
-
-    In a flat at the very end of the range half of what is added would be cut off, and the other
-    half be seen: there it is quieter still.
-    """
-    _, loudness = _detail(planes.luminance)
-    strength = np.clip(loudness + 1.5, 1.5, 20) ** np.float32(0.3)
-    end = np.minimum(planes.luminance, 255 - planes.luminance)
-    return _floats(strength * np.clip((end + loudness * 2 + 2) / 12, 0.3, 1))
-
-
-def _checked(image: Image.Image) -> None:
-    if image.mode not in ("L", "RGB", "RGBA"):
-        raise WatermarkError(f"a picture of mode {image.mode}: convert it to L, RGB or RGBA")
-    if min(image.size) < SMALLEST or max(image.size) > LARGEST:
-        raise WatermarkError(
-            f"a picture of {image.width}x{image.height} pixels carries no watermark: "
-            f"each edge must have {SMALLEST} to {LARGEST}"
-        )
-
-
 # --- embedding --------------------------------------------------------------------------------
 
-_TRIALS = 1
-"""How often it is measured what a detector sees of the picture itself, beside the mark: it is not
-linear, and amplitudes are in steps of 8 bits."""
 _ROUNDS = 3
 _LIFT = (0.4, 2.5)
 """Least and most of an amplitude, in that which all have on average."""
@@ -206,31 +103,31 @@ def _needs(seen: Floats, height: Floats, budget: float) -> Floats:
     return at(low).astype(np.float32)
 
 
-def embed(image: Image.Image, payload: int, key: bytes) -> Image.Image:
+Where = NDArray[np.bool_]
+"""``(H, W)``: the pixels that may be changed."""
+
+
+def embed(image: Image.Image, payload: int, key: bytes, where: Where | None = None) -> Image.Image:
     """The picture with a payload of 64 bits in it, of about ``QUALITY`` dB.
 
     Colour of transparent pixels, alpha, size and mode stay; what the picture carried in ``info``
     is left out.  The same input gives the same bytes.
 
+    where: of a part of the picture, what is outside stays exactly; None: all of it.
+
     Raises:
         WatermarkError: another mode than L, RGB, RGBA, a picture too small or too large, or a
             payload or a key that is none.
     """
-    _checked(image)
+    check(image)
     phase, signs = directions(key, payload)
-    canvas = _canvas(image)
+    canvas = _canvas(image, where)
     quality = SMALL_QUALITY if canvas.area <= SMALL else QUALITY
     wanted = 255**2 * 10 ** (-quality / 10)
     budget = 2 * wanted * canvas.area / float((canvas.strength**2).sum())
     height = np.ones((len(RING), 1), np.float32)
     height[pattern(key).pilots] = _PILOT
-    own = np.zeros_like(signs)
-    before = _projected(canvas.planes, phase)
-    for _ in range(_TRIALS):
-        along = _needs(own * signs, height, budget) * signs
-        seen = _projected(_planes(_image(canvas, _added(canvas, phase, along))), phase)
-        gain = _rings(((seen - before) * signs).sum(1) / np.abs(along).sum(1))
-        own = seen / np.maximum(gain, 0.1 * gain.mean() + 1e-9)[:, None] - along
+    own = _own(canvas, phase, signs, _needs(np.zeros_like(signs), height, budget))
     marked, scaled = canvas.colour, budget
     for turn in range(_ROUNDS):
         marked = _added(canvas, phase, _needs(own * signs, height, scaled) * signs)
@@ -246,24 +143,26 @@ class _Canvas(NamedTuple):
     pixels: NDArray[np.uint8]
     colour: Floats
     """``(H, W)`` or ``(H, W, 3)`` in [0, 255]."""
-    planes: _Planes
+    planes: Planes
     strength: Floats
     """``(H, W)``; 0 where nothing is seen."""
-    visible: NDArray[np.bool_] | None
+    visible: Where | None
     area: int
     """Visible pixels."""
 
 
-def _canvas(image: Image.Image) -> _Canvas:
-    planes = _planes(image)
-    strength = _strength(planes)
+def _canvas(image: Image.Image, where: Where | None) -> _Canvas:
+    planes = planes_of(image)
+    strength = strength_of(planes)
     pixels = np.asarray(image)
     colour = (pixels if pixels.ndim == 2 else pixels[..., :3]).astype(np.float32)
     visible = None if planes.alpha is None else planes.alpha > 0
+    if where is not None:
+        visible = where if visible is None else visible & where
     if visible is not None:
         if not visible.any():
             raise WatermarkError("a picture that is all transparent carries no watermark")
-        strength = _floats(strength * visible)
+        strength = floats(strength * visible)
     area = strength.size if visible is None else int(visible.sum())
     return _Canvas(pixels, colour, planes, strength, visible, area)
 
@@ -274,8 +173,21 @@ def _added(canvas: _Canvas, phase: Complexes, along: Floats) -> Floats:
     return _rounded(canvas.colour, canvas.strength * wave)
 
 
-def _projected(planes: _Planes, phase: Complexes) -> Floats:
-    along = lattice.at(lattice.fold(_whitened(planes)), RING) * phase.conj()
+def _own(canvas: _Canvas, phase: Complexes, signs: Floats, even: Floats) -> Floats:
+    """``(K, 2)``: what a detector sees of the picture itself, in amplitudes of the mark.
+
+    What an amplitude makes there is measured on a trial with ``even`` ones: no detector that
+    knows edges is linear, and colours go in steps of 8 bits.
+    """
+    along = even * signs
+    before = _projected(canvas.planes, phase)
+    seen = _projected(planes_of(_image(canvas, _added(canvas, phase, along))), phase)
+    gain = _rings(((seen - before) * signs).sum(1) / even.sum(1))
+    return floats(seen / np.maximum(gain, 0.1 * gain.mean() + 1e-9)[:, None] - along)
+
+
+def _projected(planes: Planes, phase: Complexes) -> Floats:
+    along = lattice.at(lattice.fold(whitened(planes)), RING) * phase.conj()
     return np.stack([along.real, along.imag], 1)
 
 
@@ -415,8 +327,8 @@ def detect(image: Image.Image, key: bytes) -> Found:
     Raises:
         WatermarkError: another mode than L, RGB, RGBA, or a picture too small or too large.
     """
-    _checked(image)
-    seen = _whitened(_planes(image))
+    check(image)
+    seen = whitened(planes_of(image))
     folded = lattice.fold(seen)
     best = _costing(_read_home(key, folded), 1 / _AT_HOME)
     if not _is_sure(best):
@@ -462,6 +374,28 @@ def _found(read: _Read, geometry: lattice.Geometry) -> Found:
     return Found(read.payload, chance, scale, float(geometry.angle + quarter), mirrored)
 
 
+def confirm(image: Image.Image, payload: int, key: bytes) -> float:
+    """The p-value of a payload that is known beforehand, such as that of a recipe, in a picture
+    that may be cut off, turned by quarters or mirrored: nothing is read, so less is enough.
+
+    Raises:
+        WatermarkError: as :func:`detect`, or the payload is none.
+    """
+    check(image)
+    folded = lattice.fold(whitened(planes_of(image)))
+    phase, signs = directions(key, payload)
+    known = (_complex(signs) * phase / np.sqrt(np.float32(2))).conj()
+    least = _bound(_weighted(folded, lattice.TURNS[0]) * known) + math.log(2)
+    for matrix in lattice.TURNS:
+        along = _weighted(folded, matrix) * known
+        grid = np.zeros((PERIOD, PERIOD), np.complex64)
+        grid[RING[:, 0], RING[:, 1]] = along
+        peak = divmod(int(np.fft.ifft2(grid).real.argmax()), PERIOD)
+        there = along * np.exp(2j * np.pi / PERIOD * (RING @ peak))
+        least = min(least, _chance(there, _PLACES))
+    return math.exp(min(least, 0.0))
+
+
 def calibration(image: Image.Image, keys: Sequence[bytes]) -> NDArray[np.float64]:
     """The bound of the pilots at one place for each of many keys, none of which marked the picture:
     of what is a p-value at most a share x is up to x.
@@ -469,7 +403,7 @@ def calibration(image: Image.Image, keys: Sequence[bytes]) -> NDArray[np.float64
     Raises:
         WatermarkError: as :func:`detect`.
     """
-    _checked(image)
-    values = _weighted(lattice.fold(_whitened(_planes(image))), lattice.TURNS[0])
+    check(image)
+    values = _weighted(lattice.fold(whitened(planes_of(image))), lattice.TURNS[0])
     made = (pattern(key) for key in keys)
     return np.exp([_bound(values[each.pilots] * each.known.conj()) for each in made])

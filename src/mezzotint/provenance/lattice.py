@@ -216,7 +216,7 @@ def _sight(seen: Floats) -> _Sight:
     whole = np.roll(whole, (-(height // 2), -(width // 2)), (0, 1))
     values = np.fft.rfft2(whole, axes=(1, 0)).astype(np.complex64)
     level = _smooth((values.real**2 + values.imag**2).T, size // 32).T
-    return _Sight(values / np.maximum(level, 1e-12), size)
+    return _Sight((values / np.maximum(level, 1e-12)).astype(np.complex64), size)
 
 
 def scaled(seen: Floats, pilots: NDArray[np.int64], phase: Complexes) -> Scales:
