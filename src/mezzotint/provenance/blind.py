@@ -378,6 +378,9 @@ def confirm(image: Image.Image, payload: int, key: bytes) -> float:
     """The p-value of a payload that is known beforehand, such as that of a recipe, in a picture
     that may be cut off, turned by quarters or mirrored: nothing is read, so less is enough.
 
+    Only what carries the payload counts: another payload of this key is as far as half of its
+    symbols are others.
+
     Raises:
         WatermarkError: as :func:`detect`, or the payload is none.
     """
@@ -385,6 +388,7 @@ def confirm(image: Image.Image, payload: int, key: bytes) -> float:
     folded = lattice.fold(whitened(planes_of(image)))
     phase, signs = directions(key, payload)
     known = (_complex(signs) * phase / np.sqrt(np.float32(2))).conj()
+    known[pattern(key).pilots] = 0
     least = _bound(_weighted(folded, lattice.TURNS[0]) * known) + math.log(2)
     for matrix in lattice.TURNS:
         along = _weighted(folded, matrix) * known
