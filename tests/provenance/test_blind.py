@@ -12,7 +12,7 @@ from sklearn.datasets import load_sample_images
 from mezzotint.provenance.blind import QUALITY, Found, calibration, confirm, detect, embed
 from mezzotint.provenance.codeword import WatermarkError, decode, encode
 from mezzotint.provenance.pixels import difference
-from mezzotint.provenance.sight import LARGEST, SMALLEST
+from mezzotint.provenance.sight import LARGEST, MARKED
 
 KEY, OTHER, PAYLOAD = b"k" * 32, b"o" * 32, 0x1234_5678_9ABC_DEF0
 SURE = 1e-6
@@ -170,10 +170,10 @@ def test_the_bound_is_on_the_safe_side(
     ("image", "message"),
     [
         (Image.new("RGB", (1, 1)), "a picture of 1x1 pixels carries no watermark"),
-        (Image.new("RGB", (SMALLEST - 1, 500)), "each edge must have 64 to 8192"),
-        (Image.new("L", (LARGEST + 1, 64)), "each edge must have 64 to 8192"),
-        (Image.new("CMYK", (64, 64)), "mode CMYK: convert it to L, RGB or RGBA"),
-        (Image.new("RGBA", (64, 64)), "all transparent carries no watermark"),
+        (Image.new("RGB", (MARKED - 1, 500)), "each edge must have 96 to 8192"),
+        (Image.new("L", (LARGEST + 1, 96)), "each edge must have 96 to 8192"),
+        (Image.new("CMYK", (96, 96)), "mode CMYK: convert it to L, RGB or RGBA"),
+        (Image.new("RGBA", (96, 96)), "all transparent carries no watermark"),
     ],
 )
 def test_what_cannot_carry_it(image: Image.Image, message: str) -> None:
@@ -184,4 +184,4 @@ def test_what_cannot_carry_it(image: Image.Image, message: str) -> None:
 @pytest.mark.parametrize("payload", [-1, 1 << 64])
 def test_a_payload_has_64_bits(payload: int) -> None:
     with pytest.raises(WatermarkError, match="64"):
-        embed(Image.new("RGB", (64, 64)), payload, KEY)
+        embed(Image.new("RGB", (96, 96)), payload, KEY)

@@ -36,6 +36,7 @@ from mezzotint.provenance.pattern import (
     soft_symbols,
 )
 from mezzotint.provenance.sight import (
+    MARKED,
     Planes,
     check,
     floats,
@@ -119,7 +120,7 @@ def embed(image: Image.Image, payload: int, key: bytes, where: Where | None = No
         WatermarkError: another mode than L, RGB, RGBA, a picture too small or too large, or a
             payload or a key that is none.
     """
-    check(image)
+    check(image, MARKED)
     phase, signs = directions(key, payload)
     canvas = _canvas(image, where)
     quality = SMALL_QUALITY if canvas.area <= SMALL else QUALITY

@@ -156,10 +156,14 @@ def short_hash(recipe: Recipe) -> int:
     """48 bits that stand for a recipe in the watermark in the pixels.
 
     The first of the SHA-256 of what is known before there are pixels: the options, less those that
-    do not change them, and the fingerprints of the files, as JSON with sorted keys and without
+    are empty or do not change them, and the fingerprints of the files, as JSON with sorted keys and without
     spaces.  A model may be called otherwise; so its name is not in it.
     """
-    options = {key: value for key, value in recipe.options.items() if key not in _NOT_SHAPING}
+    options = {
+        key: value
+        for key, value in recipe.options.items()
+        if key not in _NOT_SHAPING and value not in ("", [])
+    }
     files = sorted([file.option, file.fingerprint] for file in recipe.files)
     text = json.dumps({"files": files, "options": options}, sort_keys=True, separators=(",", ":"))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big")

@@ -10,8 +10,9 @@ from PIL import Image
 
 from mezzotint.provenance.codeword import Floats, WatermarkError
 
-SMALLEST, LARGEST = 64, 8192
-"""Edges of a picture that can be marked, in pixels."""
+MARKED, SMALLEST, LARGEST = 96, 64, 8192
+"""Edges, in pixels: the least of a picture that is marked (in less hardly any mark is found), the
+least of one that is searched, and the largest of both."""
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 
@@ -108,11 +109,11 @@ def strength_of(planes: Planes) -> Floats:
     return floats(strength * np.clip((end + loudness * 2 + 2) / 12, 0.3, 1))
 
 
-def check(image: Image.Image) -> None:
+def check(image: Image.Image, least: int = SMALLEST) -> None:
     if image.mode not in ("L", "RGB", "RGBA"):
         raise WatermarkError(f"a picture of mode {image.mode}: convert it to L, RGB or RGBA")
-    if min(image.size) < SMALLEST or max(image.size) > LARGEST:
+    if min(image.size) < least or max(image.size) > LARGEST:
         raise WatermarkError(
             f"a picture of {image.width}x{image.height} pixels carries no watermark: "
-            f"each edge must have {SMALLEST} to {LARGEST}"
+            f"each edge must have {least} to {LARGEST}"
         )
