@@ -34,12 +34,16 @@ def found(capsys: pytest.CaptureFixture[str], *options: str) -> tuple[int, list[
 def test_a_mark_is_found_and_where_there_is_none_it_is_not(
     made: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, (line,) = found(capsys, "marked.png")
+    code, (pixels, line) = found(capsys, "marked.png")
     assert code == 0 and line["p_value"] <= 1e-6
+    assert pixels["mark"] == "the mark in the pixels" and pixels["recipe"] is True
+    assert pixels["p_value"] <= 1e-6 and pixels["payload"].startswith("0000")
     assert line["payload"] == f"{keys.payload(keys.PUBLIC, keys.seed_hash(7)):016x}"
-    code, (line,) = found(capsys, "plain.png")
-    assert code == 1 and line["p_value"] > 1e-3
-    code, (line,) = found(capsys, "bare.png", "--prompt", "a cake")
+    code, lines = found(capsys, "plain.png")
+    assert code == 1 and min(line["p_value"] for line in lines) > 1e-3
+    code, (bare,) = found(capsys, "bare.png")  # no recipe, no model
+    assert code == 0 and bare["payload"] == pixels["payload"] and bare["recipe"] is None
+    code, (_, line) = found(capsys, "bare.png", "--prompt", "a cake")
     assert line["mark"] == "any mark in the noise" and line["p_value"] < 1e-3
 
 
@@ -48,8 +52,9 @@ def test_a_secret_key_is_looked_for_beside_the_public_one(
 ) -> None:
     Path("secret.key").write_text("cd" * 32)
     code, lines = found(capsys, "marked.png", "--mark-key", "secret.key")
-    assert code == 0 and len(lines) == 2
-    assert lines[0]["p_value"] <= 1e-6 < 1e-3 < lines[1]["p_value"]
+    assert code == 0 and len(lines) == 4
+    for public, secret in (lines[:2], lines[2:]):
+        assert public["p_value"] <= 1e-6 < 1e-3 < secret["p_value"]
 
 
 @pytest.mark.parametrize(

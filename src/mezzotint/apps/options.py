@@ -151,11 +151,11 @@ def generate(parser: argparse.ArgumentParser) -> None:
     carry = parser.add_argument_group("what the file carries").add_argument
     carry(
         "--watermark",
-        choices=("noise", "none"),
-        default="noise",
-        help="in the noise that it is made of, or none (said in its recipe)",
+        choices=("both", "noise", "pixels", "none"),
+        default="both",
+        help="in the noise that it is made of, in its pixels, or none (said in its recipe)",
     )
-    carry("--mark-key", type=Path, metavar="FILE", help="a secret key of the watermark")
+    carry("--mark-key", type=Path, metavar="FILE", help="a secret key of the watermarks")
     carry(
         "--no-credentials",
         dest="credentials",
@@ -225,7 +225,7 @@ def verify(parser: argparse.ArgumentParser) -> None:
     )
     add("--device", metavar="NAME", help="cpu, cuda, cuda:1, mps (default: as it was made)")
     add("--memory", metavar="GB", help="take at most so much, such as 6GB (of a checkpoint)")
-    add("--mark-key", type=Path, metavar="FILE", help="the secret key of their watermark")
+    add("--mark-key", type=Path, metavar="FILE", help="the secret key of their watermarks")
     add("--json", action="store_true", help="one JSON document a file, a line each")
 
 
