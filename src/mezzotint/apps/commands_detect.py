@@ -60,24 +60,31 @@ def _search(args: argparse.Namespace, how: recipe.Recipe | None) -> Search:
     if steps is None and (told := _option(how, "steps")) is not None and told.isdecimal():
         steps = int(told)
     prompt = args.prompt if args.prompt is not None else _option(how, "prompt") or ""
-    return Search(prompt, steps, args.spacing or _option(how, "spacing"))
+    return Search(prompt, _seed(args, how), steps, args.spacing or _option(how, "spacing"))
+
+
+def _seed(args: argparse.Namespace, how: recipe.Recipe | None) -> int | None:
+    told = _option(how, "seed")
+    own = int(told) if told is not None and told.isdecimal() else None
+    return own if args.seed is None else args.seed
 
 
 def _lines(
     path: Path, how: recipe.Recipe | None, model: Model, args: argparse.Namespace
 ) -> list[Line]:
-    """What is found in a picture: with a recipe its own mark, else any of a key."""
+    """What is found in a picture: the mark of a seed that is known, else any of a key."""
     search = _search(args, how)
     picture = read(path, CHANNELS[model.codec.channels])
     own = keys.chosen(args.mark_key)
-    seed = _option(how, "seed")
     found: list[Line] = []
     for key in dict.fromkeys((keys.PUBLIC, own)):
         called = "the public key" if key == keys.PUBLIC else f"the secret key {key.id:04x}"
-        if how is not None and how.key == key.id and seed is not None and seed.isdecimal():
-            sent = keys.payload(key, keys.seed_hash(int(seed)))
+        recipes = args.seed is None and how is not None and how.key == key.id
+        if search.seed is not None and (recipes or args.seed is not None):
+            sent = keys.payload(key, keys.seed_hash(search.seed))
+            whose = "its recipe's " if recipes else ""
             p = verify_mark(model, picture, NoiseMark(sent, key.secret), search)
-            said = f"the mark of its recipe's seed {seed}"
+            said = f"the mark of {whose}seed {search.seed}"
             found.append(Line(str(path), said, called, f"{sent:016x}", p))
             continue
         read_out = detect(model, picture, key.secret, search)

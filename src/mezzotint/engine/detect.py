@@ -34,10 +34,11 @@ from torch import Tensor
 from mezzotint.diffusion.guidance import expand_conditioning
 from mezzotint.diffusion.inversion import ddim_inversion
 from mezzotint.diffusion.level import Conditioning, Level
-from mezzotint.diffusion.noise import draws
+from mezzotint.diffusion.noise import draws, noise
 from mezzotint.diffusion.steps import spans
 from mezzotint.engine.generate import device, plan, told_of
 from mezzotint.engine.request import Guidance, Request, RequestError
+from mezzotint.families.code_readers import reader_for
 from mezzotint.families.model import Model
 from mezzotint.provenance.noise_mark import Evidence, Found, NoiseMark, fits, read
 
@@ -49,7 +50,8 @@ _LOOKED = 2  # ways in which a mark is looked for
 class Search:
     """How a mark is looked for.
 
-    prompt: of the picture, if it is known.
+    prompt, seed: of the picture, if they are known.  A model with a prior is told both; and of a
+        seed the noise is known, sizes and all, so that a mark in it is confirmed with less.
     steps, spacing: of its sampler; None values take the model's defaults.
     draws: noises a level, even: the more, the surer, and the slower.
     iterations: of the inversion, a step (:func:`~mezzotint.diffusion.inversion.ddim_inversion`).
@@ -58,6 +60,7 @@ class Search:
     """
 
     prompt: str = ""
+    seed: int | None = None
     steps: int | None = None
     spacing: str | None = None
     draws: int = 8
@@ -79,7 +82,8 @@ def detect(model: Model, picture: Tensor, key: bytes, search: Search | None = No
 
     Args:
         picture: ``(C, *spatial)`` in [−1, 1], of the model's channels.  Of a model with
-            transparency three channels will do: what was laid on white, see :func:`cut_out`.
+            transparency three channels will do, or four of which nothing is transparent: what was
+            laid on white, see :func:`cut_out`.
 
     Raises:
         RequestError: the picture or the search does not fit the model.
@@ -96,7 +100,17 @@ def verify_mark(
     """The p-value of one mark that is known beforehand, such as that of a recipe: see
     :func:`~mezzotint.provenance.noise_mark.fits`.  Arguments and errors as in :func:`detect`."""
     ways = evidence(model, picture, search)
+    if search is not None and search.seed is not None:
+        seed = search.seed
+        ways = tuple([_sized(each, seed) for each in way] for way in ways)
     return min(1.0, _LOOKED * min(fits(way, mark) for way in ways))
+
+
+def _sized(found: Evidence, seed: int) -> Evidence:
+    """Each element's evidence times the size of the noise that the seed has there: the sign of a
+    large one is seen better.  Sizes tell nothing of the key, so p-values stay what they are."""
+    own = noise(seed, found.draw, found.number, found.noise.shape)
+    return found._replace(noise=found.noise * own.abs().to(found.noise))
 
 
 def evidence(
@@ -108,6 +122,8 @@ def evidence(
     """
     search = search or Search()
     search.check()
+    if model.codec.channels == 4 and picture.ndim == 3 and bool((picture[3:] == 1).all()):
+        picture = picture[:3]
     flat = model.codec.channels == 4 and picture.ndim == 3 and picture.shape[0] == 3
     if not flat and (picture.ndim < 2 or picture.shape[0] != model.codec.channels):
         raise RequestError(
@@ -126,9 +142,9 @@ def evidence(
     )
     with torch.inference_mode():
         planned = plan(model, request)
-        told = told_of(model, planned)
+        told = told_of(model, planned, search.seed or 0)
         seen = picture[None].to(device(model))
-        code = model.codec.encode(cut_out(picture)[None].to(seen) if flat else seen)
+        code = _code(model, seen, cut_out(picture)[None].to(seen) if flat else seen)
     if search.refine:
         code = _refined(model, code, seen, search.refine)
     with torch.inference_mode():
@@ -136,6 +152,21 @@ def evidence(
             _of_steps(model, code, planned.path, told, search.draws),
             _of_start(model, code, planned.path, told, search.iterations),
         )
+
+
+def _code(model: Model, seen: Tensor, cut: Tensor) -> Tensor:
+    """The likeliest code of a picture: by the model's encoder, and where a reader was trained for
+    its codes, by that (:mod:`mezzotint.networks.code_reader`)."""
+    code = model.codec.encode(cut)
+    reader = reader_for(model.codec)
+    if reader is None:
+        return code
+    return reader.to(cut.device)(_on_white(seen), cut, code)
+
+
+def _on_white(picture: Tensor) -> Tensor:
+    """``(B, 3, H, W)`` of premultiplied RGBA, or of what is on white already; in [−1, 1]."""
+    return picture if picture.shape[1] == 3 else picture[:, :3] - picture[:, 3:] + 1
 
 
 def _of_steps(
@@ -182,7 +213,7 @@ def _refined(model: Model, code: Tensor, seen: Tensor, steps: int) -> Tensor:
             group["lr"] = _RATE * (1 - step / steps)
         decoded = model.codec.decode(guess).clamp(-1, 1)
         if decoded.shape[1] != seen.shape[1]:
-            decoded = decoded[:, :3] - decoded[:, 3:] + 1
+            decoded = _on_white(decoded)
         lost = (decoded - seen).square().sum() + (guess - begun).square().sum()
         (guess.grad,) = torch.autograd.grad(lost, guess)
         descent.step()
