@@ -19,6 +19,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +28,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mezzotint.engine.detect import Search, detect, evidence, verify_mark
+from mezzotint.engine.detect import Search, evidence, verify_mark
 from mezzotint.engine.generate import generate
 from mezzotint.engine.request import Request
 from mezzotint.families.catalogue import load
@@ -122,22 +123,34 @@ class _Result(NamedTuple):
     payload: float  # which is known
     right: bool
     recipe: float | None  # seed and prompt known; measured where the bar is
+    other: float  # under another key, whose patterns have nothing to do with the picture: H0
+    took: float  # seconds of the search
 
 
-def _measured(model: Model, spoiled: Tensor, mark: NoiseMark, recipe: Search | None) -> _Result:
-    ways = evidence(model, spoiled)
+def _measured(
+    model: Model, spoiled: Tensor, mark: NoiseMark, search: Search, recipe: Search | None
+) -> _Result:
+    begun = time.perf_counter()
+    ways = evidence(model, spoiled, search)
+    took = time.perf_counter() - begun
+    other = min(read(way, mark.payload.to_bytes(32, "big")).p_value for way in ways)
     best = min((read(way, KEY) for way in ways), key=lambda one: one.p_value)
     known = min(fits(way, mark) for way in ways)
     right = best.tag == words(mark.payload, KEY)[0]
     sure = None if recipe is None else verify_mark(model, spoiled, mark, recipe)
-    return _Result(2 * best.p_value, 2 * known, right, sure)
+    return _Result(2 * best.p_value, 2 * known, right, sure, 2 * other, took)
 
 
-def _search(model: Model, sampler: str | None, pictures: int, until: float) -> Section:
+def _search(
+    model: Model,
+    sampler: str | None,
+    attacks: Sequence[str],
+    search: Search,
+    pictures: int,
+    until: float,
+) -> Section:
     """One section: how often the mark of marked pictures is found, and of unmarked ones."""
-    found: dict[str, list[_Result]] = {name: [] for name in ATTACKS}
-    unmarked: list[float] = []
-    took: list[float] = []
+    found: dict[str, list[_Result]] = {name: [] for name in attacks}
     done = 0
     for number in range(pictures):
         if number and time.monotonic() > until:
@@ -145,14 +158,9 @@ def _search(model: Model, sampler: str | None, pictures: int, until: float) -> S
         mark = NoiseMark(keys.payload(OWNER, keys.seed_hash(number)), KEY)
         prompt = THINGS[number % len(THINGS)]
         (picture,) = generate(model, Request(prompt, (number,), sampler=sampler, mark=OWNER))
-        for name, attack in ATTACKS.items():
-            recipe = Search(prompt, number) if name == BARRED else None
-            found[name].append(_measured(model, attack(picture), mark, recipe))
-        # Another key's patterns have nothing to do with the picture: H0.
-        other = number.to_bytes(32, "big")
-        begun = time.perf_counter()
-        unmarked.append(detect(model, jpeg(50)(picture), other).p_value)
-        took.append(time.perf_counter() - begun)
+        for name in attacks:
+            recipe = replace(search, prompt=prompt, seed=number) if name == BARRED else None
+            found[name].append(_measured(model, ATTACKS[name](picture), mark, search, recipe))
         done += 1
         print(f"\r{sampler or 'default'}: {number + 1} of {pictures}", end="", file=sys.stderr)
     print(file=sys.stderr)
@@ -166,9 +174,11 @@ def _search(model: Model, sampler: str | None, pictures: int, until: float) -> S
         sure = [one.recipe <= RATE for one in results if one.recipe is not None]
         if sure:
             rows.append(_share(f"{name}: a known seed and prompt confirmed", sure))
-    least = min(unmarked) * len(unmarked)
+    every = [one for results in found.values() for one in results]
+    least = min(one.other for one in every) * len(every)
+    took = tuple(one.took for one in every)
     rows.append(Row("least p-value under another key, times their number", (least,), "×"))
-    rows.append(Row("time of a search", tuple(took), "s"))
+    rows.append(Row("time of a search", took, "s"))
     name = sampler or f"{model.defaults.sampler}, the default"
     return Section(
         f"found/{sampler or 'default'}",
@@ -177,7 +187,8 @@ def _search(model: Model, sampler: str | None, pictures: int, until: float) -> S
         f"searched at a false-positive rate of {RATE:g}; in brackets Wilson's interval of 95 %. "
         "*Blind*: nothing is known but the key. *Known payload*: it is asked whether a picture "
         "carries this one. *Known seed and prompt*: whether it is the picture of this recipe; "
-        "the noise's sizes and what the model was told are known then.",
+        "the noise's sizes and what the model was told are known then. "
+        f"{search.draws} noises a level, {search.refine} steps of refining.",
         tuple(rows),
     )
 
@@ -300,6 +311,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("docs/watermark"), help="report folder")
     parser.add_argument("--pictures", type=int, default=40, help="how many to make")
     parser.add_argument("--sampler", help="in place of the model's own")
+    parser.add_argument("--attack", action="append", choices=ATTACKS, help="these alone")
+    parser.add_argument(
+        "--draws", type=int, default=Search.draws, help="as in engine.detect.Search"
+    )
+    parser.add_argument("--refine", type=int, default=Search.refine, help="as in Search")
     parser.add_argument("--corpus", type=Path, help="measure KID against this archive of drawings")
     parser.add_argument("--site", type=Path, help="folder of the feature network's packages")
     parser.add_argument("--minutes", type=float, default=1e6, help="begin no picture after these")
@@ -311,7 +327,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.corpus is not None:
         section = _quality(model, options.corpus, options.site, options.pictures, until)
     else:
-        section = _search(model, options.sampler, options.pictures, until)
+        search = Search(draws=options.draws, refine=options.refine)
+        attacks = options.attack or list(ATTACKS)
+        section = _search(model, options.sampler, attacks, search, options.pictures, until)
     write(options.out, [section])
     print((options.out / "noise.md").read_text("utf-8"))
     return 0
