@@ -186,6 +186,9 @@ def test_what_was_laid_on_white_is_cut_out() -> None:
     cut = (cut_out((colour + 1 - alpha) * 2 - 1) + 1) / 2
     torch.testing.assert_close(cut[3:], alpha, atol=1e-5, rtol=0)
     torch.testing.assert_close(cut[:3], colour, atol=1e-5, rtol=0)
+    lines = (cut_out((colour + 1 - alpha) * 2 - 1, enclosed=True) + 1) / 2
+    assert float(lines[3, far < 3].max()) == 0 < float(lines[3, far > 7].max())
+    assert torch.equal(lines[:, far > 8], cut[:, far > 8])
 
 
 def test_a_picture_on_white_is_searched_with_a_model_that_knows_transparency() -> None:
