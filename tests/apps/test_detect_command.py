@@ -47,6 +47,20 @@ def test_a_mark_is_found_and_where_there_is_none_it_is_not(
     assert line["mark"] == "any mark in the noise" and line["p_value"] < 1e-3
 
 
+def test_a_seed_that_is_known_is_confirmed_in_a_jpeg_without_a_recipe(
+    made: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Image.open("marked.png") as image:
+        white = Image.new("RGBA", image.size, "white")
+        white.alpha_composite(image.convert("RGBA"))
+        white.convert("RGB").save("spoiled.jpg", quality=50)
+    known = ["--prompt", "a cake", "--seed", "7"]
+    code, (line,) = found(capsys, "spoiled.jpg", *known)
+    assert code == 0 and line["mark"] == "the mark of seed 7" and line["p_value"] <= 1e-6
+    code, (line,) = found(capsys, "spoiled.jpg", "--prompt", "a cake", "--seed", "8")
+    assert code == 1 and line["p_value"] > 1e-3
+
+
 def test_a_secret_key_is_looked_for_beside_the_public_one(
     made: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -72,7 +72,13 @@ def _search(args: argparse.Namespace, how: recipe.Recipe | None) -> Search:
     if steps is None and (told := _option(how, "steps")) is not None and told.isdecimal():
         steps = int(told)
     prompt = args.prompt if args.prompt is not None else _option(how, "prompt") or ""
-    return Search(prompt, steps, args.spacing or _option(how, "spacing"))
+    return Search(prompt, _seed(args, how), steps, args.spacing or _option(how, "spacing"))
+
+
+def _seed(args: argparse.Namespace, how: recipe.Recipe | None) -> int | None:
+    told = _option(how, "seed")
+    own = int(told) if told is not None and told.isdecimal() else None
+    return own if args.seed is None else args.seed
 
 
 def _called(key: keys.MarkKey) -> str:
@@ -109,18 +115,19 @@ def _in_pixels(path: Path, how: recipe.Recipe | None, key: keys.MarkKey) -> Line
 def _in_noise(
     path: Path, how: recipe.Recipe | None, model: Model, args: argparse.Namespace
 ) -> list[Line]:
-    """What is found in a picture: with a recipe its own mark, else any of a key."""
+    """What is found in a picture: the mark of a seed that is known, else any of a key."""
     search = _search(args, how)
     picture = read(path, CHANNELS[model.codec.channels])
     own = keys.chosen(args.mark_key)
-    seed = _option(how, "seed")
     found: list[Line] = []
     for key in dict.fromkeys((keys.PUBLIC, own)):
         called = _called(key)
-        if how is not None and how.key == key.id and seed is not None and seed.isdecimal():
-            sent = keys.payload(key, keys.seed_hash(int(seed)))
+        recipes = args.seed is None and how is not None and how.key == key.id
+        if search.seed is not None and (recipes or args.seed is not None):
+            sent = keys.payload(key, keys.seed_hash(search.seed))
+            whose = "its recipe's " if recipes else ""
             p = verify_mark(model, picture, NoiseMark(sent, key.secret), search)
-            said = f"the mark of its recipe's seed {seed}"
+            said = f"the mark of {whose}seed {search.seed}"
             found.append(Line(str(path), said, called, f"{sent:016x}", p))
             continue
         read_out = detect(model, picture, key.secret, search)
@@ -144,7 +151,7 @@ def _in_samples(path: Path, own: keys.MarkKey) -> list[Line]:
     sound = audio.read(path)
     found: list[Line] = []
     for key in dict.fromkeys((keys.PUBLIC, own)):
-        called = "the public key" if key == keys.PUBLIC else f"the secret key {key.id:04x}"
+        called = _called(key)
         try:
             seen = blind_audio.detect(sound.samples, sound.rate, key.secret)
         except WatermarkError as error:
@@ -194,7 +201,7 @@ def _loaded(
     Raises:
         CheckpointError: what was typed is none.
     """
-    asked = (args.model, args.prompt, args.steps, args.spacing)
+    asked = (args.model, args.prompt, args.seed, args.steps, args.spacing)
     if how is None and all(value is None for value in asked):
         return None
     name = _model_of(path, how, args)

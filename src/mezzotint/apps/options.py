@@ -288,6 +288,7 @@ def detect(parser: argparse.ArgumentParser) -> None:
         help="that made them (default: as the recipe says, icons)",
     )
     add("--prompt", metavar="TEXT", help="of the picture, if known (default: as the recipe says)")
+    add("--seed", type=values.seed, metavar="N", help="of the picture, as the prompt")
     add("--steps", type=values.count, metavar="N", help="that it took, as the prompt")
     add("--spacing", metavar="NAME", help="of its steps, as the prompt")
     add("--mark-key", type=Path, metavar="FILE", help="a secret key to look for, beside the public")
