@@ -15,18 +15,20 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from mezzotint.engine.detect import Search, evidence
+from mezzotint.engine.detect import Search, evidence, verify_mark
 from mezzotint.engine.generate import generate
 from mezzotint.engine.request import Request
 from mezzotint.families.catalogue import load
@@ -111,58 +113,95 @@ ATTACKS: dict[str, Attack] = {
 }
 
 
-def _search(model: Model, sampler: str | None, pictures: int, told: bool, until: float) -> Section:
+BARRED = "JPEG 50 on white"
+
+
+class _Result(NamedTuple):
+    """p-values of one picture after one attack, and whether its tag was read rightly."""
+
+    blind: float
+    payload: float  # which is known
+    right: bool
+    recipe: float | None  # seed and prompt known; measured where the bar is
+    other: float  # under another key, whose patterns have nothing to do with the picture: H0
+    took: float  # seconds of the search
+
+
+def _measured(
+    model: Model, spoiled: Tensor, mark: NoiseMark, search: Search, recipe: Search | None
+) -> _Result:
+    begun = time.perf_counter()
+    ways = evidence(model, spoiled, search)
+    took = time.perf_counter() - begun
+    other = min(read(way, mark.payload.to_bytes(32, "big")).p_value for way in ways)
+    best = min((read(way, KEY) for way in ways), key=lambda one: one.p_value)
+    known = min(fits(way, mark) for way in ways)
+    right = best.tag == words(mark.payload, KEY)[0]
+    sure = None if recipe is None else verify_mark(model, spoiled, mark, recipe)
+    return _Result(2 * best.p_value, 2 * known, right, sure, 2 * other, took)
+
+
+def _search(
+    model: Model,
+    sampler: str | None,
+    attacks: Sequence[str],
+    search: Search,
+    pictures: int,
+    until: float,
+) -> Section:
     """One section: how often the mark of marked pictures is found, and of unmarked ones."""
-    found: dict[str, list[tuple[float, float, bool]]] = {name: [] for name in ATTACKS}
-    unmarked: list[float] = []
-    took: list[float] = []
+    found: dict[str, list[_Result]] = {name: [] for name in attacks}
     done = 0
     for number in range(pictures):
         if number and time.monotonic() > until:
             break
         mark = NoiseMark(keys.payload(OWNER, keys.seed_hash(number)), KEY)
         prompt = THINGS[number % len(THINGS)]
-        search = Search(prompt=prompt if told else "")
         (picture,) = generate(model, Request(prompt, (number,), sampler=sampler, mark=OWNER))
-        for name, attack in ATTACKS.items():
-            begun = time.perf_counter()
-            ways = evidence(model, attack(picture), search)
-            took.append(time.perf_counter() - begun)
-            best = min((read(way, KEY) for way in ways), key=lambda one: one.p_value)
-            known = min(fits(way, mark) for way in ways)
-            right = best.tag == words(mark.payload, KEY)[0]
-            found[name].append((2 * best.p_value, 2 * known, right))
-            # Another key's patterns have nothing to do with the picture: H0, at no cost.
-            other = number.to_bytes(32, "big")
-            unmarked.append(2 * min(read(way, other).p_value for way in ways))
+        for name in attacks:
+            recipe = replace(search, prompt=prompt, seed=number) if name == BARRED else None
+            found[name].append(_measured(model, ATTACKS[name](picture), mark, search, recipe))
         done += 1
         print(f"\r{sampler or 'default'}: {number + 1} of {pictures}", end="", file=sys.stderr)
     print(file=sys.stderr)
     rows: list[Row] = []
     for name, results in found.items():
-        blind, known, right = zip(*results, strict=True)
-        bar = Bar("at least", 0.95) if name == "JPEG 50 on white" and not told else None
-        rows.append(Row(f"{name}: found blind", (_share(blind),), "%", bar))
-        rows.append(Row(f"{name}: tag read rightly", (sum(right) / done,), "%"))
-        rows.append(Row(f"{name}: a known payload confirmed", (_share(known),), "%"))
-    least = min(unmarked) * len(unmarked)
+        bar = Bar("at least", 0.95) if name == BARRED else None
+        rows.append(_share(f"{name}: found blind", [one.blind <= RATE for one in results], bar))
+        rows.append(_share(f"{name}: tag read rightly", [one.right for one in results]))
+        sure = [one.payload <= RATE for one in results]
+        rows.append(_share(f"{name}: a known payload confirmed", sure))
+        sure = [one.recipe <= RATE for one in results if one.recipe is not None]
+        if sure:
+            rows.append(_share(f"{name}: a known seed and prompt confirmed", sure))
+    every = [one for results in found.values() for one in results]
+    least = min(one.other for one in every) * len(every)
+    took = tuple(one.took for one in every)
     rows.append(Row("least p-value under another key, times their number", (least,), "×"))
-    rows.append(Row("time of a search", tuple(took), "s"))
+    rows.append(Row("time of a search", took, "s"))
     name = sampler or f"{model.defaults.sampler}, the default"
     return Section(
-        f"found/{sampler or 'default'}{'/told' if told else ''}",
-        f"Found again: {name}{', the prompt known' if told else ''}",
+        f"found/{sampler or 'default'}",
+        f"Found again: {name}",
         f"{done} pictures of {min(done, len(THINGS))} prompts, {model.defaults.steps} steps, "
-        f"searched at a false-positive rate of {RATE:g}"
-        + (" with" if told else " without")
-        + " their prompts. *Blind*: nothing is known but the key. *Known payload*: it is asked "
-        "whether a picture carries this one.",
+        f"searched at a false-positive rate of {RATE:g}; in brackets Wilson's interval of 95 %. "
+        "*Blind*: nothing is known but the key. *Known payload*: it is asked whether a picture "
+        "carries this one. *Known seed and prompt*: whether it is the picture of this recipe; "
+        "the noise's sizes and what the model was told are known then. "
+        f"{search.draws} noises a level, {search.refine} steps of refining.",
         tuple(rows),
     )
 
 
-def _share(values: Sequence[float]) -> float:
-    return sum(value <= RATE for value in values) / len(values)
+def _share(name: str, hits: Sequence[bool], bar: Bar | None = None) -> Row:
+    """A row with the share of hits; their number and its interval in the name."""
+    count, share, z = len(hits), sum(hits) / len(hits), 1.96
+    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
+    spread = math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
+    spread *= z / (1 + z * z / count)
+    low, high = max(0.0, middle - spread), min(1.0, middle + spread)
+    told = f"{name}, {sum(hits)} of {count} ({100 * low:.0f} to {100 * high:.0f} %)"
+    return Row(told, (share,), "%", bar)
 
 
 _LEAST = 8  # pictures on each side
@@ -272,7 +311,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("docs/watermark"), help="report folder")
     parser.add_argument("--pictures", type=int, default=40, help="how many to make")
     parser.add_argument("--sampler", help="in place of the model's own")
-    parser.add_argument("--told", action="store_true", help="search with the prompts")
+    parser.add_argument("--attack", action="append", choices=ATTACKS, help="these alone")
+    parser.add_argument(
+        "--draws", type=int, default=Search.draws, help="as in engine.detect.Search"
+    )
+    parser.add_argument("--refine", type=int, default=Search.refine, help="as in Search")
     parser.add_argument("--corpus", type=Path, help="measure KID against this archive of drawings")
     parser.add_argument("--site", type=Path, help="folder of the feature network's packages")
     parser.add_argument("--minutes", type=float, default=1e6, help="begin no picture after these")
@@ -284,7 +327,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.corpus is not None:
         section = _quality(model, options.corpus, options.site, options.pictures, until)
     else:
-        section = _search(model, options.sampler, options.pictures, options.told, until)
+        search = Search(draws=options.draws, refine=options.refine)
+        attacks = options.attack or list(ATTACKS)
+        section = _search(model, options.sampler, attacks, search, options.pictures, until)
     write(options.out, [section])
     print((options.out / "noise.md").read_text("utf-8"))
     return 0

@@ -44,7 +44,7 @@ def test_as_data(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert (good["model"], good["prompt"], good["seed"]) == ("tiny", "fox", "7")
     assert good["recipe"] == "picture" and rows["fox_7-8_sheet.png"]["recipe"] == "sheet"
     assert good["missing"] == [] and good["credentials"] == "valid"
-    assert (good["licence"], good["watermark"]) == ("unknown", "public key")
+    assert (good["licence"], good["watermark"]) == ("unknown", "public key, noise")
     assert rows["bare.png"]["watermark"] == ""
     assert rows["deep/b.jpg"]["missing"] == ["credentials"]
     assert rows["bare.png"]["missing"] == ["recipe", "credentials"]

@@ -409,7 +409,7 @@ def test_a_picture_of_another_program(owned: Path, capsys: pytest.CaptureFixture
     assert "tiny.safetensors is not the tiny that made" in told and "6ce0161689" in told
     made = read("ours.png")["options"]
     wanted = {"steps": "4", "sampler": "euler_ancestral", "seed": "11", "size": "12x8"}
-    assert made.items() >= {**wanted, "negative": "red fox", "watermark": "noise"}.items()
+    assert made.items() >= {**wanted, "negative": "red fox", "watermark": "both"}.items()
     typed = [f"--{name}={value}" for name, value in wanted.items()]
     make("fox", "--negative", "red fox", "--guidance", "3", *typed, "-o", "typed.png")
     assert pixels("typed.png") == pixels("ours.png")

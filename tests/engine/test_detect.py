@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mezzotint.diffusion.level import Conditioning
 from mezzotint.diffusion.noise import noise
-from mezzotint.engine.detect import Search, cut_out, detect, evidence, verify_mark
+from mezzotint.engine.detect import Search, _sized, cut_out, detect, evidence, verify_mark
 from mezzotint.engine.ends import noise_of
 from mezzotint.engine.generate import generate
 from mezzotint.engine.request import Enlarge, Known, Request, RequestError, Start, Vary
@@ -20,7 +20,7 @@ from mezzotint.families.native import LatentConfig, NativeConfig, build
 from mezzotint.networks.autoencoder import AutoencoderConfig
 from mezzotint.networks.dit import DiTConfig
 from mezzotint.provenance import keys
-from mezzotint.provenance.noise_mark import MarkError, NoiseMark, marked, words
+from mezzotint.provenance.noise_mark import Evidence, MarkError, NoiseMark, fits, marked, words
 
 KEY, OTHER = b"k" * 32, b"o" * 32
 OWNER = keys.of_secret(KEY)
@@ -186,6 +186,9 @@ def test_what_was_laid_on_white_is_cut_out() -> None:
     cut = (cut_out((colour + 1 - alpha) * 2 - 1) + 1) / 2
     torch.testing.assert_close(cut[3:], alpha, atol=1e-5, rtol=0)
     torch.testing.assert_close(cut[:3], colour, atol=1e-5, rtol=0)
+    lines = (cut_out((colour + 1 - alpha) * 2 - 1, enclosed=True) + 1) / 2
+    assert float(lines[3, far < 3].max()) == 0 < float(lines[3, far > 7].max())
+    assert torch.equal(lines[:, far > 8], cut[:, far > 8])
 
 
 def test_a_picture_on_white_is_searched_with_a_model_that_knows_transparency() -> None:
@@ -195,3 +198,34 @@ def test_a_picture_on_white_is_searched_with_a_model_that_knows_transparency() -
     white = (unit[:3] + 1 - unit[3:]) * 2 - 1
     search = Search(steps=8, draws=2, iterations=8)
     assert verify_mark(model, white, MARK, search) < 1e-6
+
+
+def test_what_is_opaque_is_taken_for_laid_on_white() -> None:
+    """As a JPEG is read where a picture with transparency is asked for."""
+    model, white = analytic(), torch.rand(3, 16, 16) * 2 - 1
+    search = Search(steps=4, draws=2)
+    three, four = (
+        evidence(model, picture, search)[0]
+        for picture in (white, torch.cat([white, torch.ones(1, 16, 16)]))
+    )
+    assert all(torch.equal(a.noise, b.noise) for a, b in zip(three, four, strict=True))
+
+
+def test_a_known_seeds_sizes_confirm_a_mark_with_less() -> None:
+    """z grows by the root of pi / 2, whatever the trace's strength, and only of the right key."""
+    own = marked(noise(3, "step", 2, (8, 32, 32))[None], MARK, "step", 2)[0]
+    trace = Evidence("step", 2, 0.06 * own + noise(9, "step", 2, (8, 32, 32)))
+    known, plain = (
+        -torch.special.ndtri(torch.tensor(fits([one], MARK), dtype=torch.float64))
+        for one in (_sized(trace, 3), trace)
+    )
+    assert plain > 3 and 1.1 < known / plain < 1.4
+    assert fits([_sized(trace, 3)], NoiseMark(MARK.payload, OTHER)) > 1e-3
+
+
+def test_a_search_that_knows_the_seed_finds_its_mark_and_no_other() -> None:
+    model = analytic()
+    picture = made(model, size=(32, 32), sampler="euler_ancestral", steps=8)
+    search = Search(seed=3, steps=8, draws=2, refine=0)
+    assert verify_mark(model, picture, MARK, search) < 1e-10
+    assert verify_mark(model, picture, NoiseMark(1, KEY), search) > 1e-3

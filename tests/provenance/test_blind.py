@@ -9,9 +9,10 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from mezzotint.provenance.blind import LARGEST, QUALITY, SMALLEST, Found, detect, embed
+from mezzotint.provenance.blind import QUALITY, Found, calibration, confirm, detect, embed
 from mezzotint.provenance.codeword import WatermarkError, decode, encode
 from mezzotint.provenance.pixels import difference
+from mezzotint.provenance.sight import LARGEST, MARKED
 
 KEY, OTHER, PAYLOAD = b"k" * 32, b"o" * 32, 0x1234_5678_9ABC_DEF0
 SURE = 1e-6
@@ -80,6 +81,30 @@ def test_what_is_transparent_stays(photos: list[Image.Image]) -> None:
     assert found(made) == (True, True)
 
 
+def test_what_must_not_change_stays(photos: list[Image.Image]) -> None:
+    where = np.zeros((427, 512), bool)
+    where[100:300, 200:400] = True
+    made = embed(photos[0], PAYLOAD, KEY, where)
+    before, after = np.asarray(photos[0]), np.asarray(made)
+    assert np.array_equal(before[~where], after[~where])
+    assert not np.array_equal(before[where], after[where])
+    assert confirm(made, PAYLOAD, KEY) <= SURE
+
+
+def test_a_small_flat_drawing_with_transparency() -> None:
+    rows, columns = np.mgrid[:128, :128]
+    pixels = np.zeros((128, 128, 4), np.uint8)
+    pixels[np.hypot(rows - 64, columns - 64) < 60] = (200, 60, 40, 255)
+    pixels[np.hypot(rows - 50, columns - 70) < 25] = (240, 200, 80, 255)
+    image = Image.fromarray(pixels)
+    made = embed(image, PAYLOAD, KEY)
+    seen, there = pixels[..., 3] > 0, np.asarray(made)
+    assert np.array_equal(there[~seen], pixels[~seen])
+    apart = there[seen].astype(np.float64)[:, :3] - pixels[seen][:, :3]
+    assert 10 * np.log10(255**2 / np.square(apart).mean()) >= 40
+    assert found(made) == (True, True)
+
+
 def test_grey(photos: list[Image.Image]) -> None:
     made = embed(photos[1].convert("L"), PAYLOAD, KEY)
     assert made.mode == "L" and found(made) == (True, True)
@@ -90,6 +115,8 @@ def test_grey(photos: list[Image.Image]) -> None:
 ATTACKS = {
     "none": lambda image: image,
     "jpeg 50": lambda image: again(image, "JPEG", quality=50),
+    "half": lambda image: image.resize((256, 214), Image.Resampling.BICUBIC),
+    "turned": lambda image: image.rotate(5, Image.Resampling.BICUBIC).crop((60, 50, 460, 380)),
     "webp 75": lambda image: again(image, "WEBP", quality=75),
     "crop": lambda image: image.crop((61, 40, 61 + 384, 40 + 320)),
     "mirror": lambda image: image.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
@@ -126,14 +153,27 @@ def test_nothing_is_found_where_nothing_is(
     assert min(each.p_value for each in seen) > 1e-3
 
 
+def test_the_bound_is_on_the_safe_side(
+    photos: list[Image.Image], marked: list[Image.Image]
+) -> None:
+    """Of what is a p-value at most a share x is up to x; also beside another key's mark."""
+    others = [bytes([number, 1]) * 16 for number in range(250)]
+    values = np.concatenate([calibration(image, others) for image in (photos[0], marked[1])])
+    for level in (0.5, 0.1, 0.02):
+        assert (values <= level).mean() <= level
+    assert values.min() < 0.2  # and yet no constant
+    assert min(confirm(marked[0], PAYLOAD, key) for key in others[:20]) > 1e-3
+    assert confirm(marked[0], 0xFEED_2 << 40, KEY) > SURE >= confirm(marked[0], PAYLOAD, KEY)
+
+
 @pytest.mark.parametrize(
     ("image", "message"),
     [
         (Image.new("RGB", (1, 1)), "a picture of 1x1 pixels carries no watermark"),
-        (Image.new("RGB", (SMALLEST - 1, 500)), "each edge must have 64 to 8192"),
-        (Image.new("L", (LARGEST + 1, 64)), "each edge must have 64 to 8192"),
-        (Image.new("CMYK", (64, 64)), "mode CMYK: convert it to L, RGB or RGBA"),
-        (Image.new("RGBA", (64, 64)), "all transparent carries no watermark"),
+        (Image.new("RGB", (MARKED - 1, 500)), "each edge must have 96 to 8192"),
+        (Image.new("L", (LARGEST + 1, 96)), "each edge must have 96 to 8192"),
+        (Image.new("CMYK", (96, 96)), "mode CMYK: convert it to L, RGB or RGBA"),
+        (Image.new("RGBA", (96, 96)), "all transparent carries no watermark"),
     ],
 )
 def test_what_cannot_carry_it(image: Image.Image, message: str) -> None:
@@ -144,4 +184,4 @@ def test_what_cannot_carry_it(image: Image.Image, message: str) -> None:
 @pytest.mark.parametrize("payload", [-1, 1 << 64])
 def test_a_payload_has_64_bits(payload: int) -> None:
     with pytest.raises(WatermarkError, match="64"):
-        embed(Image.new("RGB", (64, 64)), payload, KEY)
+        embed(Image.new("RGB", (96, 96)), payload, KEY)

@@ -30,7 +30,7 @@ MORE = {
         {"option": "part", "name": "b", "licence": "unknown", "likely": "MIT"},
         {"option": "part", "name": "c", "licence": "c", "commercial": "conditional", "clause": "x"},
     ],
-    "marks": {"key": 0},
+    "marks": {"key": 0, "in": ["noise", "pixels"], "without": "too small"},
 }
 
 

@@ -133,8 +133,14 @@ def _enlarge(args: argparse.Namespace) -> Enlarge | None:
     return Enlarge(args.enlarge, strength, args.enlarge_latent)
 
 
-def _key(args: argparse.Namespace) -> keys.MarkKey:
-    """The key of the watermarks: of a recipe that is followed, its own."""
+def mark_key(args: argparse.Namespace) -> keys.MarkKey | None:
+    """The key of the watermarks, of a recipe that is followed its own; None: there are to be none.
+
+    Raises:
+        KeyFileError: the recipe's is not here, or a file is no key.
+    """
+    if args.watermark == "none":
+        return None
     if args.recipe is not None and args.recipe.key is not None:
         return keys.of_id(args.recipe.key, args.mark_key)
     return keys.chosen(args.mark_key)
@@ -186,7 +192,7 @@ def request_of(args: argparse.Namespace, model: Model) -> Request:
         if args.image_prompt
         else (),
         regions=tuple(wanted.at(whole) for wanted in args.region),
-        mark=_key(args) if args.watermark == "noise" else None,
+        mark=mark_key(args) if args.watermark in ("both", "noise") else None,
     )
 
 

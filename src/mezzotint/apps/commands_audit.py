@@ -17,6 +17,7 @@ from mezzotint.modalities.image import READABLE, ImageError
 from mezzotint.provenance import chain, energy, identity, recipe
 from mezzotint.provenance.credentials import CredentialsError
 from mezzotint.provenance.keys import PUBLIC
+from mezzotint.provenance.recipe import MARKS
 from mezzotint.provenance.terms import combine, parts_of
 
 _SHOWN = 40
@@ -118,10 +119,12 @@ def _text(value: object) -> str:
 def _watermark(document: Mapping[str, Any]) -> str:
     """Which watermark it says that it has; `mezzotint detect` looks whether it is there."""
     marks = document.get("marks")
-    key = marks.get("key") if isinstance(marks, dict) else None
-    if type(key) is not int:
+    if not isinstance(marks, dict) or type(key := marks.get("key")) is not int:
         return ""
-    return "public key" if key == PUBLIC.id else f"key {key:04x}"
+    called = "public key" if key == PUBLIC.id else f"key {key:04x}"
+    where = marks.get("in", ["noise"])
+    places = [mark for mark in MARKS if mark in where] if isinstance(where, list) else []
+    return f"{called}, {' and '.join(places)}" if places else called
 
 
 def _licences(document: Mapping[str, Any]) -> str:

@@ -1,30 +1,38 @@
-"""`mezzotint detect`: the watermarks in pictures, with how sure one can be of each."""
+"""`mezzotint detect`: the watermarks in pictures and sounds, with how sure one can be of each."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from PIL import Image
 
+from mezzotint.apps.errors import one_line
+from mezzotint.checkpoints.files import CheckpointError
 from mezzotint.engine.detect import Search, detect, verify_mark
 from mezzotint.families.catalogue import load
 from mezzotint.families.model import Model
-from mezzotint.modalities.image import CHANNELS, ImageError, read
-from mezzotint.provenance import keys, recipe
+from mezzotint.modalities import audio
+from mezzotint.modalities.image import CHANNELS, ImageError, open_image, read
+from mezzotint.provenance import blind, blind_audio, keys, recipe
+from mezzotint.provenance.codeword import WatermarkError
 from mezzotint.provenance.noise_mark import NoiseMark
 
 MARKED = 1e-6
 """p-value up to which a picture is called marked: of a million unmarked ones, about one is."""
+IN_SAMPLES = "any mark in the samples"
 
 
 @dataclass(frozen=True)
 class Line:
     """What was looked for in a file, and how sure it is there.
 
-    payload: what was read, in hexadecimal; empty where it is too short to be read.
+    payload: what was read, in hexadecimal; empty where it is too short to be read; recipe: whether
+    it is that of the file's recipe, None without one.
     """
 
     file: str
@@ -32,13 +40,17 @@ class Line:
     key: str
     payload: str
     p_value: float
+    recipe: bool | None = None
 
     def text(self) -> str:
         sure = "found" if self.p_value <= MARKED else "not found"
         told = f", payload {self.payload}" if self.payload and self.p_value <= MARKED else ""
+        many = "sounds" if self.mark == IN_SAMPLES else "pictures"
+        if told and self.recipe is not None:
+            told += ", that of its recipe" if self.recipe else ", not that of its recipe"
         return (
             f"{self.file}: {self.mark}, {self.key}: {sure}{told} (p = {self.p_value:.2g}; "
-            f"found is up to {MARKED:g}: of a million unmarked pictures about one)"
+            f"found is up to {MARKED:g}: of a million unmarked {many} about one)"
         )
 
 
@@ -60,24 +72,62 @@ def _search(args: argparse.Namespace, how: recipe.Recipe | None) -> Search:
     if steps is None and (told := _option(how, "steps")) is not None and told.isdecimal():
         steps = int(told)
     prompt = args.prompt if args.prompt is not None else _option(how, "prompt") or ""
-    return Search(prompt, steps, args.spacing or _option(how, "spacing"))
+    return Search(prompt, _seed(args, how), steps, args.spacing or _option(how, "spacing"))
 
 
-def _lines(
+def _seed(args: argparse.Namespace, how: recipe.Recipe | None) -> int | None:
+    told = _option(how, "seed")
+    own = int(told) if told is not None and told.isdecimal() else None
+    return own if args.seed is None else args.seed
+
+
+def _called(key: keys.MarkKey) -> str:
+    return "the public key" if key == keys.PUBLIC else f"the secret key {key.id:04x}"
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    if image.mode in ("L", "RGB", "RGBA"):
+        return image
+    return image.convert("RGBA" if image.has_transparency_data else "RGB")
+
+
+def _in_pixels(path: Path, how: recipe.Recipe | None, key: keys.MarkKey) -> Line:
+    """Any mark of a key in the pixels; if none is read, whether that of the recipe is there."""
+    image = _eight_bits(open_image(path))
+    sent = None
+    if how is not None and how.key == key.id and "pixels" in how.marks:
+        sent = keys.payload(key, recipe.short_hash(how))
+    try:
+        seen = blind.detect(image, key.secret)
+        payload, chance = seen.payload, seen.p_value
+        if sent is not None and (payload is None or chance > MARKED):
+            # Two looks, each with half of the error.
+            known = blind.confirm(image, sent, key.secret)
+            payload, chance = (sent, known) if known < chance else (payload, chance)
+            chance = min(1.0, 2 * chance)
+    except WatermarkError:  # too small or too large for any
+        payload, chance = None, 1.0
+    told = "" if payload is None else f"{payload:016x}"
+    same = None if sent is None else payload == sent
+    return Line(str(path), "the mark in the pixels", _called(key), told, chance, same)
+
+
+def _in_noise(
     path: Path, how: recipe.Recipe | None, model: Model, args: argparse.Namespace
 ) -> list[Line]:
-    """What is found in a picture: with a recipe its own mark, else any of a key."""
+    """What is found in a picture: the mark of a seed that is known, else any of a key."""
     search = _search(args, how)
     picture = read(path, CHANNELS[model.codec.channels])
     own = keys.chosen(args.mark_key)
-    seed = _option(how, "seed")
     found: list[Line] = []
     for key in dict.fromkeys((keys.PUBLIC, own)):
-        called = "the public key" if key == keys.PUBLIC else f"the secret key {key.id:04x}"
-        if how is not None and how.key == key.id and seed is not None and seed.isdecimal():
-            sent = keys.payload(key, keys.seed_hash(int(seed)))
+        called = _called(key)
+        recipes = args.seed is None and how is not None and how.key == key.id
+        if search.seed is not None and (recipes or args.seed is not None):
+            sent = keys.payload(key, keys.seed_hash(search.seed))
+            whose = "its recipe's " if recipes else ""
             p = verify_mark(model, picture, NoiseMark(sent, key.secret), search)
-            said = f"the mark of its recipe's seed {seed}"
+            said = f"the mark of {whose}seed {search.seed}"
             found.append(Line(str(path), said, called, f"{sent:016x}", p))
             continue
         read_out = detect(model, picture, key.secret, search)
@@ -96,6 +146,27 @@ def _model_of(path: Path, how: recipe.Recipe | None, args: argparse.Namespace) -
     return str(beside) if beside.exists() else name
 
 
+def _in_samples(path: Path, own: keys.MarkKey) -> list[Line]:
+    """What is found in a sound, under the public key and one's own."""
+    sound = audio.read(path)
+    found: list[Line] = []
+    for key in dict.fromkeys((keys.PUBLIC, own)):
+        called = _called(key)
+        try:
+            seen = blind_audio.detect(sound.samples, sound.rate, key.secret)
+        except WatermarkError as error:
+            raise audio.AudioError(f"{path}: {error}") from None
+        payload = "" if seen.payload is None else f"{seen.payload:016x}"
+        found.append(Line(str(path), IN_SAMPLES, called, payload, seen.p_value))
+    return found
+
+
+def _say(line: Line, args: argparse.Namespace) -> bool:
+    """Print it; whether its mark was found."""
+    print(json.dumps(asdict(line)) if args.json else line.text(), flush=True)
+    return line.p_value <= MARKED
+
+
 def run(args: argparse.Namespace) -> int:
     """A line for each file and key; the exit code is 0 if in each file a mark was found, else 1."""
     if args.threads is not None:
@@ -103,15 +174,45 @@ def run(args: argparse.Namespace) -> int:
     for path in args.files:  # all of them before the first model is loaded
         if not path.is_file():
             raise ImageError(f"{path}: no such file")
+    own = keys.chosen(args.mark_key)
     models: dict[str, Model] = {}
     good = True
     for path in args.files:
+        if path.suffix.lower() in audio.READABLE:
+            heard = [_say(line, args) for line in _in_samples(path, own)]
+            good = good and any(heard)
+            continue
         how = _known(path)
-        name = _model_of(path, how, args)
-        if name not in models:
-            models = {name: load(name, args.device)}
-        lines = _lines(path, how, models[name], args)
-        good = good and any(line.p_value <= MARKED for line in lines)
-        for line in lines:
-            print(json.dumps(asdict(line)) if args.json else line.text(), flush=True)
+        found = [
+            _say(_in_pixels(path, how, key), args) for key in dict.fromkeys((keys.PUBLIC, own))
+        ]
+        model = _loaded(path, how, args, models)
+        if model is not None:
+            found += [_say(line, args) for line in _in_noise(path, how, model, args)]
+        good = good and any(found)
     return 0 if good else 1
+
+
+def _loaded(
+    path: Path, how: recipe.Recipe | None, args: argparse.Namespace, models: dict[str, Model]
+) -> Model | None:
+    """The model to look into the noise with; None: there is no saying which, or it is not here.
+
+    Raises:
+        CheckpointError: what was typed is none.
+    """
+    asked = (args.model, args.prompt, args.seed, args.steps, args.spacing)
+    if how is None and all(value is None for value in asked):
+        return None
+    name = _model_of(path, how, args)
+    try:
+        if name not in models:
+            found = load(name, args.device)
+            models.clear()
+            models[name] = found
+    except CheckpointError as error:
+        if args.model is not None:
+            raise
+        print(f"{path}: not looked for in the noise: {one_line(error)}", file=sys.stderr)
+        return None
+    return models[name]

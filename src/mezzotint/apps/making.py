@@ -12,7 +12,16 @@ from rich.console import Console
 from torch import Tensor
 
 import mezzotint
-from mezzotint.apps.asked import check_options, decided_for, limit_of, note, parameters, request_of
+from mezzotint.apps.asked import (
+    check_options,
+    decided_for,
+    limit_of,
+    mark_key,
+    note,
+    parameters,
+    request_of,
+)
+from mezzotint.apps.marking import marked
 from mezzotint.apps.named import Adapters, Embeddings, Given
 from mezzotint.apps.preview import Watch
 from mezzotint.apps.repeat import Used, options_of
@@ -73,7 +82,7 @@ def making(
     if isinstance(args.size, Aspect):
         args.size = model.size_of(args.size)
     request = request_of(args, model)
-    key = None if request.mark is None else request.mark.id
+    key = mark_key(args)
     given = [Given(path, strength, rules + args.lora_blocks) for path, strength, rules in args.lora]
     adapters = Adapters(model, given, args.lora_dir, args.allow_partial)
     embeddings = Embeddings(model, args.embedding, args.embedding_dir)
@@ -98,9 +107,9 @@ def making(
         said = (single.prompt, single.negative, *(region.prompt for region in single.regions))
         named = [used.file("lora", path) for path in adapters.files(single.prompt)]
         named += [used.file("embedding", path) for path in embeddings.files(*said)]
-        how = recipe.Recipe(options_of(args, model, single), (*used.given, *named), key)
+        how = recipe.Recipe(options_of(args, model, single), (*used.given, *named))
         picture = _drawn(args, model, single, (number, len(seeds)), also)
-        image = pictures.to_image(picture)
+        image, how = marked(pictures.to_image(picture), how, key, args, single.known)
         words = parameters(args, model, single, picture)
         parts = used.parts(how.files)
         words["licences"] = [as_row(part) for part in parts]

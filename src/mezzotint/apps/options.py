@@ -151,11 +151,11 @@ def generate(parser: argparse.ArgumentParser) -> None:
     carry = parser.add_argument_group("what the file carries").add_argument
     carry(
         "--watermark",
-        choices=("noise", "none"),
-        default="noise",
-        help="in the noise that it is made of, or none (said in its recipe)",
+        choices=("both", "noise", "pixels", "none"),
+        default="both",
+        help="in the noise that it is made of, in its pixels, or none (said in its recipe)",
     )
-    carry("--mark-key", type=Path, metavar="FILE", help="a secret key of the watermark")
+    carry("--mark-key", type=Path, metavar="FILE", help="a secret key of the watermarks")
     carry(
         "--no-credentials",
         dest="credentials",
@@ -226,7 +226,7 @@ def verify(parser: argparse.ArgumentParser) -> None:
     )
     add("--device", metavar="NAME", help="cpu, cuda, cuda:1, mps (default: as it was made)")
     add("--memory", metavar="GB", help="take at most so much, such as 6GB (of a checkpoint)")
-    add("--mark-key", type=Path, metavar="FILE", help="the secret key of their watermark")
+    add("--mark-key", type=Path, metavar="FILE", help="the secret key of their watermarks")
     add("--json", action="store_true", help="one JSON document a file, a line each")
 
 
@@ -326,9 +326,14 @@ def token(parser: argparse.ArgumentParser) -> None:
 
 def detect(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("files", nargs="+", type=Path, metavar="FILE", help="pictures")
-    add("--model", metavar="NAME|PATH", help="that made them (default: as the recipe says, icons)")
+    add("files", nargs="+", type=Path, metavar="FILE", help="pictures and sounds")
+    add(
+        "--model",
+        metavar="NAME|PATH",
+        help="that made them (default: as the recipe says, icons)",
+    )
     add("--prompt", metavar="TEXT", help="of the picture, if known (default: as the recipe says)")
+    add("--seed", type=values.seed, metavar="N", help="of the picture, as the prompt")
     add("--steps", type=values.count, metavar="N", help="that it took, as the prompt")
     add("--spacing", metavar="NAME", help="of its steps, as the prompt")
     add("--mark-key", type=Path, metavar="FILE", help="a secret key to look for, beside the public")

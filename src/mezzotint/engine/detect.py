@@ -25,6 +25,7 @@ Found is the better of the two, at twice its p-value.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -34,10 +35,11 @@ from torch import Tensor
 from mezzotint.diffusion.guidance import expand_conditioning
 from mezzotint.diffusion.inversion import ddim_inversion
 from mezzotint.diffusion.level import Conditioning, Level
-from mezzotint.diffusion.noise import draws
+from mezzotint.diffusion.noise import draws, noise
 from mezzotint.diffusion.steps import spans
 from mezzotint.engine.generate import device, plan, told_of
 from mezzotint.engine.request import Guidance, Request, RequestError
+from mezzotint.families.code_readers import reader_for
 from mezzotint.families.model import Model
 from mezzotint.provenance.noise_mark import Evidence, Found, NoiseMark, fits, read
 
@@ -49,7 +51,8 @@ _LOOKED = 2  # ways in which a mark is looked for
 class Search:
     """How a mark is looked for.
 
-    prompt: of the picture, if it is known.
+    prompt, seed: of the picture, if they are known.  A model with a prior is told both; and of a
+        seed the noise is known, sizes and all, so that a mark in it is confirmed with less.
     steps, spacing: of its sampler; None values take the model's defaults.
     draws: noises a level, even: the more, the surer, and the slower.
     iterations: of the inversion, a step (:func:`~mezzotint.diffusion.inversion.ddim_inversion`).
@@ -58,6 +61,7 @@ class Search:
     """
 
     prompt: str = ""
+    seed: int | None = None
     steps: int | None = None
     spacing: str | None = None
     draws: int = 8
@@ -79,7 +83,8 @@ def detect(model: Model, picture: Tensor, key: bytes, search: Search | None = No
 
     Args:
         picture: ``(C, *spatial)`` in [−1, 1], of the model's channels.  Of a model with
-            transparency three channels will do: what was laid on white, see :func:`cut_out`.
+            transparency three channels will do, or four of which nothing is transparent: what was
+            laid on white, see :func:`cut_out`.
 
     Raises:
         RequestError: the picture or the search does not fit the model.
@@ -96,7 +101,17 @@ def verify_mark(
     """The p-value of one mark that is known beforehand, such as that of a recipe: see
     :func:`~mezzotint.provenance.noise_mark.fits`.  Arguments and errors as in :func:`detect`."""
     ways = evidence(model, picture, search)
+    if search is not None and search.seed is not None:
+        seed = search.seed
+        ways = tuple([_sized(each, seed) for each in way] for way in ways)
     return min(1.0, _LOOKED * min(fits(way, mark) for way in ways))
+
+
+def _sized(found: Evidence, seed: int) -> Evidence:
+    """Each element's evidence times the size of the noise that the seed has there: the sign of a
+    large one is seen better.  Sizes tell nothing of the key, so p-values stay what they are."""
+    own = noise(seed, found.draw, found.number, found.noise.shape)
+    return found._replace(noise=found.noise * own.abs().to(found.noise))
 
 
 def evidence(
@@ -108,6 +123,8 @@ def evidence(
     """
     search = search or Search()
     search.check()
+    if model.codec.channels == 4 and picture.ndim == 3 and bool((picture[3:] == 1).all()):
+        picture = picture[:3]
     flat = model.codec.channels == 4 and picture.ndim == 3 and picture.shape[0] == 3
     if not flat and (picture.ndim < 2 or picture.shape[0] != model.codec.channels):
         raise RequestError(
@@ -126,9 +143,11 @@ def evidence(
     )
     with torch.inference_mode():
         planned = plan(model, request)
-        told = told_of(model, planned)
+        told = told_of(model, planned, search.seed or 0)
         seen = picture[None].to(device(model))
-        code = model.codec.encode(cut_out(picture)[None].to(seen) if flat else seen)
+        cuts = (cut_out(picture), cut_out(picture, enclosed=True)) if flat else (picture,)
+        codes = [_code(model, seen, cut[None].to(seen)) for cut in cuts]
+        code = _likelier(model, codes, planned.path, told)
     if search.refine:
         code = _refined(model, code, seen, search.refine)
     with torch.inference_mode():
@@ -136,6 +155,41 @@ def evidence(
             _of_steps(model, code, planned.path, told, search.draws),
             _of_start(model, code, planned.path, told, search.iterations),
         )
+
+
+def _code(model: Model, seen: Tensor, cut: Tensor) -> Tensor:
+    """The likeliest code of a picture: by the model's encoder, and where a reader was trained for
+    its codes, by that (:mod:`mezzotint.networks.code_reader`)."""
+    code = model.codec.encode(cut)
+    reader = reader_for(model.codec)
+    if reader is None:
+        return code
+    return reader.to(cut.device)(_on_white(seen), cut, code)
+
+
+def _likelier(model: Model, codes: Sequence[Tensor], path: Level, told: Conditioning) -> Tensor:
+    """Of codes of one picture the one that the model believes more: from which it is less far when
+    that is noised.  It knows no key, so p-values stay what they are."""
+    denoise, far = model.denoise(), [0.0] * len(codes)
+    inner = [span for span in spans(path) if not span.infinite]
+    if not inner or all(torch.equal(code, codes[0]) for code in codes):
+        return codes[0]
+    for span in (inner[round(part * (len(inner) - 1))] for part in _LOOKED_AT):
+        weight = float(span.start.alpha / span.start.sigma) ** 2
+        half = draws(0, f"likelier/{span.index}", range(2), codes[0].shape[1:]).to(codes[0])
+        for number, code in enumerate(codes):
+            x = span.start.alpha * code + span.start.sigma * torch.cat([half, -half])
+            believed = denoise(x, span.start, expand_conditioning(told, len(x))).x0
+            far[number] += weight * float((believed - code).square().sum())
+    return codes[far.index(min(far))]
+
+
+_LOOKED_AT = (0.65, 0.9)  # of the path: where the drawing is settled and its ground is judged
+
+
+def _on_white(picture: Tensor) -> Tensor:
+    """``(B, 3, H, W)`` of premultiplied RGBA, or of what is on white already; in [−1, 1]."""
+    return picture if picture.shape[1] == 3 else picture[:, :3] - picture[:, 3:] + 1
 
 
 def _of_steps(
@@ -182,7 +236,7 @@ def _refined(model: Model, code: Tensor, seen: Tensor, steps: int) -> Tensor:
             group["lr"] = _RATE * (1 - step / steps)
         decoded = model.codec.decode(guess).clamp(-1, 1)
         if decoded.shape[1] != seen.shape[1]:
-            decoded = decoded[:, :3] - decoded[:, 3:] + 1
+            decoded = _on_white(decoded)
         lost = (decoded - seen).square().sum() + (guess - begun).square().sum()
         (guess.grad,) = torch.autograd.grad(lost, guess)
         descent.step()
@@ -193,18 +247,22 @@ _RATE = 0.02
 _WHITE = 0.92  # so light is a white ground that was compressed
 
 
-def cut_out(picture: Tensor) -> Tensor:
+def cut_out(picture: Tensor, enclosed: bool = False) -> Tensor:
     """What lies on a white ground, ``(3, H, W)`` in [−1, 1], as premultiplied RGBA.
 
     The ground is all that is nearly white and joined to the border by such; two pixels beside it
     are as clear as their darkest channel allows.  White that touches the ground goes with it.
+
+    enclosed: white that the drawing surrounds goes too, as a drawing of lines alone needs it.
     """
     unit = (picture + 1) / 2
     light = unit.amin(0)[None]  # (1, H, W)
     near = (light > _WHITE).float()
     ground = torch.zeros_like(near)
     ground[:, [0, -1]], ground[:, :, [0, -1]] = near[:, [0, -1]], near[:, :, [0, -1]]
-    while True:
+    if enclosed:
+        ground = near
+    while not enclosed:
         wider = F.max_pool2d(ground, 3, 1, 1) * near
         if torch.equal(wider, ground):
             break

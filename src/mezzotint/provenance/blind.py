@@ -1,20 +1,23 @@
 """A watermark in the pixels of a picture, found again without the picture and without a model.
 
 The mark is spread-spectrum with informed embedding (Cox et al. 1997; Malvar & Florêncio 2003): a
-keyed periodic pattern (:mod:`mezzotint.provenance.pattern`), added to the luminance as strongly as
-the eye's masking allows.  Being periodic it folds onto one tile whatever was cut off; its lattice
-of frequencies shows scale and angle; its phases, known to the key only, show the shift and carry
-the payload.
+keyed periodic pattern (:mod:`mezzotint.provenance.pattern`), added to the luminance, more of it in
+texture than in flats.  Being periodic it folds onto one tile whatever was cut off; its lattice of
+frequencies shows scale and angle; its phases, known to the key only, show the shift and carry the
+payload.
 
-The p-value is a bound, not a fit.  Whatever the picture is, the pilots' phases are independent of
-it, so the correlation T = Re Σ a_k exp(i(θ_k − φ_k)) with uniform φ_k is sub-Gaussian:
-E exp(λT) = Π I₀(λ a_k) ≤ exp(λ² Σ a_k² / 4), hence P(T ≥ t) ≤ exp(−t² / Σ a_k²) (Chernoff).  What
-chooses the weights and the geometries looks at magnitudes only.  Over all shifts, turns and scales
-that are tried the bounds add up (Bonferroni).
+The p-value is a bound, not a fit.  Whatever the picture is, the phases φ_k are independent of it
+and uniform, so T = Re Σ a_k exp(i(θ_k − φ_k)) is sub-Gaussian: E exp(λT) = Π I₀(λ a_k) ≤
+exp(λ² Σ a_k² / 4), hence P(T ≥ t) ≤ exp(−t² / Σ a_k²) (Chernoff).  What chooses the weights a_k
+looks at magnitudes only.  There are two tests, each with half of the error: the pilots alone, and
+the whole codeword of the payload that was read, times the 2^64 that could have been.  The bounds of
+all shifts, turns and scales that are tried add up (Bonferroni).
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,7 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mezzotint.provenance import lattice
-from mezzotint.provenance.codeword import Floats, WatermarkError, decode
+from mezzotint.provenance.codeword import PAYLOAD, Floats, WatermarkError, decode
 from mezzotint.provenance.pattern import (
     PERIOD,
     RADIUS,
@@ -32,15 +35,22 @@ from mezzotint.provenance.pattern import (
     pattern,
     soft_symbols,
 )
-
-SMALLEST, LARGEST = 64, 8192
-"""Edges of a picture that can be marked, in pixels."""
+from mezzotint.provenance.sight import (
+    MARKED,
+    Planes,
+    check,
+    floats,
+    planes_of,
+    strength_of,
+    whitened,
+)
 
 QUALITY = 41.5
-"""Peak signal-to-noise ratio of the marked picture, dB."""
+"""Peak signal-to-noise ratio of the marked picture over what is visible of it, dB."""
+SMALL, SMALL_QUALITY = 1 << 15, 40.5
+"""Up to so many visible pixels it is lower: otherwise too little of the mark is there."""
 
-_PILOT = 1.5  # amplitude of a pilot, in that of a symbol
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
+_PILOT = 1.2  # amplitude of a pilot, in that of another place
 
 
 class Found(NamedTuple):
@@ -58,85 +68,11 @@ class Found(NamedTuple):
     mirrored: bool
 
 
-# --- pictures ---------------------------------------------------------------------------------
-
-
-class _Planes(NamedTuple):
-    luminance: Floats
-    """``(H, W)`` in [0, 255], on white."""
-    alpha: Floats | None
-    """``(H, W)`` in [0, 1]; None if all is opaque."""
-
-
-def _planes(image: Image.Image) -> _Planes:
-    if image.mode == "L":
-        return _Planes(np.asarray(image).astype(np.float32), None)
-    if image.mode == "RGB":
-        return _Planes(np.asarray(image).astype(np.float32) @ _LUMA, None)
-    pixels = np.asarray(image).astype(np.float32)
-    alpha = pixels[..., 3] / 255
-    return _Planes(_floats(255 + alpha * (pixels[..., :3] @ _LUMA - 255)), _floats(alpha))
-
-
-def _floats(values: NDArray[np.floating]) -> Floats:
-    return values.astype(np.float32, copy=False)
-
-
-def _blur(values: Floats, power: int) -> Floats:
-    """Mean with triangular weights over 2^(power + 1) − 1 pixels each way, the edges repeated."""
-    reach = (1 << power) - 1
-    padded = np.pad(values, reach, mode="edge")
-    for axis in (0, 1):
-        for _ in range(2):
-            for step in range(power):
-                ahead = [slice(None), slice(None)]
-                behind = [slice(None), slice(None)]
-                ahead[axis], behind[axis] = slice(1 << step, None), slice(None, -(1 << step))
-                padded = padded[tuple(ahead)] + padded[tuple(behind)]
-    return padded / np.float32(1 << 4 * power)
-
-
-def _detail(luminance: Floats) -> tuple[Floats, Floats]:
-    """What is finer than some pixels, and its local standard deviation."""
-    fine = luminance - _blur(luminance, 2)
-    return fine, np.sqrt(_blur(_floats(fine * fine), 3))
-
-
-_QUIET = np.float32(3.0)  # grey levels of detail below which a detector trusts no more
-
-
-def _whitened(planes: _Planes) -> Floats:
-    """The picture as a detector sees it: fine detail, all places equally loud."""
-    fine, loudness = _detail(planes.luminance)
-    seen = fine / (loudness + _QUIET)
-    return _floats(seen if planes.alpha is None else seen * planes.alpha)
-
-
-def _strength(planes: _Planes) -> Floats:
-    """How strong the mark may be, relatively: much in texture, little in flats.
-
-    In a flat at the very end of the range half of what is added would be cut off, and the other
-    half be seen: there it is quieter still.
-    """
-    _, loudness = _detail(planes.luminance)
-    strength = np.clip(loudness + 1.5, 1.5, 20) ** np.float32(0.6)
-    end = np.minimum(planes.luminance, 255 - planes.luminance)
-    return _floats(strength * np.clip((end + loudness * 2 + 2) / 12, 0.3, 1))
-
-
-def _checked(image: Image.Image) -> None:
-    if image.mode not in ("L", "RGB", "RGBA"):
-        raise WatermarkError(f"a picture of mode {image.mode}: convert it to L, RGB or RGBA")
-    if min(image.size) < SMALLEST or max(image.size) > LARGEST:
-        raise WatermarkError(
-            f"a picture of {image.width}x{image.height} pixels carries no watermark: "
-            f"each edge must have {SMALLEST} to {LARGEST}"
-        )
-
-
 # --- embedding --------------------------------------------------------------------------------
 
 _ROUNDS = 3
+_LIFT = (0.4, 2.5)
+"""Least and most of an amplitude, in that which all have on average."""
 
 
 def _tile(amplitudes: Complexes) -> Floats:
@@ -151,17 +87,15 @@ def _repeated(tile: Floats, shape: tuple[int, ...]) -> Floats:
     return np.tile(tile, (rows, columns))[: shape[0], : shape[1]]
 
 
-def _needs(seen: Floats, signs: Floats, budget: float) -> Floats:
+def _needs(seen: Floats, height: Floats, budget: float) -> Floats:
     """Amplitudes ``(K, 2)`` of mean square ``budget`` that lift the projections ``seen`` evenly.
 
     Those that the picture itself helps need less, those that it hinders more, within limits: the
     least total interference for the energy is between adding blindly and cancelling all.
     """
-    height = np.where(signs[:, :1] * signs[:, :1] + signs[:, 1:] ** 2 > 1, 1, _PILOT)
-    used = signs != 0
 
     def at(level: float) -> Floats:
-        return np.where(used, np.clip(level * height - seen, 0.4 * level, 2.5 * level), 0)
+        return np.clip(level * height - seen, _LIFT[0] * level, _LIFT[1] * level)
 
     low, high = 0.0, 1e4
     for _ in range(40):
@@ -170,63 +104,96 @@ def _needs(seen: Floats, signs: Floats, budget: float) -> Floats:
     return at(low).astype(np.float32)
 
 
-def embed(image: Image.Image, payload: int, key: bytes) -> Image.Image:
+Where = NDArray[np.bool_]
+"""``(H, W)``: the pixels that may be changed."""
+
+
+def embed(image: Image.Image, payload: int, key: bytes, where: Where | None = None) -> Image.Image:
     """The picture with a payload of 64 bits in it, of about ``QUALITY`` dB.
 
     Colour of transparent pixels, alpha, size and mode stay; what the picture carried in ``info``
     is left out.  The same input gives the same bytes.
 
+    where: of a part of the picture, what is outside stays exactly; None: all of it.
+
     Raises:
         WatermarkError: another mode than L, RGB, RGBA, a picture too small or too large, or a
             payload or a key that is none.
     """
-    _checked(image)
+    check(image, MARKED)
     phase, signs = directions(key, payload)
-    planes = _planes(image)
-    strength = _strength(planes)
-    pixels = np.asarray(image)
-    colour = (pixels if pixels.ndim == 2 else pixels[..., :3]).astype(np.float32)
-    visible = None if planes.alpha is None else planes.alpha > 0
-    if visible is not None:
-        if not visible.any():
-            raise WatermarkError("a picture that is all transparent carries no watermark")
-        strength = strength * visible
-    area = strength.size if visible is None else int(visible.sum())
-    wanted = 255**2 * 10 ** (-QUALITY / 10)  # mean square over visible pixels
-    fine, loudness = _detail(planes.luminance)
-    weight = 1 / (loudness + _QUIET)
-    if planes.alpha is not None:
-        weight = weight * planes.alpha
-    gain = _gains(_floats(strength * weight * (1 if planes.alpha is None else planes.alpha)))
-    own = _projections(lattice.fold(_floats(fine * weight)), phase, gain)
-    budget = 2 * wanted * area / float((strength**2).sum())
-    marked, scaled = colour, budget
-    amplitudes = np.zeros_like(signs)
+    canvas = _canvas(image, where)
+    quality = SMALL_QUALITY if canvas.area <= SMALL else QUALITY
+    wanted = 255**2 * 10 ** (-quality / 10)
+    budget = 2 * wanted * canvas.area / float((canvas.strength**2).sum())
+    height = np.ones((len(RING), 1), np.float32)
+    height[pattern(key).pilots] = _PILOT
+    own = _own(canvas, phase, signs, _needs(np.zeros_like(signs), height, budget))
+    marked, scaled = canvas.colour, budget
     for turn in range(_ROUNDS):
-        amplitudes = _needs(own * signs, signs, scaled)
-        wave = _tile(_complex(amplitudes * signs) * phase)
-        added = strength * _repeated(wave, strength.shape)
-        marked = _rounded(colour, added)
-        change = marked - colour if visible is None else (marked - colour)[visible]
+        marked = _added(canvas, phase, _needs(own * signs, height, scaled) * signs)
+        change = marked - canvas.colour
+        change = change if canvas.visible is None else change[canvas.visible]
         spent = float((change * change).mean())
         if turn + 1 < _ROUNDS:
             scaled *= min(max(wanted / max(spent, 1e-6), 0.25), 4.0)
-    return _image(pixels, marked, visible)
+    return _image(canvas, marked)
+
+
+class _Canvas(NamedTuple):
+    pixels: NDArray[np.uint8]
+    colour: Floats
+    """``(H, W)`` or ``(H, W, 3)`` in [0, 255]."""
+    planes: Planes
+    strength: Floats
+    """``(H, W)``; 0 where nothing is seen."""
+    visible: Where | None
+    area: int
+    """Visible pixels."""
+
+
+def _canvas(image: Image.Image, where: Where | None) -> _Canvas:
+    planes = planes_of(image)
+    strength = strength_of(planes)
+    pixels = np.asarray(image)
+    colour = (pixels if pixels.ndim == 2 else pixels[..., :3]).astype(np.float32)
+    visible = None if planes.alpha is None else planes.alpha > 0
+    if where is not None:
+        visible = where if visible is None else visible & where
+    if visible is not None:
+        if not visible.any():
+            raise WatermarkError("a picture that is all transparent carries no watermark")
+        strength = floats(strength * visible)
+    area = strength.size if visible is None else int(visible.sum())
+    return _Canvas(pixels, colour, planes, strength, visible, area)
+
+
+def _added(canvas: _Canvas, phase: Complexes, along: Floats) -> Floats:
+    """The colour with the pattern of ``(K, 2)`` amplitudes, in whole steps of 8 bits."""
+    wave = _repeated(_tile(_complex(along) * phase), canvas.strength.shape)
+    return _rounded(canvas.colour, canvas.strength * wave)
+
+
+def _own(canvas: _Canvas, phase: Complexes, signs: Floats, even: Floats) -> Floats:
+    """``(K, 2)``: what a detector sees of the picture itself, in amplitudes of the mark.
+
+    What an amplitude makes there is measured on a trial with ``even`` ones: no detector that
+    knows edges is linear, and colours go in steps of 8 bits.
+    """
+    along = even * signs
+    before = _projected(canvas.planes, phase)
+    seen = _projected(planes_of(_image(canvas, _added(canvas, phase, along))), phase)
+    gain = _rings(((seen - before) * signs).sum(1) / even.sum(1))
+    return floats(seen / np.maximum(gain, 0.1 * gain.mean() + 1e-9)[:, None] - along)
+
+
+def _projected(planes: Planes, phase: Complexes) -> Floats:
+    along = lattice.at(lattice.fold(whitened(planes)), RING) * phase.conj()
+    return np.stack([along.real, along.imag], 1)
 
 
 def _complex(pairs: Floats) -> Complexes:
     return (pairs[:, 0] + 1j * pairs[:, 1]).astype(np.complex64)
-
-
-def _gains(product: Floats) -> Floats:
-    """``(K,)``: what an amplitude of 1 makes in the folded, whitened coefficients."""
-    passes = 1 - np.sinc(RING / 16.0).prod(1) ** 2 * 1.0  # of `_detail`'s triangle, about
-    return (product.sum() / 2 * np.clip(passes, 0.05, 1)).astype(np.float32)
-
-
-def _projections(folded: Complexes, phase: Complexes, gain: Floats) -> Floats:
-    along = lattice.at(folded, RING) * phase.conj() / gain
-    return np.stack([along.real, along.imag], 1)
 
 
 def _rounded(colour: Floats, added: Floats) -> Floats:
@@ -234,11 +201,9 @@ def _rounded(colour: Floats, added: Floats) -> Floats:
     return np.clip(np.rint(colour + wide), 0, 255)
 
 
-def _image(
-    pixels: NDArray[np.uint8], marked: Floats, visible: NDArray[np.bool_] | None
-) -> Image.Image:
-    made = pixels.copy()
-    if pixels.ndim == 2:
+def _image(canvas: _Canvas, marked: Floats) -> Image.Image:
+    made, visible = canvas.pixels.copy(), canvas.visible
+    if made.ndim == 2:
         made[...] = marked
     elif visible is None:
         made[..., :3] = marked
@@ -249,36 +214,38 @@ def _image(
 
 # --- detection --------------------------------------------------------------------------------
 
-_SHIFTS = PERIOD * PERIOD
-_AT_ONCE = 0.5
-"""The share of the error that belongs to the geometry that is tried first: as it was made."""
+_AT_HOME, _AS_IT_IS, _SCALED, _TURNED = 0.25, 0.25, 0.25, 0.25
+"""The shares of the error: of the picture as it was made; of the same cut off, turned by quarters
+or mirrored; of the scales that the key chooses; of the geometries that are chosen without it."""
+
+_FINE = 8  # shifts a pixel, each way
+_TURNS = len(lattice.TURNS)
+_PLACES, _FINE_PLACES = _TURNS * PERIOD**2, _TURNS * (_FINE * PERIOD) ** 2
+"""Shifts and turns at which the pilots are compared, and then all."""
+_WORDS = PAYLOAD * math.log(2)
+"""The logarithm of how many payloads there are: each has its codeword."""
 
 
 class _Read(NamedTuple):
-    bound: float
-    """exp(−t²/Σa²) of the best shift."""
-    coefficients: Complexes
-    """Weighted, shifted home."""
+    chance: float
+    """Natural logarithm of the p-value's bound, over the shifts, turns and payloads."""
+    payload: int | None
     turn: int
 
 
-def _weighted(folded: Complexes) -> list[tuple[int, Complexes]]:
-    """The coefficients in each of the eight positions of a square, weighted by magnitudes only.
+def _weighted(folded: Complexes, matrix: NDArray[np.int64]) -> Complexes:
+    """The coefficients in one of the eight positions, weighted by magnitudes only.
 
     Weight: expected amplitude over variance of the noise (maximal ratio), clipped against outliers.
     """
-    made: list[tuple[int, Complexes]] = []
-    for turn, matrix in enumerate(lattice.TURNS):
-        places = RING @ matrix.T
-        values = lattice.at(folded, places)
-        noise = lattice.noise(folded, places)
-        power = values.real**2 + values.imag**2
-        signal = _rings(np.maximum(power / noise - 1, -0.9))
-        signal = np.maximum(signal, 0.05) * noise
-        most = 9 * (signal + noise)
-        values = values * np.minimum(1, np.sqrt(most / np.maximum(power, 1e-20)))
-        made.append((turn, (values * np.sqrt(signal) / noise).astype(np.complex64)))
-    return made
+    places = RING @ matrix.T
+    values = lattice.at(folded, places)
+    noise = lattice.noise(folded, places)
+    power = values.real**2 + values.imag**2
+    signal = np.maximum(_rings(np.maximum(power / noise - 1, -0.9)), 0.05) * noise
+    most = 9 * (signal + noise)
+    values = values * np.minimum(1, np.sqrt(most / np.maximum(power, 1e-20)))
+    return (values * np.sqrt(signal) / noise).astype(np.complex64)
 
 
 def _rings(values: Floats) -> Floats:
@@ -292,23 +259,55 @@ def _rings(values: Floats) -> Floats:
     return wide[places].astype(np.float32)
 
 
+def _bound(along: Complexes) -> float:
+    """log exp(−T² / Σ a²) of coefficients turned by the phases that they are thought to have."""
+    total = max(float(along.real.sum()), 0.0)
+    return -(total**2) / max(float((along.real**2 + along.imag**2).sum()), 1e-20)
+
+
+def _chance(along: Complexes, tests: int) -> float:
+    """One of two tests that share an error: the logarithm of the bound over so many tries."""
+    return _bound(along) + math.log(2 * tests)
+
+
+def _of_word(key: bytes, values: Complexes, turn: int, tests: int, chance: float) -> _Read:
+    """The payload, and the better one of the chances by the pilots and by the whole codeword.
+
+    chance: by the pilots; tests: shifts and turns of which the values have the best.
+    """
+    payload = decode(soft_symbols(key, values))
+    if payload is not None:
+        phase, signs = directions(key, payload)
+        along = values * (_complex(signs) * phase).conj() / np.sqrt(np.float32(2))
+        chance = min(chance, _chance(along, tests) + _WORDS)
+    return _Read(chance, payload, turn)
+
+
+def _read_home(key: bytes, folded: Complexes) -> _Read:
+    """Nothing shifted or turned."""
+    made, values = pattern(key), _weighted(folded, lattice.TURNS[0])
+    pilots = _chance(values[made.pilots] * made.known.conj(), 1)
+    return _of_word(key, values, 0, 1, pilots)
+
+
 def _read(key: bytes, folded: Complexes) -> _Read:
     """The best of all shifts and turns of one geometry."""
     made = pattern(key)
-    best = _Read(1.0, np.zeros(len(RING), np.complex64), 0)
     rows, columns = RING[made.pilots].T
-    for turn, values in _weighted(folded):
-        along = (values * made.phase.conj())[made.pilots]
-        energy = float((along.real**2 + along.imag**2).sum())
+    best = _Read(math.inf, None, 0)
+    for turn, matrix in enumerate(lattice.TURNS):
+        values = _weighted(folded, matrix)
+        along = values[made.pilots] * made.known.conj()
         grid = np.zeros((PERIOD, PERIOD), np.complex64)
         grid[rows, columns] = along
-        score = np.fft.ifft2(grid).real * PERIOD**2
-        peak = int(score.argmax())
-        bound = float(np.exp(-(max(float(score.flat[peak]), 0) ** 2) / max(energy, 1e-20)))
-        if bound < best.bound:
-            home = _home(along, RING[made.pilots], divmod(peak, PERIOD))
-            ramp = np.exp(2j * np.pi / PERIOD * (RING @ home))
-            best = _Read(bound, (values * ramp).astype(np.complex64), turn)
+        score = np.fft.ifft2(grid).real
+        peak = divmod(int(score.argmax()), PERIOD)
+        there = along * np.exp(2j * np.pi / PERIOD * (RING[made.pilots] @ peak))
+        chance = _chance(there, _PLACES)
+        if chance < best.chance:
+            home = _home(along, RING[made.pilots], peak)
+            values = values * np.exp(2j * np.pi / PERIOD * (RING @ home))
+            best = _of_word(key, values.astype(np.complex64), turn, _FINE_PLACES, chance)
     return best
 
 
@@ -316,7 +315,9 @@ def _home(
     along: Complexes, places: NDArray[np.int64], peak: tuple[int, int]
 ) -> NDArray[np.float64]:
     """The shift to a fraction of a pixel."""
-    offsets = np.mgrid[-4:5, -4:5].reshape(2, -1).T / 8 + np.array(peak)
+    reach = _FINE // 2
+    offsets = np.mgrid[-reach : reach + 1, -reach : reach + 1].reshape(2, -1).T / _FINE
+    offsets = offsets + np.array(peak)
     scores = (np.exp(2j * np.pi / PERIOD * (offsets @ places.T)) * along).real.sum(1)
     return offsets[int(scores.argmax())]
 
@@ -327,28 +328,87 @@ def detect(image: Image.Image, key: bytes) -> Found:
     Raises:
         WatermarkError: another mode than L, RGB, RGBA, or a picture too small or too large.
     """
-    _checked(image)
-    seen = _whitened(_planes(image))
-    shown = _read(key, lattice.fold(seen))
-    tests = len(lattice.TURNS) * _SHIFTS
-    first = min(1.0, shown.bound * tests / _AT_ONCE)
-    payload = decode(soft_symbols(key, shown.coefficients))
-    found = _found(payload, first, lattice.Geometry(1, 1, 0), shown.turn)
-    if first < 1e-9 and payload is not None:
+    check(image)
+    seen = whitened(planes_of(image))
+    folded = lattice.fold(seen)
+    best = _costing(_read_home(key, folded), 1 / _AT_HOME)
+    if not _is_sure(best):
+        shifted = _costing(_read(key, folded), 1 / _AS_IT_IS)
+        best = min(best, shifted, key=lambda read: read.chance)
+    found = _found(best, lattice.Geometry(1, 1, 0))
+    if _is_sure(best):
         return found
-    for geometry in lattice.candidates(seen):
-        read = _read(key, lattice.fold(lattice.undone(seen, geometry)))
-        chance = min(1.0, read.bound * tests * lattice.CANDIDATES / (1 - _AT_ONCE))
-        if chance < found.p_value or (found.payload is None and chance < 1e-6):
-            payload = decode(soft_symbols(key, read.coefficients))
-            if chance < found.p_value or payload is not None:
-                found = _found(payload, min(chance, found.p_value), geometry, read.turn)
-        if found.p_value < 1e-9 and found.payload is not None:
+    for geometry, cost in _elsewhere(seen, key):
+        read = _costing(_read(key, lattice.fold(lattice.undone(seen, geometry))), cost)
+        if read.chance < best.chance:
+            best, found = read, _found(read, geometry)
+        if _is_sure(best):
             break
     return found
 
 
-def _found(payload: int | None, chance: float, geometry: lattice.Geometry, turn: int) -> Found:
-    quarter, mirrored = lattice.told(turn)
+def _elsewhere(seen: Floats, key: bytes) -> Iterator[tuple[lattice.Geometry, float]]:
+    """Other geometries, each with the factor that it costs in chance."""
+    made = pattern(key)
+    scales = lattice.scaled(seen, RING[made.pilots], made.known)
+    for geometry in scales.geometries:
+        yield geometry, scales.tried / _SCALED
+    for geometry in lattice.candidates(seen):
+        yield geometry, lattice.CANDIDATES / _TURNED
+
+
+_SURE = math.log(1e-9)
+
+
+def _costing(read: _Read, factor: float) -> _Read:
+    return read._replace(chance=read.chance + math.log(factor))
+
+
+def _is_sure(read: _Read) -> bool:
+    return read.chance < _SURE and read.payload is not None
+
+
+def _found(read: _Read, geometry: lattice.Geometry) -> Found:
+    quarter, mirrored = lattice.told(read.turn)
     scale = float(np.sqrt(geometry.rows * geometry.columns))
-    return Found(payload, chance, scale, float(geometry.angle + quarter), mirrored)
+    chance = min(1.0, math.exp(min(read.chance, 0)))
+    return Found(read.payload, chance, scale, float(geometry.angle + quarter), mirrored)
+
+
+def confirm(image: Image.Image, payload: int, key: bytes) -> float:
+    """The p-value of a payload that is known beforehand, such as that of a recipe, in a picture
+    that may be cut off, turned by quarters or mirrored: nothing is read, so less is enough.
+
+    Only what carries the payload counts: another payload of this key is as far as half of its
+    symbols are others.
+
+    Raises:
+        WatermarkError: as :func:`detect`, or the payload is none.
+    """
+    check(image)
+    folded = lattice.fold(whitened(planes_of(image)))
+    phase, signs = directions(key, payload)
+    known = (_complex(signs) * phase / np.sqrt(np.float32(2))).conj()
+    known[pattern(key).pilots] = 0
+    least = _bound(_weighted(folded, lattice.TURNS[0]) * known) + math.log(2)
+    for matrix in lattice.TURNS:
+        along = _weighted(folded, matrix) * known
+        grid = np.zeros((PERIOD, PERIOD), np.complex64)
+        grid[RING[:, 0], RING[:, 1]] = along
+        peak = divmod(int(np.fft.ifft2(grid).real.argmax()), PERIOD)
+        there = along * np.exp(2j * np.pi / PERIOD * (RING @ peak))
+        least = min(least, _chance(there, _PLACES))
+    return math.exp(min(least, 0.0))
+
+
+def calibration(image: Image.Image, keys: Sequence[bytes]) -> NDArray[np.float64]:
+    """The bound of the pilots at one place for each of many keys, none of which marked the picture:
+    of what is a p-value at most a share x is up to x.
+
+    Raises:
+        WatermarkError: as :func:`detect`.
+    """
+    check(image)
+    values = _weighted(lattice.fold(whitened(planes_of(image))), lattice.TURNS[0])
+    made = (pattern(key) for key in keys)
+    return np.exp([_bound(values[each.pilots] * each.known.conj()) for each in made])

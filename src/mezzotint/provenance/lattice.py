@@ -182,6 +182,85 @@ def _refined(power: Floats, size: int, first: Geometry, step: float) -> Geometry
     return Geometry(float(np.exp(best[0])), float(np.exp(best[1])), float(np.rad2deg(best[2])))
 
 
+# --- scale, by the key ------------------------------------------------------------------------
+
+SCALES = 4
+"""Geometries that :func:`scaled` gives."""
+
+_ASPECTS = np.stack(np.meshgrid(*2 * [np.linspace(-1, 1, 5)], indexing="ij"), -1).reshape(-1, 2)
+_SIDES = (TURNS[0], TURNS[4])  # as it was, and mirrored
+
+
+class Scales(NamedTuple):
+    """geometries: the most likely first; tried: of how many they were chosen."""
+
+    geometries: list[Geometry]
+    tried: int
+
+
+class _Sight(NamedTuple):
+    """A picture's middle as spectrum about its centre, ``(size / 2 + 1, size)``, over its noise."""
+
+    values: Complexes
+    size: int
+
+
+def _sight(seen: Floats) -> _Sight:
+    middle = tuple(slice((edge - min(edge, _WINDOW)) // 2, None) for edge in seen.shape)
+    part = seen[middle][:_WINDOW, :_WINDOW]
+    height, width = part.shape
+    part = part * _taper(height)[:, None] * _taper(width)
+    size = 1 << max(8, int(np.ceil(np.log2(2 * max(height, width)))))
+    whole = np.zeros((size, size), np.float32)
+    whole[:height, :width] = part
+    whole = np.roll(whole, (-(height // 2), -(width // 2)), (0, 1))
+    values = np.fft.rfft2(whole, axes=(1, 0)).astype(np.complex64)
+    level = _smooth((values.real**2 + values.imag**2).T, size // 32).T
+    return _Sight((values / np.maximum(level, 1e-12)).astype(np.complex64), size)
+
+
+def scaled(seen: Floats, pilots: NDArray[np.int64], phase: Complexes) -> Scales:
+    """Geometries without a turn, by how well the pilots' phases fit.
+
+    Where the picture's own lines are louder than the mark's, :func:`candidates` is blind to it;
+    the phases show it nonetheless.
+
+    Args:
+        pilots: ``(P, 2)`` frequencies; phase: ``(P,)``, theirs.
+    """
+    sight = _sight(seen)
+    fine = PERIOD / 2 / (float(RADIUS.max()) * min(max(seen.shape), _WINDOW))
+    scale, tried = _SCALES[0], list[Geometry]()
+    while scale < _SCALES[1]:
+        tried.append(Geometry(scale, scale, 0))
+        scale *= 1 + fine * scale
+    scores = np.array([_fit(sight, each, pilots, phase) for each in tried])
+    made: list[Geometry] = []
+    for place in np.argsort(-scores, kind="stable")[:SCALES]:
+        steps = np.exp(_ASPECTS * fine * tried[place].rows)
+        near = [Geometry(tried[place].rows * r, tried[place].columns * c, 0) for r, c in steps]
+        made.append(max(near, key=lambda each: _fit(sight, each, pilots, phase)))
+    return Scales(made, len(tried) * len(_ASPECTS))
+
+
+def _fit(sight: _Sight, geometry: Geometry, pilots: NDArray[np.int64], phase: Complexes) -> float:
+    """T² / Σ a² of the best shift (:mod:`mezzotint.provenance.blind`)."""
+    factor = np.array([geometry.rows, geometry.columns]) * PERIOD / sight.size
+    best = 0.0
+    for matrix in _SIDES:
+        places = np.rint(pilots @ matrix.T / factor).astype(np.int64)
+        inside = (np.abs(places) < sight.size * 0.48).all(1)
+        row, column = places.T * np.where(places[:, 0] < 0, -1, 1)
+        values = np.where(inside, sight.values[row * inside, column % sight.size * inside], 0)
+        along = np.where(places[:, 0] < 0, values.conj(), values) * phase.conj()
+        grid = np.zeros((PERIOD, PERIOD), np.complex64)
+        grid[pilots[:, 0], pilots[:, 1]] = along
+        total = float(np.fft.ifft2(grid).real.max()) * PERIOD**2
+        energy = float((along.real**2 + along.imag**2).sum())
+        best = max(best, total**2 / max(energy, 1e-20))
+    return best
+
+
 def undone(seen: Floats, geometry: Geometry) -> Floats:
     """The picture as it lay when it was marked (bicubic), a large one's middle only."""
     height, width = seen.shape

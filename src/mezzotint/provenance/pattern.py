@@ -1,9 +1,9 @@
 """The keyed pattern of the blind watermark of pictures: which frequencies carry what.
 
 The mark is a tile of ``PERIOD`` × ``PERIOD`` pixels, repeated, with energy at the frequencies
-k / PERIOD (cycles a pixel) of a ring.  Each k has a phase that only the key knows.  Some are
-pilots, whose whole phase is the key's; the others carry two symbols each, along the key's phase
-and across it.
+k / PERIOD (cycles a pixel) of a ring.  Each k has a phase that only the key knows.  Each
+carries two symbols, along that phase and across it: those of pilots are the key's too, those of
+the others the payload's.
 """
 
 from __future__ import annotations
@@ -44,20 +44,24 @@ class Pattern(NamedTuple):
     """``(K,)`` of modulus 1."""
     pilots: NDArray[np.int64]
     """Places in the ring."""
+    known: Complexes
+    """``(PILOTS,)``: what the pilots are along, of modulus 1."""
     carriers: NDArray[np.int64]
     """The other places."""
     symbol: NDArray[np.int64]
     """``(2 · carriers,)``: the symbol of the codeword that each real dimension carries."""
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=256)
 def pattern(key: bytes) -> Pattern:
     """Raises WatermarkError if the key is empty."""
     angle = stream(key, "phase", len(RING)) * (2 * np.pi / 2**32)
     order = shuffle(key, "pilots", len(RING))
     pilots, carriers = np.sort(order[:PILOTS]), np.sort(order[PILOTS:])
     symbol = shuffle(key, "symbols", 2 * len(carriers)) % LENGTH
-    return Pattern(np.exp(1j * angle).astype(np.complex64), pilots, carriers, symbol)
+    phase = np.exp(1j * angle).astype(np.complex64)
+    known = (phase[pilots] * np.exp(0.25j * np.pi)).astype(np.complex64)
+    return Pattern(phase, pilots, known, carriers, symbol)
 
 
 def directions(key: bytes, payload: int) -> tuple[Complexes, Floats]:
@@ -65,11 +69,11 @@ def directions(key: bytes, payload: int) -> tuple[Complexes, Floats]:
 
     Returns:
         ``(K,)`` the phase of each place, and ``(K, 2)`` the signs along and across it; a pilot has
-        the signs 1 and 0.
+        the signs 1 and 1.
     """
     made = pattern(key)
     signs = np.zeros((len(RING), 2), np.float32)
-    signs[made.pilots, 0] = 1
+    signs[made.pilots] = 1
     signs[made.carriers] = encode(payload)[made.symbol].reshape(-1, 2)
     return made.phase, signs
 

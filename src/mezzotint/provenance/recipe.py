@@ -21,7 +21,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 from mezzotint.checkpoints.limits import parse, shown
 from mezzotint.checkpoints.source import members
@@ -32,6 +32,11 @@ FORMAT = 1
 Document = dict[str, object]
 Options = Mapping[str, str | list[str] | bool]
 """By the option's name without its dashes; several values are a list."""
+
+
+Mark = Literal["noise", "pixels"]
+"""Where a watermark is."""
+MARKS: tuple[Mark, ...] = ("noise", "pixels")
 
 
 class RecipeError(ValueError):
@@ -56,11 +61,17 @@ class File(NamedTuple):
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one picture is made; key: the id of the watermarks' key, None without watermarks."""
+    """How one picture is made.
+
+    key: the id of the watermarks' key, None without watermarks; marks: where they are; without: why
+    there is none in the pixels, though one was asked for.
+    """
 
     options: Options
     files: tuple[File, ...]
     key: int | None = None
+    marks: tuple[Mark, ...] = ()
+    without: str | None = None
 
 
 # --- files ------------------------------------------------------------------------------------
@@ -115,7 +126,8 @@ def document(recipe: Recipe, software: str, said: Mapping[str, Any]) -> Document
     files = [file._asdict() for file in recipe.files]
     head: Document = {"format": FORMAT, "software": software}
     if recipe.key is not None:
-        head["marks"] = {"key": recipe.key}
+        why = {} if recipe.without is None else {"without": recipe.without}
+        head["marks"] = {"key": recipe.key, "in": list(recipe.marks), **why}
     return {**head, **said, "options": dict(recipe.options), "files": files}
 
 
@@ -135,6 +147,26 @@ def digest(made: Mapping[str, Any]) -> str:
     """``sha256:`` of a document as JSON with sorted keys and without spaces."""
     text = json.dumps(made, sort_keys=True, separators=(",", ":"))
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+
+
+_NOT_SHAPING = frozenset({"model", "credentials", "training"})
+
+
+def short_hash(recipe: Recipe) -> int:
+    """48 bits that stand for a recipe in the watermark in the pixels.
+
+    The first of the SHA-256 of what is known before there are pixels: the options, less those that
+    are empty or do not change them, and the fingerprints of the files, as JSON with sorted keys
+    and without spaces.  A model may be called otherwise; so its name is not in it.
+    """
+    options = {
+        key: value
+        for key, value in recipe.options.items()
+        if key not in _NOT_SHAPING and value not in ("", [])
+    }
+    files = sorted([file.option, file.fingerprint] for file in recipe.files)
+    text = json.dumps({"files": files, "options": options}, sort_keys=True, separators=(",", ":"))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big")
 
 
 def read(path: Path, pick: int | None = None) -> Recipe:
@@ -224,12 +256,19 @@ def recipe_of(path: Path, found: Mapping[str, Any]) -> Recipe:
         if len(names) != len(File._fields):
             raise _damaged(path, "its files")
         read.append(File(*names))
-    marks = found.get("marks")
-    key = marks.get("key") if isinstance(marks, dict) else None
-    if key is not None and (type(key) is not int or not 0 <= key < 1 << 16):
-        raise _damaged(path, "its marks")
+    key, marks = _marks(path, found.get("marks"))
     # What says nothing of watermarks was made before there were any.
-    return Recipe({"watermark": "none", **options}, tuple(read), key)
+    return Recipe({"watermark": "none", **options}, tuple(read), key, marks)
+
+
+def _marks(path: Path, said: object) -> tuple[int | None, tuple[Mark, ...]]:
+    """The id of the watermarks' key, and where they are; at first there was only the noise."""
+    if not isinstance(said, dict) or (key := said.get("key")) is None:
+        return None, ()
+    where = said.get("in", ["noise"])
+    if type(key) is not int or not 0 <= key < 1 << 16 or not isinstance(where, list):
+        raise _damaged(path, "its marks")
+    return key, tuple(mark for mark in MARKS if mark in where)
 
 
 def _is_value(value: object) -> bool:
