@@ -13,6 +13,7 @@ from torch import Tensor
 
 import mezzotint
 from mezzotint.apps.asked import check_options, decided_for, limit_of, note, parameters, request_of
+from mezzotint.apps.errors import UsageError
 from mezzotint.apps.named import Adapters, Embeddings, Given
 from mezzotint.apps.preview import Watch
 from mezzotint.apps.repeat import Used, options_of
@@ -88,10 +89,22 @@ def making(
         how = recipe.Recipe(options_of(args, model, single), (*used.given, *named), key)
         picture = _drawn(args, model, single, (number, len(seeds)), listener)
         image = pictures.to_image(picture)
+        image = _laid_on_white(image) if args.opaque else image
         words = parameters(args, model, single, picture)
         licences = used.licences(how.files)
         document = _document(how, {**words, "licences": licences}, model, image)
         yield Made(image, seed, document, model.name, _licence(licences), args.image is not None)
+
+
+def _laid_on_white(image: Image.Image) -> Image.Image:
+    """A picture without its transparency.
+
+    Raises:
+        UsageError: it has none.
+    """
+    if image.mode != "RGBA":
+        raise UsageError("--opaque does not apply: this model's pictures are opaque: leave it out")
+    return pictures.on_white(image)
 
 
 def _licence(licences: list[dict[str, str]]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
 
 import mezzotint
-from mezzotint.apps.server import api, queue
+from mezzotint.apps.server import api, openai, queue, webui
 from mezzotint.apps.server.asking import RETRY_SECONDS, STATUS, status
 from mezzotint.apps.server.crew import Crew
 from mezzotint.apps.server.guard import App, Guard
@@ -44,6 +44,7 @@ class Settings:
     memory: str | None = None
     limits: queue.Limits = field(default_factory=queue.Limits)
     tokens_needed: bool = False
+    aliases: Mapping[str, str] = field(default_factory=dict)
 
 
 def has_tokens(engine: Engine) -> bool:
@@ -97,6 +98,7 @@ def build(engine: Engine, settings: Settings) -> App:
         places=settings.places,
         hub=Hub(lambda job, begins: service.watched(job, begins)),
         limits=settings.limits,
+        aliases=settings.aliases,
     )
 
     @asynccontextmanager
@@ -125,5 +127,7 @@ def build(engine: Engine, settings: Settings) -> App:
     app.state.service, app.state.tokens_needed = service, settings.tokens_needed
     _answers(app)
     app.include_router(api.router)
+    app.include_router(openai.router)
+    app.include_router(webui.router)
     hosts: Iterable[str] = (*LOOPBACK, *settings.hosts)
     return Guard(app, hosts, settings.origins)

@@ -102,6 +102,7 @@ def run(args: argparse.Namespace) -> int:
             memory=args.memory,
             limits=queue.Limits(args.most_jobs),
             tokens_needed=public or args.token,
+            aliases=dict(args.alias),
         )
         _serve(uvicorn, build(engine, settings), args.host, args.port)
     return 0
