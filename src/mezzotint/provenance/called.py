@@ -64,3 +64,31 @@ SPACINGS: dict[str, str] = {
     "ddim_uniform": "leading",
     "align your steps": "align_your_steps",
 }
+
+WEBUI_SAMPLERS: dict[str, str] = {
+    "euler": "Euler",
+    "euler_ancestral": "Euler a",
+    "heun": "Heun",
+    "lms": "LMS",
+    "dpm2": "DPM2",
+    "dpm2_ancestral": "DPM2 a",
+    "dpmpp_2s_ancestral": "DPM++ 2S a",
+    "dpmpp_2m": "DPM++ 2M",
+    "dpmpp_sde": "DPM++ SDE",
+    "dpmpp_2m_sde": "DPM++ 2M SDE",
+    "dpmpp_3m_sde": "DPM++ 3M SDE",
+    "ddim": "DDIM",
+    "unipc": "UniPC",
+    "lcm": "LCM",
+}
+"""What AUTOMATIC1111 calls those of ours that it has."""
+
+WEBUI_SPACINGS: dict[str, str] = {
+    "linspace": "Uniform",
+    "karras": "Karras",
+    "exponential": "Exponential",
+    "trailing": "SGM Uniform",
+    "beta": "Beta",
+    "leading": "DDIM",
+    "align_your_steps": "Align Your Steps",
+}

@@ -125,6 +125,7 @@ def build(engine: Engine, settings: Settings) -> App:
         redoc_url=None,
     )
     app.state.service, app.state.tokens_needed = service, settings.tokens_needed
+    app.state.webui = webui.State()
     _answers(app)
     app.include_router(api.router)
     app.include_router(openai.router)

@@ -136,7 +136,7 @@ def white_is_new(data: bytes, size: tuple[int, int], how: Masking) -> bytes:
         alpha = mask.getchannel("A")
         grey = mask.convert("L") if alpha.getextrema() == (255, 255) else alpha
         if how.hard:
-            grey = grey.point(lambda value: 255 if value > 127 else 0)
+            grey = grey.point([0] * 128 + [255] * 128)
         grey = ImageOps.invert(grey) if how.invert else grey
         if grey.size != size:
             grey = grey.resize(size, Image.Resampling.LANCZOS)
