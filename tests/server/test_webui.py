@@ -16,7 +16,7 @@ import pytest
 from PIL import Image, ImageChops, ImageDraw, PngImagePlugin
 from serving import Serving, serving
 
-from mezzotint.apps.server import given, tables, tokens, webui_asked, webui_text
+from mezzotint.apps.server import given, tables, tokens, webui_asked, webui_text, wish
 from mezzotint.apps.server.given import Given, Masking
 from mezzotint.apps.server.webui_asked import Body, Here
 from mezzotint.apps.server.wish import WishError
@@ -316,6 +316,51 @@ def test_every_field_that_asks_for_nothing_is_taken() -> None:
         "tile": "both",
         "embedding": ["badhand.safetensors"],
     }
+
+
+_ODD = (None, True, -1, 0, 1e308, 10**30, "", "x", "\ud800", "a/../b", [], [[]], {}, {"a": [1]})
+
+
+def test_odd_values_are_refused_or_understood() -> None:
+    """Whatever stands in a field: a wish, or one line that says what is wrong."""
+    fields = {*WEBUIAPI, *webui_asked._NEUTRAL, *webui_asked._HARMLESS}
+    fields |= {"refiner_checkpoint", "refiner_switch_at", "scheduler", "init_images", "mask_blur"}
+    fields |= {"inpaint_full_res_padding", "inpainting_fill", "resize_mode", "image_cfg_scale"}
+    picture, taken = Given("ab" * 32, (64, 64)), 0
+    for name in sorted(fields):
+        for value in _ODD:
+            given_ = {"prompt": "a", "width": 64, "height": 64, "enable_hr": True, name: value}
+            for words in (True, False):
+                body = Body(given_, {"override_settings", "send_images"})
+                try:
+                    webui_asked.settings(given_.get("override_settings") or {}, [])
+                    if words:
+                        found = webui_asked.from_words(body, here())
+                    else:
+                        body = Body({**given_, "enable_hr": False}, body.read)
+                        found = webui_asked.from_picture(body, here(), picture, lambda of, _: of)
+                    if words and value in (-1, "x"):
+                        wish.read(found)
+                    taken += 1
+                except WishError as error:
+                    assert "\n" not in str(error)
+    assert taken > 200
+
+
+def test_half_a_character_is_no_fault(client: httpx.Client, server: Serving) -> None:
+    body = '{"prompt": "a", "steps": 1, "%s": {}}'
+    kind = {"content-type": "application/json"}
+    answer = client.post("txt2img", content=body % r"\ud800", headers=kind)
+    assert answer.status_code == 422 and "no field" in answer.json()["detail"]
+    answer = client.post("txt2img", content=body % "comments", headers=kind)
+    assert answer.status_code == 200
+    for path in ("jobs", "images/generations"):
+        address = f"{server.base}/v1/{path}"
+        token = client.auth._auth_header.split()[1]  # type: ignore[union-attr]
+        token = base64.b64decode(token).decode().partition(":")[2]
+        headers = {**kind, "authorization": f"Bearer {token}"}
+        answer = httpx.post(address, content=body % r"\ud800", headers=headers)
+        assert answer.status_code in (400, 422) and answer.json()["error"]["message"]
 
 
 def test_a_model_that_edits_is_told_the_picture() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from typing import Annotated, Any
 
-from fastapi import Depends, HTTPException, Request
+from fastapi import Depends, HTTPException, Request, Response
 
 from mezzotint.apps.server import tokens
 from mezzotint.apps.server.gallery import UploadError
@@ -64,6 +66,11 @@ def whose(request: Request, found: Service, token: str, kind: str) -> Who:
 
 Asks = Annotated[Who, Depends(who)]
 Serves = Annotated[Service, Depends(service)]
+
+
+def in_json(data: object, code: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """An answer in JSON; in ASCII, for texts may have halves of characters, which UTF-8 has not."""
+    return Response(json.dumps(data), code, headers, "application/json")
 
 
 async def document(request: Request) -> dict[str, Any]:

@@ -18,14 +18,14 @@ from typing import Annotated, Any, NamedTuple, NoReturn, TypeVar
 
 from fastapi import APIRouter, Header, HTTPException, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import StreamingResponse
 from fastapi.routing import APIRoute
 from pydantic import ValidationError
 from sqlalchemy import Row
 from sqlalchemy.exc import DBAPIError
 from starlette.datastructures import UploadFile
 
-from mezzotint.apps.server import gallery, given, links, openai_asked, queue, shown
+from mezzotint.apps.server import asking, gallery, given, links, openai_asked, queue, shown
 from mezzotint.apps.server.asking import RETRY_SECONDS, STATUS, Asks, Serves, status
 from mezzotint.apps.server.given import Given
 from mezzotint.apps.server.openai_asked import Edit, Generation, Variation
@@ -62,7 +62,7 @@ def _error(code: int, message: str, param: str | None = None, named: str | None 
     headers = {"retry-after": str(RETRY_SECONDS)} if code in (429, 503) else {}
     if code in (409, 500, 507):  # the client tries these again, and would fail again
         headers["x-should-retry"] = "false"
-    return JSONResponse({"error": said}, code, headers)
+    return asking.in_json({"error": said}, code, headers)
 
 
 def _known(error: Exception) -> Response:
@@ -170,7 +170,7 @@ def _answer(request: Request, service: Service, rows: list[Row[Any]], form: _For
     ]
     size = f"{rows[0].width}x{rows[0].height}"
     said = {"created": int(time.time()), **form.says(), "size": size, **form.identifier()}
-    return JSONResponse({**said, "data": data}, headers={"x-request-id": rows[0].job})
+    return asking.in_json({**said, "data": data}, headers={"x-request-id": rows[0].job})
 
 
 async def _gone(request: Request) -> None:

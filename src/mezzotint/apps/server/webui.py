@@ -22,13 +22,12 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from PIL import ExifTags, Image
 from sqlalchemy import Row
 from sqlalchemy.exc import DBAPIError
 
-from mezzotint.apps.server import gallery, given, webui_asked, webui_text
+from mezzotint.apps.server import asking, gallery, given, webui_asked, webui_text
 from mezzotint.apps.server.asking import RETRY_SECONDS, STATUS, Serves, status, whose
 from mezzotint.apps.server.gallery import UploadError
 from mezzotint.apps.server.given import Given, Masking
@@ -74,7 +73,7 @@ def _error(code: int, kind: str, told: str) -> Response:
     """An error in AUTOMATIC1111's form."""
     headers = {"retry-after": str(RETRY_SECONDS)} if code in (429, 503) else None
     said = {"error": kind, "detail": told, "body": "", "errors": told}
-    return JSONResponse(said, code, headers)
+    return asking.in_json(said, code, headers)
 
 
 class _Route(APIRoute):
@@ -267,7 +266,7 @@ async def _answered(
     if "init_images" in parameters:
         parameters["init_images"] = None
     info = json.dumps(_info(rows, wished, body.left))
-    return JSONResponse({"images": images, "parameters": parameters, "info": info})
+    return asking.in_json({"images": images, "parameters": parameters, "info": info})
 
 
 def _begun(

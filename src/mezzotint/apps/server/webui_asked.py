@@ -168,7 +168,8 @@ def check(body: Body) -> None:
             body.leave(name, why)
     for name in body.given:
         if name not in body.read:
-            raise WishError(f"no field {name[:40]!r}{suggestion(name, body.read)}", name[:40])
+            near = suggestion(name, sorted(body.read))
+            raise WishError(f"no field {name[:40]!r}{near}", name[:40])
 
 
 def settings(given: object, left: list[str]) -> str | None:
