@@ -106,6 +106,10 @@ def test_an_address_needs_no_token_and_expires(client: openai.OpenAI, server: Se
     answer = httpx.get(url)
     image = opened(answer.content)
     assert (image.format, image.mode) == ("WEBP", "RGB")
+    headers = {"authorization": f"Bearer {client.api_key}"}
+    named = {"picture": made.data[0].model_dump()["id"]}
+    verdict = httpx.post(f"{server.base}/v1/verify", json=named, headers=headers, timeout=60).json()
+    assert verdict["verdict"] == "bit-equal" and "as WEBP has stored it" in verdict["said"]
     assert httpx.get(url.partition("?")[0]).status_code == 400
     assert httpx.get(url[:-1] + ("0" if url[-1] != "0" else "1")).status_code == 403
     later = httpx.URL(url).copy_set_param("until", "9999999999")
@@ -205,6 +209,23 @@ def test_a_key_makes_one_job(client: openai.OpenAI) -> None:
         except openai.ConflictError as error:
             ids.append(error.message)
     assert ids[0] == ids[1] and "was used for another request" in ids[2]
+
+
+def test_a_job_whose_client_goes_is_cancelled(client: openai.OpenAI, server: Serving) -> None:
+    """Unless a key says that he may come back."""
+    headers = {"authorization": f"Bearer {client.api_key}"}
+    jobs = f"{server.base}/v1/jobs"
+    for key, state in (("back", "running"), (None, "cancelled")):
+        asked = {"prompt": "a bear", "n": 10, "extra_body": {"steps": 100}, "timeout": 1.0}
+        more = {} if key is None else {"Idempotency-Key": key}
+        with pytest.raises(openai.APITimeoutError):
+            client.images.generate(**asked, extra_headers=more)
+
+        def newest() -> dict[str, Any]:
+            return httpx.get(jobs, headers=headers).json()["jobs"][0]
+
+        server.until(lambda state=state: newest()["state"] == state)
+        httpx.delete(f"{jobs}/{newest()['id']}", headers=headers)
 
 
 @pytest.mark.parametrize(
