@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
 
 import mezzotint
-from mezzotint.apps.server import api, openai, queue, webui
+from mezzotint.apps.server import api, metrics, openai, queue, webui
 from mezzotint.apps.server.asking import RETRY_SECONDS, STATUS, in_json, status
 from mezzotint.apps.server.crew import Crew
 from mezzotint.apps.server.guard import App, Guard
@@ -129,5 +129,6 @@ def build(engine: Engine, settings: Settings) -> App:
     app.include_router(api.router)
     app.include_router(openai.router)
     app.include_router(webui.router)
+    app.include_router(metrics.router)
     hosts: Iterable[str] = (*LOOPBACK, *settings.hosts)
     return Guard(app, hosts, settings.origins)
