@@ -119,6 +119,15 @@ def test_every_format_carries_it(owned: Path, suffix: str) -> None:
     assert pixels("b.png") == pixels("d.png")
 
 
+def test_opaque_is_on_white(owned: Path) -> None:
+    for options, name in (((), "a.png"), (("--opaque",), "b.png")):
+        make("fox", "--seed", "3", "--steps", "2", *options, "-o", name)
+    clear, opaque = Image.open("a.png"), Image.open("b.png")
+    assert (clear.mode, opaque.mode) == ("RGBA", "RGB")
+    white = Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear)
+    assert opaque.tobytes() == white.convert("RGB").tobytes()
+
+
 def test_a_jpeg_takes_a_long_recipe(owned: Path) -> None:
     words = ["generate", "fox", "--model", f"{USER}/tiny.safetensors", "--steps", "1", "-n", "4"]
     long = f"0.1{'0' * 20_000},1"
@@ -150,6 +159,7 @@ OPTIONS = [
     "--guidance 4 --apg --perturb 0 --perturb-scale 2 --skip 0",
     "--guidance 1 --skip 0 --skip-scale 0.3333333333333333",
     "--vary 7:0.123456789012",
+    "--opaque",
     "--image HOME/in.png --strength 0.4",
     "--image HOME/in.png --mask HOME/mask.png",
     "--image HOME/in.png --mask HOME/mask.png --only-masked 1 --strength 0.8",

@@ -17,9 +17,10 @@ from mezzotint.diffusion import samplers, spacings
 from mezzotint.engine.prompts import choose
 from mezzotint.engine.prompts import read as read_prompt
 from mezzotint.modalities.image import read_text
+from mezzotint.provenance.called import SAMPLERS, SPACINGS
 from mezzotint.provenance.foreign import Foreign, foreign
 from mezzotint.provenance.foreign.invoke import prompt
-from mezzotint.provenance.foreign.names import NOISE, SAMPLERS, SPACINGS
+from mezzotint.provenance.foreign.names import NOISE
 from mezzotint.provenance.recipe import RecipeError
 
 WEBUI = """a (red:1.2) fox, <lora:ink:0.8>, {literal}

@@ -67,8 +67,8 @@ class Serving:
 def serving(folder: Path, *options: str) -> Iterator[Serving]:
     """A server that is stopped at the end."""
     server = Serving(folder, options)
-    server.start()
     try:
+        server.start()
         yield server
     finally:
         server.stop()

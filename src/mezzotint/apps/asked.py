@@ -265,6 +265,7 @@ def parameters(
         "seed": request.seeds[0],
         "vary": None if request.vary is None else str(request.vary),
         "tile": args.tile,
+        "opaque": args.opaque or None,
         "only_masked": args.only_masked,
         "enlarge": None if request.enlarge is None else request.enlarge._asdict(),
         "size": f"{picture.shape[2]}x{picture.shape[1]}",

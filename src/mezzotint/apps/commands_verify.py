@@ -17,7 +17,7 @@ from mezzotint.apps.commands_generate import sheet_of
 from mezzotint.apps.making import Made, begin, loaded, making
 from mezzotint.apps.repeat import Parse, Used, followed
 from mezzotint.families.model import Model
-from mezzotint.modalities.image import ImageError, kind_of, on_white, open_image
+from mezzotint.modalities.image import ImageError, kind_of, open_image, seen
 from mezzotint.provenance.pixels import Difference, difference, digest
 from mezzotint.provenance.recipe import RecipeError, opened, pictures_of, recipe_of
 from mezzotint.provenance.surroundings import changed, versions
@@ -128,10 +128,11 @@ def _made_again(
 def _compared(source: Path, document: Mapping[str, Any], made: Made, causes: list[str]) -> Verdict:
     """What was made again beside what is on the disk."""
     stored, said = open_image(source), document.get("pixels")
-    lossy = kind_of(source) == "JPEG"
+    kind = str(kind_of(source))
+    lossy = kind == "JPEG" or (kind == "WEBP" and isinstance(said, dict) and "stored" in said)
     wanted = said.get("hash") if isinstance(said, dict) else None
     again = digest(made.image)
-    shown = on_white(made.image) if lossy else made.image
+    shown = seen(made.image, kind)
     if stored.size != shown.size:
         sizes = f"{stored.width}x{stored.height} in place of {shown.width}x{shown.height}"
         return Verdict(str(source), DIFFERS, f"in size: {sizes}", tuple(causes))
@@ -144,7 +145,7 @@ def _compared(source: Path, document: Mapping[str, Any], made: Made, causes: lis
         return Verdict(
             str(source),
             EQUAL,
-            f"as it was made; as JPEG has stored it, it differs {apart}, as when it was written",
+            f"as it was made; as {kind} has stored it, it differs {apart}, as when it was written",
             (),
             apart,
         )

@@ -21,6 +21,7 @@ from mezzotint.apps.asked import (
     parameters,
     request_of,
 )
+from mezzotint.apps.errors import UsageError
 from mezzotint.apps.marking import marked
 from mezzotint.apps.named import Adapters, Embeddings, Given
 from mezzotint.apps.preview import Watch
@@ -109,7 +110,9 @@ def making(
         named += [used.file("embedding", path) for path in embeddings.files(*said)]
         how = recipe.Recipe(options_of(args, model, single), (*used.given, *named))
         picture = _drawn(args, model, single, (number, len(seeds)), also)
-        image, how = marked(pictures.to_image(picture), how, key, args, single.known)
+        image = pictures.to_image(picture)
+        image = _laid_on_white(image) if args.opaque else image
+        image, how = marked(image, how, key, args, single.known)
         words = parameters(args, model, single, picture)
         parts = used.parts(how.files)
         words["licences"] = [as_row(part) for part in parts]
@@ -117,6 +120,17 @@ def making(
             words["energy"] = shares.end()
         document = _document(how, words, model, image)
         yield Made(image, seed, document, model.name, _licence(parts), args.image is not None)
+
+
+def _laid_on_white(image: Image.Image) -> Image.Image:
+    """A picture without its transparency.
+
+    Raises:
+        UsageError: it has none.
+    """
+    if image.mode != "RGBA":
+        raise UsageError("--opaque does not apply: this model's pictures are opaque: leave it out")
+    return pictures.on_white(image)
 
 
 def _licence(parts: list[Licensed]) -> str:

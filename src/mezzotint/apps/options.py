@@ -125,6 +125,7 @@ def generate(parser: argparse.ArgumentParser) -> None:
         choices=("both", "x", "y"),
         help="whose ends fit together, to be laid side by side",
     )
+    add("--opaque", action="store_true", help="on white, what is transparent")
     add("--enlarge", type=values.number, metavar="F", help="a second pass at F times the size")
     add("--enlarge-strength", type=values.number, metavar="S", help="of that pass (default: 0.35)")
     add("--enlarge-latent", action="store_true", help="enlarge the code (default strength: 0.55)")
@@ -300,6 +301,14 @@ def _serving(parser: argparse.ArgumentParser) -> None:
     add("--memory", metavar="GB", help="of a worker's models, such as 12GB (default: one model)")
     add("--most-jobs", type=values.count, default=1000, metavar="N", help="that may wait")
     add("--token", action="store_true", help="ask for a token, even from this machine")
+    add(
+        "--alias",
+        type=values.alias,
+        action="append",
+        default=[],
+        metavar="NAME=MODEL",
+        help="another name of a model, for programs that know one only",
+    )
 
 
 def serve(parser: argparse.ArgumentParser) -> None:

@@ -94,11 +94,11 @@ def _claim(made: Made, hashed: str, title: str, how: Signing) -> Claim:
     )
 
 
-def _stored(made: Made, data: bytes) -> recipe.Document:
+def _stored(made: Made, data: bytes, kind: str) -> recipe.Document:
     """The document of a picture that is stored with loss, with how far that is from what was
     made."""
     there = pictures.decode(data)
-    apart = difference(there, pictures.on_white(made.image).convert(there.mode))
+    apart = difference(there, pictures.seen(made.image, kind).convert(there.mode))
     said = made.document.get("pixels")
     known = said if isinstance(said, dict) else {}
     psnr = apart.as_data()["psnr"]
@@ -116,17 +116,21 @@ def _apart(work: Callable[[], T]) -> T:
         return pool.submit(work).result()
 
 
-def sealed(made: Made, kind: str, title: str, how: Signing | None) -> tuple[bytes, recipe.Document]:
+def sealed(
+    made: Made, kind: str, title: str, how: Signing | None, quality: int | None = None
+) -> tuple[bytes, recipe.Document]:
     """The bytes of a picture's file with all that it has to carry, and its recipe.
 
-    kind: Pillow's name of the format; title: what its credentials call it.
+    kind: Pillow's name of the format; title: what its credentials call it; quality: of a JPEG or
+    WebP that is stored with loss, 0 to 100.
 
     Raises:
         MetadataError: the recipe does not fit into the file.
         CredentialsError: it cannot be signed.
     """
-    data = pictures.encode(made.image, kind)
-    document = _stored(made, data) if kind == "JPEG" else made.document
+    data = pictures.encode(made.image, kind, quality=quality)
+    lossy = kind == "JPEG" or quality is not None
+    document = _stored(made, data, kind) if lossy else made.document
     source = metadata.COMPOSITE if made.edited else metadata.GENERATED
     data = metadata.embed(data, kind, json.dumps(document), Said(SOFTWARE, source))
     if how is not None:

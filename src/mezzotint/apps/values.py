@@ -47,6 +47,14 @@ def port(text: str) -> int:
     return int(text)
 
 
+def alias(text: str) -> tuple[str, str]:
+    """``NAME=MODEL``."""
+    name, sign, model = text.partition("=")
+    if not sign or not name or not model:
+        raise argparse.ArgumentTypeError(f"{text!r}: give NAME=MODEL")
+    return name, model
+
+
 def pixels(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r}: give pixels, a whole number of 0 or more")

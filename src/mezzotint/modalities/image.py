@@ -357,13 +357,24 @@ def on_white(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
 
 
-def encode(image: Image.Image, kind: str, text: Mapping[str, str] | None = None) -> bytes:
+def seen(image: Image.Image, kind: str) -> Image.Image:
+    """What of a picture a format stores: a JPEG has no transparency."""
+    return on_white(image) if kind == "JPEG" else image
+
+
+def encode(
+    image: Image.Image,
+    kind: str,
+    text: Mapping[str, str] | None = None,
+    quality: int | None = None,
+) -> bytes:
     """The bytes of a picture's file: PNG, WebP and TIFF exactly, JPEG on white at quality 95.
 
     Args:
         kind: Pillow's name of the format, of WRITABLE.
         text: keys and values that go into the file: PNG text chunks; else one line a key in the
             EXIF image description (of a TIFF the tag of that name).
+        quality: of a JPEG or a WebP, which is stored with loss then, 0 to 100.
 
     Raises:
         TextError: the text is too long for a JPEG, which has room for 64 KiB.
@@ -379,13 +390,15 @@ def encode(image: Image.Image, kind: str, text: Mapping[str, str] | None = None)
     if kind == "PNG":
         image.save(encoded, kind, pnginfo=chunks)
     elif kind == "WEBP":
-        image.save(encoded, kind, lossless=True, exact=True, exif=exif)
+        how = {"lossless": True} if quality is None else {"quality": quality}
+        image.save(encoded, kind, exact=True, exif=exif, **how)
     elif kind == "TIFF":
         image.save(encoded, kind, compression="tiff_adobe_deflate", tiffinfo=dict(exif))
     elif kind == "JPEG":
         if len(exif.tobytes()) > _MOST_EXIF:
             raise TextError("the text is too long for a JPEG: choose .png or .webp")
-        on_white(image).save(encoded, kind, quality=95, subsampling=0, exif=exif)
+        quality = 95 if quality is None else quality
+        on_white(image).save(encoded, kind, quality=quality, subsampling=0, exif=exif)
     else:
         raise ValueError(f"cannot write {kind!r}: choose one of {', '.join(WRITABLE.values())}")
     return encoded.getvalue()

@@ -251,8 +251,10 @@ async def recipe(body: Named, who: Asks, service: Serves) -> dict[str, Any]:
 
 @router.get("/models")
 def models(who: Asks, service: Serves) -> dict[str, Any]:
-    """What there is to make pictures with."""
-    return {"models": _about(service).get("models", [])}
+    """What there is to make pictures with: in our form, and as `data` in OpenAI's."""
+    there = _about(service).get("models", [])
+    names = [*(each["name"] for each in there), *service.aliases]
+    return {"object": "list", "data": [shown.model(name) for name in names], "models": there}
 
 
 @router.get("/samplers")

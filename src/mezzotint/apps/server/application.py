@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
 from sqlalchemy import Engine, select
 from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
 
 import mezzotint
-from mezzotint.apps.server import api, metrics, queue
-from mezzotint.apps.server.asking import RETRY_SECONDS, STATUS, status
+from mezzotint.apps.server import api, metrics, openai, queue, webui
+from mezzotint.apps.server.asking import RETRY_SECONDS, STATUS, in_json, status
 from mezzotint.apps.server.crew import Crew
 from mezzotint.apps.server.guard import App, Guard
 from mezzotint.apps.server.hub import Hub
@@ -44,6 +43,7 @@ class Settings:
     memory: str | None = None
     limits: queue.Limits = field(default_factory=queue.Limits)
     tokens_needed: bool = False
+    aliases: Mapping[str, str] = field(default_factory=dict)
 
 
 def has_tokens(engine: Engine) -> bool:
@@ -59,28 +59,28 @@ def _error(message: str, code: int, field: str | None = None) -> dict[str, Any]:
 def _answers(app: FastAPI) -> None:
     """Every error as one line of JSON."""
 
-    async def known(_: Request, error: Exception) -> JSONResponse:
+    async def known(_: Request, error: Exception) -> Response:
         code = status(error)
         headers = {"retry-after": str(RETRY_SECONDS)} if code == 429 else None
         said = _error(" ".join(str(error).split()), code, getattr(error, "field", None))
-        return JSONResponse(said, code, headers)
+        return in_json(said, code, headers)
 
-    async def http(_: Request, error: Exception) -> JSONResponse:
+    async def http(_: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        return JSONResponse(
+        return in_json(
             _error(str(error.detail), error.status_code), error.status_code, error.headers
         )
 
-    async def invalid(_: Request, error: Exception) -> JSONResponse:
+    async def invalid(_: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"][1:]) or None
         where = f"{field}: " if field else ""
-        return JSONResponse(_error(f"{where}{first['msg']}", 422, field), 422)
+        return in_json(_error(f"{where}{first['msg']}", 422, field), 422)
 
-    async def away(_: Request, error: Exception) -> JSONResponse:
+    async def away(_: Request, error: Exception) -> Response:
         said = _error("the database is not there: ask again later", 503)
-        return JSONResponse(said, 503, {"retry-after": str(RETRY_SECONDS)})
+        return in_json(said, 503, {"retry-after": str(RETRY_SECONDS)})
 
     for kind in STATUS:
         app.add_exception_handler(kind, known)
@@ -97,6 +97,7 @@ def build(engine: Engine, settings: Settings) -> App:
         places=settings.places,
         hub=Hub(lambda job, begins: service.watched(job, begins)),
         limits=settings.limits,
+        aliases=settings.aliases,
     )
 
     @asynccontextmanager
@@ -123,8 +124,11 @@ def build(engine: Engine, settings: Settings) -> App:
         redoc_url=None,
     )
     app.state.service, app.state.tokens_needed = service, settings.tokens_needed
+    app.state.webui = webui.State()
     _answers(app)
     app.include_router(api.router)
+    app.include_router(openai.router)
+    app.include_router(webui.router)
     app.include_router(metrics.router)
     hosts: Iterable[str] = (*LOOPBACK, *settings.hosts)
     return Guard(app, hosts, settings.origins)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from typing import Annotated, Any
 
-from fastapi import Depends, HTTPException, Request
+from fastapi import Depends, HTTPException, Request, Response
 
 from mezzotint.apps.server import tokens
 from mezzotint.apps.server.gallery import UploadError
@@ -43,21 +45,32 @@ def who(request: Request, found: Annotated[Service, Depends(service)]) -> Who:
     enough here."""
     given = request.headers.get("authorization", "")
     kind, _, token = given.partition(" ")
-    if kind.lower() == "bearer" and token.strip():
-        holder = tokens.holder(found.engine, token.strip())
-        if holder is not None:
-            return holder
-        if request.app.state.tokens_needed:
-            raise HTTPException(401, "this token is not known, or was revoked")
+    return whose(request, found, token.strip() if kind.lower() == "bearer" else "", "Bearer")
+
+
+def whose(request: Request, found: Service, token: str, kind: str) -> Who:
+    """Who holds a token, which may be empty; kind: how one is given.
+
+    Raises:
+        HTTPException: one is needed.
+    """
+    holder = tokens.holder(found.engine, token) if token else None
+    if holder is not None:
+        return holder
     if request.app.state.tokens_needed:
-        raise HTTPException(
-            401, "a token is needed: Authorization: Bearer …", {"WWW-Authenticate": "Bearer"}
-        )
+        told = "this token is not known, or was revoked" if token else "a token is needed"
+        headers = {"WWW-Authenticate": kind}
+        raise HTTPException(401, f"{told}: Authorization: {kind} …", headers)
     return LOCAL
 
 
 Asks = Annotated[Who, Depends(who)]
 Serves = Annotated[Service, Depends(service)]
+
+
+def in_json(data: object, code: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """An answer in JSON; in ASCII, for texts may have halves of characters, which UTF-8 has not."""
+    return Response(json.dumps(data), code, headers, "application/json")
 
 
 async def document(request: Request) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from mezzotint.diffusion import samplers, spacings
 from mezzotint.families import catalogue
 from mezzotint.families.memory import release, resident
 from mezzotint.families.model import Model
+from mezzotint.families.sizes import written
 from mezzotint.provenance.recipe import fingerprint
 
 
@@ -70,7 +71,32 @@ def _about(name: str, path: Path) -> dict[str, Any]:
         report = inspect(path)
     except CheckpointError as error:
         return {"name": name, "error": str(error)}
-    return {"name": name, "kind": report.kind, "details": dict(report.details)}
+    details = dict(report.details)
+    usual = _usual(path) or _own_usual(details)
+    return {"name": name, "kind": report.kind, "details": details, "usual": usual}
+
+
+def _usual(path: Path) -> dict[str, Any]:
+    """What a checkpoint makes when nothing is said; edits: it is told the picture that it edits."""
+    try:
+        family = catalogue.identify(path)[0]
+    except CheckpointError:  # one of our own, or none
+        return {}
+    how = family.defaults
+    joined = None if family.joining is None else catalogue.shadow(family).joined
+    edits = joined is not None and (joined.guidance is not None or joined.free_size)
+    size = written(how.size)
+    return {"size": size, "steps": how.steps, "transparent": False, "edits": edits}
+
+
+def _own_usual(details: Mapping[str, str]) -> dict[str, Any]:
+    try:
+        size = tuple(int(edge) for edge in details["config.defaults.size"].split(","))
+        steps = int(details["config.defaults.steps"])
+    except (KeyError, ValueError):
+        return {}
+    transparent = details.get("config.channels") == "rgba"
+    return {"size": written(size), "steps": steps, "transparent": transparent, "edits": False}
 
 
 def about(places: Places) -> dict[str, Any]:

@@ -102,6 +102,7 @@ def run(args: argparse.Namespace) -> int:
             memory=args.memory,
             limits=queue.Limits(args.most_jobs),
             tokens_needed=public or args.token,
+            aliases=dict(args.alias),
         )
         _serve(uvicorn, build(engine, settings), args.host, args.port)
     return 0
@@ -114,6 +115,7 @@ def _serve(uvicorn: ModuleType, app: App, host: str, port: int) -> None:
         listens.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listens.bind((host, port))
+            listens.listen()  # who comes from now on waits, and is not sent away
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
             raise UsageError(f"cannot listen at {host}:{port}: {reason}: --port") from None

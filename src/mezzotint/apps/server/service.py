@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
@@ -31,6 +32,11 @@ class ForbiddenError(ValueError):
     """The token does not allow it."""
 
 
+def _seed_of(owner: str, key: str) -> int:
+    digest = hashlib.sha256(f"{owner}\0{key}".encode()).digest()
+    return int.from_bytes(digest[:4], "big")
+
+
 @dataclass
 class Service:
     """All that the interfaces share."""
@@ -42,6 +48,8 @@ class Service:
     limits: queue.Limits
     crew: Crew | None = None
     counted: dict[str, int] = field(default_factory=dict)
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    """Other names of models."""
 
     # -- jobs ---------------------------------------------------------------------------------
 
@@ -57,6 +65,10 @@ class Service:
         self.need(who, "make")
         if priority > 0:
             self.need(who, "admin")
+        if isinstance(name := body.get("model"), str):
+            body = {**body, "model": self.named(name)}
+        if key is not None and body.get("seed") is None:  # asked again it is the same wish
+            body = {**body, "seed": _seed_of(who.owner, key)}
         asked = wish.read(body)
         options = asked.as_json()
         for name in asked.pictures:
@@ -95,6 +107,15 @@ class Service:
         asked = queue.Asked(who.owner, kind, options, count, steps, priority, key)
         limits = queue.Limits(self.limits.all, who.jobs or self.limits.owner)
         return queue.submit(self.engine, asked, limits)
+
+    def named(self, model: str) -> str:
+        """The model of a name, which may be another one of it."""
+        return self.aliases.get(model, model)
+
+    def about(self, model: str) -> Mapping[str, Any]:
+        """What is told of a model; nothing of one that is not known."""
+        told = [] if self.crew is None else self.crew.about.get("models", [])
+        return next((each for each in told if each["name"] == self.named(model)), {})
 
     def _check_name(self, model: str) -> None:
         """Raise WishError for a model that nobody has, where it is known what there is."""

@@ -38,6 +38,11 @@ def output(row: Row[Any], whole: bool = False) -> dict[str, Any]:
     return {**said, "recipe": json.loads(row.recipe)} if whole else said
 
 
+def model(name: str) -> dict[str, Any]:
+    """A model as OpenAI's programs read it; when it was made is not known."""
+    return {"id": name, "object": "model", "created": 0, "owned_by": "mezzotint"}
+
+
 def job(row: Row[Any], made: Sequence[Row[Any]] = ()) -> dict[str, Any]:
     """A job, with what it has made so far."""
     asked = json.loads(row.wish)

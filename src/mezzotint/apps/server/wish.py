@@ -67,19 +67,26 @@ class WishError(ValueError):
 class Wish:
     """A wish that is understood: options as a recipe has them, with a seed, and the ids in them.
 
+    quality: of a format that stores with loss, 0 to 100; None: as well as it is usual.
     pictures: by the name that an option gives it, the id of an upload or an output.
     """
 
     options: dict[str, Any]
     count: int
     format: str
+    quality: int | None
     pictures: tuple[str, ...]
     steps: int | None
     pixels: int | None
 
     def as_json(self) -> dict[str, Any]:
         pictures = list(self.pictures)
-        return {"options": self.options, "format": self.format, "pictures": pictures}
+        return {
+            "options": self.options,
+            "format": self.format,
+            "quality": self.quality,
+            "pictures": pictures,
+        }
 
 
 @lru_cache
@@ -142,6 +149,16 @@ def _files(name: str, text: str) -> list[str]:
     return [text]
 
 
+def _quality(value: object, form: str) -> int | None:
+    if value is None:
+        return None
+    if form not in ("jpeg", "webp"):
+        raise WishError("quality is of the formats jpeg and webp", "quality")
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 100:
+        raise WishError("quality must be a whole number from 0 to 100", "quality")
+    return value
+
+
 def read(body: Mapping[str, object]) -> Wish:
     """A wish from JSON; a seed is drawn if none is given, so the job makes the same whenever it
     runs.
@@ -153,6 +170,7 @@ def read(body: Mapping[str, object]) -> Wish:
     form = given.pop("format", "png")
     if form not in FORMATS:
         raise WishError(f"no format {form!r}: one of {', '.join(FORMATS)}", "format")
+    quality = _quality(given.pop("quality", None), str(form))
     actions = _actions()
     options: dict[str, Any] = {}
     for name, value in given.items():
@@ -182,6 +200,7 @@ def read(body: Mapping[str, object]) -> Wish:
         options=options,
         count=args.count,
         format=str(form),
+        quality=quality,
         pictures=tuple(dict.fromkeys(pictures)),
         steps=args.steps,
         pixels=None if size is None else size[0] * size[1],

@@ -253,11 +253,14 @@ class Worker:
             listener = attempt.listen(place, job.pictures)
             made = next(iter(making(args, model, (args.seed + place,), used, listener, shares)))
             attempt.check()
-            self._keep(job, place, made, kind, how)
+            self._keep(job, place, made, (kind, wish.get("quality")), how)
 
-    def _keep(self, job: Row[Any], place: int, made: Made, kind: str, how: Any) -> None:
+    def _keep(
+        self, job: Row[Any], place: int, made: Made, form: tuple[str, int | None], how: Any
+    ) -> None:
+        kind, quality = form
         title = f"{job.id}-{place}.{kind.lower()}"
-        data, document = sealed(made, kind, title, how)
+        data, document = sealed(made, kind, title, how, quality)
         name = self.store.put(data)
         entered = queue.keep(
             self.engine,

@@ -1,4 +1,4 @@
-"""What other programs call samplers and spacings, and how a command is put together from theirs."""
+"""How a command is put together from what other programs say."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from mezzotint.checkpoints.limits import parse, shown
+from mezzotint.provenance.called import SAMPLERS, SPACINGS
 from mezzotint.provenance.recipe import Options, RecipeError
 
 
@@ -35,69 +36,6 @@ class Foreign(NamedTuple):
     left: tuple[str, ...]
     sought: tuple[Sought, ...] = ()
 
-
-SAMPLERS: dict[str, str] = {
-    "euler": "euler",
-    "euler a": "euler_ancestral",
-    "euler_a": "euler_ancestral",
-    "k_euler": "euler",
-    "k_euler_a": "euler_ancestral",
-    "euler_ancestral": "euler_ancestral",
-    "heun": "heun",
-    "k_heun": "heun",
-    "lms": "lms",
-    "k_lms": "lms",
-    "ddim": "ddim",
-    "dpm2": "dpm2",
-    "dpm_2": "dpm2",
-    "kdpm_2": "dpm2",
-    "k_dpm_2": "dpm2",
-    "dpm2 a": "dpm2_ancestral",
-    "dpm_2_ancestral": "dpm2_ancestral",
-    "kdpm_2_a": "dpm2_ancestral",
-    "k_dpm_2_a": "dpm2_ancestral",
-    "dpm++ 2s a": "dpmpp_2s_ancestral",
-    "dpmpp_2s_ancestral": "dpmpp_2s_ancestral",
-    "dpm++ 2m": "dpmpp_2m",
-    "dpmpp_2m": "dpmpp_2m",
-    "k_dpmpp_2m": "dpmpp_2m",
-    "dpm++ sde": "dpmpp_sde",
-    "dpmpp_sde": "dpmpp_sde",
-    "dpmpp_sde_gpu": "dpmpp_sde",
-    "dpm++ 2m sde": "dpmpp_2m_sde",
-    "dpmpp_2m_sde": "dpmpp_2m_sde",
-    "dpmpp_2m_sde_gpu": "dpmpp_2m_sde",
-    "dpm++ 3m sde": "dpmpp_3m_sde",
-    "dpmpp_3m_sde": "dpmpp_3m_sde",
-    "dpmpp_3m_sde_gpu": "dpmpp_3m_sde",
-    "unipc": "unipc",
-    "uni_pc": "unipc",
-    "uni_pc_bh2": "unipc",
-    "deis": "deis",
-    "lcm": "lcm",
-    "tcd": "tcd",
-    "ddpm": "ddpm",
-    "ipndm": "ipndm",
-    "sa_solver": "sa_solver",
-    "k_dpmpp_2s_a": "dpmpp_2s_ancestral",
-}
-"""By what AUTOMATIC1111 and its kin, ComfyUI and InvokeAI call them, in lower case."""
-
-SPACINGS: dict[str, str] = {
-    "automatic": "linspace",
-    "uniform": "linspace",
-    "normal": "linspace",
-    "simple": "trailing",
-    "karras": "karras",
-    "exponential": "exponential",
-    "polyexponential": "exponential",
-    "sgm uniform": "trailing",
-    "sgm_uniform": "trailing",
-    "beta": "beta",
-    "ddim": "leading",
-    "ddim_uniform": "leading",
-    "align your steps": "align_your_steps",
-}
 
 NOISE = "seed: other programs draw other noise: the same seed gives another picture"
 _MOST_LEFT = 200

@@ -1,0 +1,82 @@
+"""AUTOMATIC1111's `infotext`: how a picture was made, as a text that its users know."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from mezzotint.provenance.called import WEBUI_SAMPLERS, WEBUI_SPACINGS
+
+_FIELD = re.compile(r'\s*+([A-Za-z][\w \-/.]{0,60}+):\s*+("(?:\\.|[^\\"])*+"|[^,]*+)(?:,|$)')
+_MOST_FIELDS = 300
+_NEGATIVE = "Negative prompt: "
+
+
+def fields(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a picture made here, by AUTOMATIC1111's names."""
+    options = recipe.get("options")
+    how: Mapping[str, Any] = options if isinstance(options, dict) else {}
+    sampler, spacing = str(how.get("sampler", "")), str(how.get("spacing", ""))
+    found = {
+        "Steps": how.get("steps"),
+        "Sampler": WEBUI_SAMPLERS.get(sampler, sampler),
+        "Schedule type": WEBUI_SPACINGS.get(spacing, spacing),
+        "CFG scale": how.get("guidance"),
+        "Seed": how.get("seed"),
+        "Size": how.get("size") or recipe.get("size"),
+        "Model": how.get("model"),
+        "Denoising strength": how.get("strength") or how.get("enlarge-strength"),
+        "Tiling": True if how.get("tile") == "both" else None,
+        "Hires upscale": how.get("enlarge"),
+        "Hires upscaler": "Latent" if how.get("enlarge-latent") else None,
+    }
+    if "enlarge" in how and found["Hires upscaler"] is None:
+        found["Hires upscaler"] = "Lanczos"
+    if "vary" in how:  # ours is a variation's own seed, theirs that of what is varied
+        root, _, share = str(how["vary"]).rpartition(",")[2].partition(":")
+        found["Variation seed"], found["Seed"] = how.get("seed"), root
+        found["Variation seed strength"] = share
+    found["Version"] = recipe.get("software")
+    return {name: value for name, value in found.items() if value not in (None, "")}
+
+
+def _quoted(value: object) -> str:
+    text = str(value)
+    return json.dumps(text, ensure_ascii=False) if set(text) & set(',:"\n') else text
+
+
+def infotext(recipe: Mapping[str, Any]) -> str:
+    """The text of a picture made here."""
+    options = recipe.get("options")
+    how: Mapping[str, Any] = options if isinstance(options, dict) else {}
+    lines = [str(how.get("prompt", ""))]
+    if how.get("negative"):
+        lines.append(f"{_NEGATIVE}{how['negative']}")
+    said = ", ".join(f"{name}: {_quoted(value)}" for name, value in fields(recipe).items())
+    return "\n".join([*lines, said])
+
+
+def parsed(text: str) -> dict[str, str]:
+    """The prompts and fields of a text, whoever wrote it."""
+    lines = text.strip().split("\n")
+    last = len(_FIELD.findall(lines[-1], 0, 2000)) >= 3
+    head, tail = (lines[:-1], lines[-1]) if last else (lines, "")
+    found = {"Prompt": "", "Negative prompt": ""}
+    into = "Prompt"
+    for line in head:
+        if line.startswith(_NEGATIVE.strip()):
+            into, line = "Negative prompt", line[len(_NEGATIVE) :]
+        found[into] += f"\n{line}" if found[into] else line
+    for count, match in enumerate(_FIELD.finditer(tail)):
+        if count == _MOST_FIELDS:
+            break
+        value = match[2].strip()
+        if value[:1] == '"':
+            try:
+                value = str(json.loads(value))
+            except ValueError:
+                value = value.strip('"')
+        found.setdefault(match[1].strip(), value)
+    return found
