@@ -124,6 +124,18 @@ tokens = Table(
     Column("revoked", Float),
 )
 
+canvases = Table(
+    "canvases",
+    _META,
+    Column("id", String(32), primary_key=True),
+    Column("owner", String(64), nullable=False, index=True),
+    Column("name", String(256), nullable=False),
+    Column("document", Text, nullable=False),  # as JSON, the studio's
+    Column("files", Text, nullable=False),  # as JSON, the uploads that it is made of
+    Column("version", Integer, nullable=False),  # counts up
+    Column("changed", Float, nullable=False),
+)
+
 
 _READS = "mezzotint_reads"
 

@@ -96,8 +96,20 @@ def upgrade() -> None:
     )
     op.create_index("ix_outputs_file", "outputs", ["file"])
     op.create_index("ix_outputs_owner", "outputs", ["owner"])
+    op.create_table(
+        "canvases",
+        sa.Column("id", sa.String(32), nullable=False),
+        sa.Column("owner", sa.String(64), nullable=False),
+        sa.Column("name", sa.String(256), nullable=False),
+        sa.Column("document", sa.Text(), nullable=False),
+        sa.Column("files", sa.Text(), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
+        sa.Column("changed", sa.Float(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_canvases"),
+    )
+    op.create_index("ix_canvases_owner", "canvases", ["owner"])
 
 
 def downgrade() -> None:
-    for table in ("outputs", "jobs", "uploads", "tokens"):
+    for table in ("outputs", "jobs", "uploads", "tokens", "canvases"):
         op.drop_table(table)
