@@ -40,6 +40,7 @@ COMMANDS: dict[str, tuple[str, str, Callable[[argparse.ArgumentParser], None]]] 
     ),
     "detect": ("look for watermarks", "commands_detect:run", options.detect),
     "audit": ("say what the files of a folder carry", "commands_audit:run", options.audit),
+    "studio": ("make pictures in the browser", "studio.run:run", options.studio),
     "serve": ("serve pictures to other programs", "server.run:run", options.serve),
     "token": ("make and end tokens of the server", "server.run:run_token", options.token),
     "inspect": ("say what a file of weights is", "commands_about:run_inspect", options.inspect),

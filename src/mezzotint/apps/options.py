@@ -277,6 +277,13 @@ def serve(parser: argparse.ArgumentParser) -> None:
     _serving(parser)
 
 
+def studio(parser: argparse.ArgumentParser) -> None:
+    _serving(parser)
+    parser.add_argument(
+        "--no-browser", dest="browser", action="store_false", help="say the address, open nothing"
+    )
+
+
 def token(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("action", choices=("add", "list", "revoke"))

@@ -24,6 +24,7 @@ from mezzotint.apps.server.places import Places
 from mezzotint.apps.server.service import Service
 from mezzotint.apps.server.store import Store
 from mezzotint.apps.server.tables import reading, tokens
+from mezzotint.apps.studio import pages
 
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 
@@ -126,5 +127,6 @@ def build(engine: Engine, settings: Settings) -> App:
     _answers(app)
     app.include_router(api.router)
     app.include_router(canvases.router)
+    app.include_router(pages.router)  # the last: it takes every address
     hosts: Iterable[str] = (*LOOPBACK, *settings.hosts)
     return Guard(app, hosts, settings.origins)

@@ -1,0 +1,5 @@
+import { html } from "../ui.js";
+
+export function Gallery() {
+  return html`<h1>Gallery</h1>`;
+}

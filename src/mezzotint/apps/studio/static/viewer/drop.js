@@ -1,0 +1,5 @@
+export function dropped() {}
+
+export function DropTarget() {
+  return null;
+}
