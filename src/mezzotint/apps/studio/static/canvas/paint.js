@@ -5,7 +5,7 @@
  * that crosses itself is not darker there, and everything obeys the selection in one place.
  */
 
-import { blank, inside, meet } from "./raster.js";
+import { blank, inside, join, meet } from "./raster.js";
 
 /** @typedef {import("./raster.js").Raster} Raster @typedef {import("./raster.js").Rect} Rect */
 /** @typedef {{x: number, y: number, pressure: number}} Point in pixels; pressure 0 to 1 */
@@ -42,17 +42,10 @@ export function stretch(on, from, to, tip, carried) {
     const pressure = from.pressure + (to.pressure - from.pressure) * share;
     const size = Math.max(tip.size * pressure, 1);
     const touched = dab(on, from.x + (to.x - from.x) * share, from.y + (to.y - from.y) * share, { ...tip, size });
-    where = grown(where, touched);
+    where = join(where, touched);
     at += Math.max(size * 0.12, 0.5);
   }
   return { where, carried: at - length };
-}
-
-function grown(a, b) {
-  if (!a.width) return b;
-  if (!b.width) return a;
-  const x = Math.min(a.x, b.x), y = Math.min(a.y, b.y);
-  return { x, y, width: Math.max(a.x + a.width, b.x + b.width) - x, height: Math.max(a.y + a.height, b.y + b.height) - y };
 }
 
 /** The coverage of what a function says is inside: 4 by 4 points a pixel.
@@ -70,7 +63,8 @@ export function cover(on, where, has) {
   return common;
 }
 
-/** Whether a point lies in a polygon, by the even-odd rule. @param {{x: number, y: number}[]} corners */
+/** Whether a point lies in a polygon, by the even-odd rule. @param {{x: number, y: number}[]} corners
+ * @param {number} x @param {number} y */
 export function within(corners, x, y) {
   let odd = false;
   for (let i = 0, j = corners.length - 1; i < corners.length; j = i++) {
@@ -95,16 +89,17 @@ export function shape(kind, box, ends, width) {
   const has = (/** @type {number} */ by) => {
     const a = box.width / 2 - by, b = box.height / 2 - by;
     const cx = box.x + box.width / 2, cy = box.y + box.height / 2;
-    if (a <= 0 || b <= 0) return () => false;
-    return kind === "ellipse"
-      ? (x, y) => ((x - cx) / a) ** 2 + ((y - cy) / b) ** 2 <= 1
-      : (x, y) => Math.abs(x - cx) <= a && Math.abs(y - cy) <= b;
+    return (/** @type {number} */ x, /** @type {number} */ y) => {
+      if (a <= 0 || b <= 0) return false;
+      if (kind === "ellipse") return ((x - cx) / a) ** 2 + ((y - cy) / b) ** 2 <= 1;
+      return Math.abs(x - cx) <= a && Math.abs(y - cy) <= b;
+    };
   };
   const outer = has(0), hole = width ? has(width) : () => false;
   return (x, y) => outer(x, y) && !hole(x, y);
 }
 
-/** What is joined to a point and of about its colour. @param {Raster} of @param {number} tolerance 0 to 255
+/** What is joined to a point and of about its colour. @param {Raster} of @param {number} x @param {number} y @param {number} tolerance 0 to 255
  * @returns {Raster} coverage, as large as the picture */
 export function flood(of, x, y, tolerance) {
   const found = blank(of, 1);

@@ -85,7 +85,7 @@ export async function decode(bytes, channels = 4) {
   return { x: 0, y: 0, width, height, channels, data };
 }
 
-/** @param {Uint8Array} raw */
+/** @param {Uint8Array} raw @param {number} line @param {number} height @param {number} n bytes a pixel */
 function unfilter(raw, line, height, n) {
   for (let y = 0; y < height; y++) {
     const start = y * (line + 1) + 1, kind = raw[start - 1];

@@ -9,12 +9,6 @@
  * @typedef {Rect & {channels: 1 | 4, data: Uint8ClampedArray}} Raster
  */
 
-/** The rectangle of two corners, in whole pixels. @returns {Rect} */
-export function between(ax, ay, bx, by) {
-  const x = Math.floor(Math.min(ax, bx)), y = Math.floor(Math.min(ay, by));
-  return { x, y, width: Math.ceil(Math.max(ax, bx)) - x, height: Math.ceil(Math.max(ay, by)) - y };
-}
-
 /** @param {Rect} a @param {Rect} b @returns {Rect} what lies in both; 0 by 0 for nothing */
 export function meet(a, b) {
   const x = Math.max(a.x, b.x), y = Math.max(a.y, b.y);
@@ -39,7 +33,7 @@ export const rect = (a) => ({ x: a.x, y: a.y, width: a.width, height: a.height }
 export const same = (a, b) =>
   a.x === b.x && a.y === b.y && a.width === b.width && a.height === b.height;
 
-/** @param {Rect} a */
+/** @param {Rect} a @param {number} x @param {number} y */
 export const inside = (a, x, y) => x >= a.x && y >= a.y && x < a.x + a.width && y < a.y + a.height;
 
 /** @param {Rect} outer @param {Rect} inner */
@@ -116,7 +110,8 @@ export function resized(from, to) {
   return made;
 }
 
-/** For each new pixel of an edge the old ones with their weights: area when smaller, else linear. */
+/** For each new pixel of an edge the old ones with their weights: area when smaller, else linear.
+ * @param {number} old @param {number} now @param {number} factor */
 function spread(old, now, factor) {
   return Array.from({ length: now }, (_, x) => {
     const middle = (x + 0.5) * factor - 0.5, reach = Math.max(factor, 1);
