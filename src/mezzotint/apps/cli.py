@@ -42,6 +42,7 @@ COMMANDS: dict[str, tuple[str, str, Callable[[argparse.ArgumentParser], None]]] 
     "audit": ("say what the files of a folder carry", "commands_audit:run", options.audit),
     "studio": ("make pictures in the browser", "studio.run:run", options.studio),
     "serve": ("serve pictures to other programs", "server.run:run", options.serve),
+    "queue": ("show the jobs of a server", "client:run_queue", options.queue),
     "token": ("make and end tokens of the server", "server.run:run_token", options.token),
     "inspect": ("say what a file of weights is", "commands_about:run_inspect", options.inspect),
     "convert": (
@@ -149,6 +150,8 @@ def _from_picture(args: argparse.Namespace, arguments: Sequence[str]) -> argpars
 def _run(args: argparse.Namespace) -> int:
     """Only the command that is asked for is imported, and torch with it."""
     module, function = COMMANDS[args.command][1].split(":")
+    if args.command == "generate" and args.server is not None:
+        module, function = "client", "run"
     run: Callable[[argparse.Namespace], int]
     run = getattr(import_module(f"mezzotint.apps.{module}"), function)
     return run(args)

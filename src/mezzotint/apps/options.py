@@ -169,6 +169,7 @@ def generate(parser: argparse.ArgumentParser) -> None:
     )
     carry("--sidecar", action="store_true", help="write the recipe beside it too, as .json")
     show = parser.add_argument_group("how").add_argument
+    show("--server", metavar="URL", help="have it done by a server (mezzotint serve)")
     show("--device", metavar="NAME", help="cpu, cuda, cuda:1, mps (default: a GPU if there)")
     precisions = ("auto", "float32", "bfloat16", "float16")
     show("--precision", choices=precisions, default="auto", help="of a checkpoint's numbers")
@@ -282,6 +283,14 @@ def studio(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-browser", dest="browser", action="store_false", help="say the address, open nothing"
     )
+
+
+def queue(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--server", default="http://127.0.0.1:7860", metavar="URL", help="(default: %(default)s)")
+    add("--most", type=values.count, default=20, metavar="N", help="jobs that are shown")
+    add("--cancel", metavar="JOB")
+    add("--priority", nargs=2, metavar=("JOB", "N"), help="more goes first; usual is 0")
 
 
 def token(parser: argparse.ArgumentParser) -> None:

@@ -32,7 +32,7 @@ from mezzotint.provenance.recipe import (
 
 LOCAL = frozenset(
     {
-        *("output", "count", "source", "pick", "quiet", "preview", "sidecar", "mark-key"),
+        *("output", "count", "source", "pick", "quiet", "preview", "sidecar", "mark-key", "server"),
         *("lora-dir", "embedding-dir", "wildcards", "device", "memory", "threads"),
     }
 )

@@ -271,7 +271,8 @@ def fields(who: Asks) -> dict[str, str]:
 def health(service: Serves) -> dict[str, Any]:
     """Whether it works; no token is needed, and nothing is told that is private."""
     alive = 0 if service.crew is None else service.crew.alive
-    return {"status": "ok" if alive else "no worker", "workers": alive}
+    ready = bool(_about(service))
+    return {"status": "ok" if alive else "no worker", "workers": alive, "ready": ready}
 
 
 def _about(service: Serves) -> dict[str, Any]:

@@ -107,8 +107,10 @@ def kind_of(data: bytes) -> str:
                     f"{image.width}x{image.height} is more than {MOST_PIXELS >> 20} megapixels"
                 )
             return KINDS[str(image.format)]
-    except (UnidentifiedImageError, Image.DecompressionBombError, Image.DecompressionBombWarning):
+    except UnidentifiedImageError:
         raise UploadError(f"no picture of a known format: {', '.join(KINDS)}") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise UploadError(f"is of more than {MOST_PIXELS >> 20} megapixels") from None
     except UploadError:
         raise
     except Exception as error:  # Pillow's plugins raise anything on damaged files

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import argparse
 import os
+import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 
 from mezzotint.apps.errors import UsageError
 from mezzotint.apps.server import queue, tables, tokens
 from mezzotint.apps.server.application import Settings, build, has_tokens
+from mezzotint.apps.server.guard import App
 from mezzotint.apps.server.places import Places
 from mezzotint.apps.table import columns
 from mezzotint.provenance.identity import configuration_folder
@@ -72,8 +75,8 @@ def run_token(args: argparse.Namespace) -> int:
     return 0
 
 
-def run(args: argparse.Namespace) -> int:
-    """Serve until it is stopped."""
+def run(args: argparse.Namespace, told: Callable[[str], None] = lambda address: None) -> int:
+    """Serve until it is stopped; told: is called with the address once it is known."""
     import uvicorn
 
     folder = _data(args.data)
@@ -100,14 +103,32 @@ def run(args: argparse.Namespace) -> int:
             limits=queue.Limits(args.most_jobs),
             tokens_needed=public or args.token,
         )
-        uvicorn.run(
-            build(engine, settings),
-            host=args.host,
-            port=args.port,
+        _serve(uvicorn, build(engine, settings), args.host, args.port, told)
+    return 0
+
+
+def _serve(
+    uvicorn: ModuleType, app: App, host: str, port: int, told: Callable[[str], None]
+) -> None:
+    """Listen, say where, and answer until a signal comes."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as listens:
+        listens.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listens.bind((host, port))
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise UsageError(f"cannot listen at {host}:{port}: {reason}: --port") from None
+        at = listens.getsockname()[1]
+        shown = f"[{host}]" if ":" in host else host
+        print(f"serving at http://{shown}:{at}/", flush=True)
+        told(f"http://{shown}:{at}/")
+        config = uvicorn.Config(
+            app,
             log_level="warning",
             server_header=False,
             timeout_graceful_shutdown=10,
             timeout_keep_alive=20,
             h11_max_incomplete_event_size=64 << 10,
         )
-    return 0
+        uvicorn.Server(config).run([listens])

@@ -174,8 +174,8 @@ class Worker:
                     self.attempt = None
 
     def _do(self, job: Row[Any]) -> None:
-        self.voice.say(job=job.id, attempt=job.attempt, state="running")
         with self._at(job) as attempt:
+            self.voice.say(job=job.id, attempt=job.attempt, state="running")
             try:
                 result = KINDS[job.kind](self, job, attempt)
                 ended = queue.finish(self.engine, job, result)

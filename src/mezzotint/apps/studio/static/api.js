@@ -177,12 +177,28 @@ export const api = {
   /** @param {string} id @returns {Promise<Output>} with its recipe */
   output: (id) => call("GET", `/v1/outputs/${id}`),
   /** @param {string} id */
-  forget: (id) => call("DELETE", `/v1/outputs/${id}`),
+  forget: async (id) => { await call("DELETE", `/v1/outputs/${id}`); return true; },
   /** @param {Blob} file @param {string} name @returns {Promise<Upload>} */
   upload: async (file, name = "") =>
     (await request("POST", query("/v1/uploads", { name: name.slice(0, 200) }), {
       body: file, headers: { "content-type": "application/octet-stream" },
     })).json(),
+  /** @param {string} id @param {boolean} is @returns {Promise<{favourite: boolean}>} */
+  favour: (id, is) => call("PUT", `/v1/outputs/${id}/favourite`, { favourite: is }),
+  /** @returns {Promise<Board[]>} */
+  boards: async () => (await call("GET", "/v1/boards")).boards,
+  /** @param {string} name @returns {Promise<Board>} */
+  addBoard: (name) => call("POST", "/v1/boards", { name }),
+  /** @param {string} id @param {string} name @returns {Promise<Board>} */
+  renameBoard: (id, name) => call("PATCH", `/v1/boards/${id}`, { name }),
+  /** @param {string} id */
+  dropBoard: (id) => call("DELETE", `/v1/boards/${id}`),
+  /** @param {string} id @param {string[]} outputs @param {boolean} on */
+  pin: (id, outputs, on) => call("POST", `/v1/boards/${id}/outputs`, { outputs, on }),
+  /** @param {string} id @returns {Promise<{parents: Output[], uploads: {file: string, name: string, option: string}[], children: Output[]}>} */
+  family: (id) => call("GET", `/v1/outputs/${id}/family`),
+  /** @param {string} picture @returns {Promise<any>} */
+  credentials: (picture) => call("POST", "/v1/credentials", { picture }),
   /** @param {string} picture @returns {Promise<any>} */
   verify: (picture) => call("POST", "/v1/verify", { picture }),
   /** @param {string} picture @returns {Promise<any>} */

@@ -102,3 +102,10 @@ export async function attempt(work) {
 /** @type {Signal<"auto" | "light" | "dark">} */
 export const theme = kept("theme", /** @type {"auto" | "light" | "dark"} */ ("auto"));
 effect(() => { document.documentElement.dataset.theme = theme.value; });
+
+/** A picture that another view hands over, and the view that opens takes: it sets this to null.
+ * @type {Signal<import("./api.js").Output | null>} */
+export const handed = signal(/** @type {import("./api.js").Output | null} */ (null));
+
+/** What one goes through in the viewer. @type {Signal<import("./api.js").Output[]>} */
+export const sequence = signal(/** @type {import("./api.js").Output[]} */ ([]));
