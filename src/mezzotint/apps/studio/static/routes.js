@@ -16,6 +16,10 @@ export const routes = [
     load: async () => (await import("./create/view.js")).Create,
   },
   {
+    name: "canvas", title: "Canvas", key: "2", icon: "brush",
+    load: async () => (await import("./canvas/page.js")).Canvas,
+  },
+  {
     name: "gallery", title: "Gallery", key: "4", icon: "pictures",
     load: async () => (await import("./gallery/view.js")).Gallery,
   },
