@@ -136,8 +136,10 @@ export class Making {
     this.discard();
     const layer = made(pending.name, editor.tiled(sheet.pixels), sheet.mask && editor.tiled(sheet.mask));
     await editor.apply(KINDS[pending.kind].title.toLowerCase(), (document) => {
-      const whole = onTop(document, layer);
-      return pending.kind === "expand" ? { ...whole, known: null } : whole;
+      const [only] = document.layers;
+      const empty = pending.kind === "new" && document.layers.length === 1 && !only.pixels.tiles.some(Boolean);
+      const whole = onTop(empty ? { ...document, layers: [] } : document, layer);
+      return { ...whole, selection: null, known: pending.kind === "expand" ? null : whole.known };
     });
   }
 

@@ -8,7 +8,7 @@ import { select } from "./keys.js";
 import * as masks from "./masks.js";
 import { blank } from "./raster.js";
 import { scale } from "./session.js";
-import { choose, options, tool } from "./setting.js";
+import { choose, options, revision, tool } from "./setting.js";
 import { cover } from "./paint.js";
 import { toolOf } from "./tools.js";
 
@@ -62,6 +62,7 @@ function Hows() {
 
 /** @param {{editor: Editor}} props */
 function Selecting({ editor }) {
+  revision.value;
   return html`<div class="row">
     <button type="button" class="button small" onClick=${() => select("all")}>All</button>
     <button type="button" class="button small" disabled=${!editor.selection} onClick=${() => select("none")}>None</button>
@@ -95,6 +96,7 @@ function Box({ editor }) {
 
 /** @param {{editor: Editor}} props */
 function Frame({ editor }) {
+  revision.value;
   const { frame } = editor.document, new_ = sides(editor.document);
   const act = (/** @type {number[]} */ [left, top, right, bottom]) => {
     const width = Math.max(frame.width + left + right, 8), height = Math.max(frame.height + top + bottom, 8);
@@ -123,6 +125,7 @@ function Shapes() {
 
 /** @param {{editor: Editor}} props */
 export function ToolOptions({ editor }) {
+  revision.value;
   const held = toolOf(tool.value);
   const inner = {
     brush: () => html`<${Colour} /><${Brush} />`,

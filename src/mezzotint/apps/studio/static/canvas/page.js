@@ -12,7 +12,7 @@ import { ToolOptions } from "./options.js";
 import { Candidates, DrawPanel, LayersPanel } from "./panels.js";
 import { encode } from "./png.js";
 import { begin, copy, from, place, session } from "./session.js";
-import { choose, options, panning, sheet, tool, WANTED } from "./setting.js";
+import { choose, options, panning, revision, sheet, tool, WANTED } from "./setting.js";
 import { TOOLS, toolOf } from "./tools.js";
 import { View } from "./view.js";
 
@@ -29,6 +29,7 @@ function Tools() {
 
 /** @param {{session: Session}} props */
 function Stage({ session: { editor } }) {
+  revision.value;
   const at = useRef(/** @type {HTMLCanvasElement | null} */ (null));
   useEffect(() => {
     if (!at.current) return undefined;
@@ -59,6 +60,7 @@ async function download({ editor }) {
 
 /** @param {{session: Session, onDialog: (name: string) => void}} props */
 function Top({ session: held, onDialog }) {
+  revision.value;
   const { editor, sync } = held;
   const rename = (/** @type {Event} */ event) => {
     const name = /** @type {HTMLInputElement} */ (event.target).value.trim().slice(0, 100);
@@ -91,9 +93,8 @@ function Top({ session: held, onDialog }) {
 /** @param {{session: Session}} props */
 function Open({ session: held }) {
   const { editor, making } = held;
-  const [, again] = useState(0);
   const [dialog, setDialog] = useState("");
-  useEffect(() => editor.listen((what) => { if (what === "all") again((n) => n + 1); }), [editor]);
+  useEffect(() => editor.listen((what) => { if (what === "all") revision.value++; }), [editor]);
   useEffect(() => listen(() => view), []);
   useEffect(() => {
     const paste = (/** @type {ClipboardEvent} */ event) => {

@@ -9,7 +9,7 @@ import { html, useEffect, useRef, useState } from "../ui.js";
 import * as documents from "./document.js";
 import { Slider } from "./options.js";
 import { KINDS } from "./plan.js";
-import { WANTED } from "./setting.js";
+import { revision, WANTED } from "./setting.js";
 
 /** @typedef {import("./session.js").Session} Session @typedef {import("./editor.js").Editor} Editor */
 /** @typedef {import("./document.js").Layer} Layer @typedef {import("./plan.js").Wanted} Wanted */
@@ -21,12 +21,12 @@ const at = (event) => /** @type {HTMLInputElement} */ (event.target);
 
 /** @param {{session: Session}} props */
 export function DrawPanel({ session: { editor, making } }) {
+  revision.value;
   const wanted = /** @type {Wanted} */ ({ ...WANTED, ...editor.kept.settings.wanted });
-  const [, again] = useState(0);
   const change = (/** @type {Partial<Wanted>} */ by) => {
     editor.set({ wanted: { ...wanted, ...by } });
     if ("feather" in by && making.chosen.peek() >= 0) making.look(making.chosen.peek(), by.feather);
-    again((n) => n + 1);
+    revision.value++;
   };
   const kind = making.kind, live = making.live.value;
   const busy = making.sending.value || (live !== null && isOpen(live.job.value));
@@ -122,6 +122,7 @@ function Thumb({ editor, layer }) {
 
 /** @param {{editor: Editor, layer: Layer}} props */
 function Row({ editor, layer }) {
+  revision.value;
   const { document } = editor, active = layer.id === document.active;
   const [naming, setNaming] = useState(false);
   const rename = (/** @type {Event} */ event) => {
@@ -158,6 +159,7 @@ function Row({ editor, layer }) {
 
 /** @param {{editor: Editor}} props */
 export function LayersPanel({ editor }) {
+  revision.value;
   const { document } = editor, layer = documents.layerOf(document);
   const act = (/** @type {string} */ label, /** @type {(now: documents.Document) => documents.Document} */ by) => () => editor.apply(label, by);
   const id = layer?.id ?? "", first = document.layers[0]?.id === id;

@@ -7,6 +7,8 @@ import { signal } from "../ui.js";
 /** @typedef {import("./tools.js").Options} Options @typedef {import("./plan.js").Wanted} Wanted */
 
 export const tool = kept("canvas.tool", "brush");
+/** Counts up when the open canvas has changed: what shows it reads this. */
+export const revision = signal(0);
 /** Space is held. */
 export const panning = signal(false);
 /** On a phone: which panel is open. @type {import("../ui.js").Signal<"" | "draw" | "layers">} */

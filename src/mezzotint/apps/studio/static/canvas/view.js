@@ -143,7 +143,7 @@ export class View {
     context.imageSmoothingEnabled = this.zoom < 1;
     context.imageSmoothingQuality = "high";
     context.drawImage(this.surface, at.x, at.y, w, h);
-    if (known) this.#around(known, at, w, h, colour("--accent"));
+    if (known && !editor.shown) this.#around(known, at, w, h, colour("--accent"));
     this.#selected(at, w, h, colour("--accent"));
     context.lineWidth = 1;
     context.strokeStyle = colour("--strong");
@@ -189,7 +189,7 @@ export class View {
     if (!selection || !this.edge) return;
     const where = this.on(selection.x, selection.y);
     context.save();
-    context.globalAlpha = 0.3;
+    context.globalAlpha = editor.shown ? 0 : 0.3; // what came back is seen as it is
     context.imageSmoothingEnabled = false;
     context.drawImage(this.veil, where.x, where.y, selection.width * this.zoom, selection.height * this.zoom);
     context.globalAlpha = 1;
