@@ -20,6 +20,10 @@ export const routes = [
     load: async () => (await import("./canvas/page.js")).Canvas,
   },
   {
+    name: "grids", title: "Grids", key: "3", icon: "matrix",
+    load: async () => (await import("./grids/view.js")).Grids,
+  },
+  {
     name: "gallery", title: "Gallery", key: "4", icon: "pictures",
     load: async () => (await import("./gallery/view.js")).Gallery,
   },
