@@ -157,7 +157,7 @@ def write(made: Made, path: Path, how: Signing | None, beside: bool = False) -> 
 
 
 def converted(path: Path, kind: str, title: str, identity: Identity) -> tuple[bytes, str]:
-    """A picture that was made here in another format, with all that it has to carry; its media type.
+    """A picture that was made here in another format, with all that it has to carry; and its type.
 
     Its recipe is as it was, the watermarks in its pixels stay, and its new credentials name the
     file that it was as what it comes from; a file that was not signed is not signed now.
