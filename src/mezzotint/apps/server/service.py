@@ -19,6 +19,8 @@ from mezzotint.apps.server.store import Store
 from mezzotint.apps.server.tokens import Who
 
 Kind = Literal["verify", "detect", "recipe", "credentials", "export"]
+LOOKS_FIRST = 10
+"""Priority of what somebody waits for, and is done at once: before the pictures that wait."""
 _GUESSED_STEPS, _GUESSED_PIXELS = 20, 512 * 512
 _BYTES = 5  # a pixel, of a file on the disk, at most
 
@@ -81,7 +83,7 @@ class Service:
         if file is None:
             raise MissingError(f"no picture {name!r}: give it first")
         wished = {"file": file, "pictures": [file], "format": form}
-        return self._enter(who, kind, wished, 0, 1, 0, None)
+        return self._enter(who, kind, wished, 0, 1, LOOKS_FIRST, None)
 
     def _enter(
         self,
