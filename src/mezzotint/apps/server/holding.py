@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from mezzotint.apps.making import loaded
-from mezzotint.apps.server.places import Places
+from mezzotint.apps.server.places import WEIGHTS, Places
 from mezzotint.checkpoints.files import CheckpointError
 from mezzotint.checkpoints.inspect import inspect
 from mezzotint.diffusion import samplers, spacings
 from mezzotint.families import catalogue
 from mezzotint.families.memory import release, resident
 from mezzotint.families.model import Model
+from mezzotint.families.sizes import written
 from mezzotint.provenance.recipe import fingerprint
 
 
@@ -70,7 +71,22 @@ def _about(name: str, path: Path) -> dict[str, Any]:
         report = inspect(path)
     except CheckpointError as error:
         return {"name": name, "error": str(error)}
-    return {"name": name, "kind": report.kind, "details": dict(report.details)}
+    details, sizes = dict(report.details), _sizes(path)
+    return {"name": name, "kind": report.kind, "details": details, "sizes": sizes}
+
+
+def _sizes(path: Path) -> list[str]:
+    """The sizes that a model was trained on, where a list of them is known."""
+    try:
+        return [written(size) for size in catalogue.trained_sizes(path)]
+    except CheckpointError:
+        return []
+
+
+def _names(places: Places, kind: str, ends: tuple[str, ...]) -> list[str]:
+    """What prompts and options may name of the files below the folders of models."""
+    found = [path for folder in places.all_of(kind) for path in sorted(folder.iterdir())]
+    return list(dict.fromkeys(path.stem for path in found if path.suffix in ends))
 
 
 def about(places: Places) -> dict[str, Any]:
@@ -80,4 +96,7 @@ def about(places: Places) -> dict[str, Any]:
         "models": [*own, *(_about(path.name, path) for path in places.weights())],
         "samplers": list(samplers.SAMPLERS),
         "spacings": list(spacings.SPACINGS),
+        "loras": _names(places, "loras", WEIGHTS),
+        "embeddings": _names(places, "embeddings", WEIGHTS),
+        "wildcards": _names(places, "wildcards", (".txt",)),
     }

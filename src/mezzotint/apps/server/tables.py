@@ -112,6 +112,31 @@ uploads = Table(
     Column("created", Float, nullable=False),
 )
 
+boards = Table(
+    "boards",
+    _META,
+    Column("id", String(32), primary_key=True),
+    Column("owner", String(64), nullable=False),
+    Column("name", String(100), nullable=False),
+    Column("created", Float, nullable=False),
+    UniqueConstraint("owner", "name"),
+)
+
+board_outputs = Table(
+    "board_outputs",
+    _META,
+    Column("board", String(32), ForeignKey("boards.id", ondelete="CASCADE"), primary_key=True),
+    Column("output", String(32), ForeignKey("outputs.id", ondelete="CASCADE"), primary_key=True),
+    Column("added", Float, nullable=False),
+)
+
+favourites = Table(
+    "favourites",
+    _META,
+    Column("owner", String(64), primary_key=True),
+    Column("output", String(32), ForeignKey("outputs.id", ondelete="CASCADE"), primary_key=True),
+)
+
 tokens = Table(
     "tokens",
     _META,

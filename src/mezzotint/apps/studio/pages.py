@@ -48,7 +48,7 @@ def pages() -> dict[str, Page]:
 def _answer(request: Request, name: str) -> Response:
     page = pages().get(name)
     if page is None:
-        raise HTTPException(404, "there is no such page")
+        raise HTTPException(404)
     headers = {"etag": page.tag, "cache-control": "no-cache"}  # asked again, and rarely sent again
     if page.tag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)

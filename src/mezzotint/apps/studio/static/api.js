@@ -52,9 +52,13 @@
  * @property {string} [kind]
  * @property {string} [error]
  * @property {Record<string, string>} [details]
+ * @property {string[]} [sizes] that it was trained on
  *
  * @typedef {{id: string, type: string, bytes: number}} Upload
  * @typedef {{id: string, name: string, count: number, cover: string | null}} Board
+ *
+ * @typedef {Output & {how: string}} Kin
+ * @typedef {{parents: Kin[], uploads: {file: string, name: string}[], children: Kin[], boards: string[]}} Family
  *
  * @typedef {object} Told what is told of a job while it runs
  * @property {string} [job]
@@ -195,7 +199,7 @@ export const api = {
   dropBoard: (id) => call("DELETE", `/v1/boards/${id}`),
   /** @param {string} id @param {string[]} outputs @param {boolean} on */
   pin: (id, outputs, on) => call("POST", `/v1/boards/${id}/outputs`, { outputs, on }),
-  /** @param {string} id @returns {Promise<{parents: Output[], uploads: {file: string, name: string, option: string}[], children: Output[]}>} */
+  /** @param {string} id @returns {Promise<Family>} */
   family: (id) => call("GET", `/v1/outputs/${id}/family`),
   /** @param {string} picture @returns {Promise<any>} */
   credentials: (picture) => call("POST", "/v1/credentials", { picture }),
