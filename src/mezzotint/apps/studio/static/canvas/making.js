@@ -1,11 +1,11 @@
 // @ts-check
 /** A job of a canvas: asked for, followed (over a reload too), and its pictures to choose among. */
 
-import { api, request } from "../api.js";
-import { enter, isOpen, submit } from "../live.js";
+import { api, ApiError, request } from "../api.js";
+import { enter, isOpen } from "../live.js";
 import { attempt, say } from "../store.js";
 import { effect, signal } from "../ui.js";
-import { made, onTop } from "./document.js";
+import * as documents from "./document.js";
 import * as masks from "./masks.js";
 import { picture } from "./pictures.js";
 import { KINDS, kindOf, wish } from "./plan.js";
@@ -15,7 +15,7 @@ import { content, crop, rect, resized } from "./raster.js";
 /** @typedef {import("./editor.js").Editor} Editor @typedef {import("./raster.js").Raster} Raster */
 /** @typedef {import("./compose.js").Sheet} Sheet @typedef {import("../live.js").Live} Live */
 /** What has to be known when it comes back.
- * @typedef {{job: string, kind: import("./plan.js").Kind, name: string, frame: import("./raster.js").Rect,
+ * @typedef {{key: string, wish: import("../api.js").Wish, kind: import("./plan.js").Kind, name: string, frame: import("./raster.js").Rect,
  *   mask: import("./tiles.js").Tiles | null}} Pending */
 /** @typedef {{output: import("../api.js").Output, raster: Raster}} Candidate */
 
@@ -66,20 +66,30 @@ export class Making {
     const give = async (/** @type {Raster} */ raster, /** @type {string} */ name) => (await api.upload(await encode(raster), name)).id;
     const image = kind === "new" ? undefined : await give(editor.flattened(known), "canvas.png");
     const white = kind === "fill" && mask ? await give(masks.hard(mask), "mask.png") : undefined;
-    const live = await submit(wish(kind, document, wanted, { image, mask: white }));
+    const asked = wish(kind, document, wanted, { image, mask: white });
+    asked.seed ??= crypto.getRandomValues(new Uint32Array(1))[0]; // asked again, it must be the same
     this.pending = {
-      job: live.id, kind, name: wanted.prompt.slice(0, 40) || KINDS[kind].title, frame: rect(document.frame),
+      key: `canvas-${documents.newId()}`, wish: asked, kind, name: wanted.prompt.slice(0, 40) || KINDS[kind].title, frame: rect(document.frame),
       mask: mask && editor.tiled(mask),
     };
     editor.set({ pending: this.pending });
-    this.#follow(live);
+    await editor.storage.settled;
+    await this.#ask(this.pending);
+  }
+
+  /** Asked twice with its key, it is the same job. @param {Pending} pending */
+  async #ask(pending) {
+    try {
+      this.#follow(enter(await api.submit(pending.wish, pending.key)));
+    } catch (error) {
+      if (!(error instanceof ApiError && error.status === 0)) this.discard();
+      throw error;
+    }
   }
 
   /** @param {Pending} pending */
-  async #resume(pending) {
-    const job = await api.job(pending.job).catch(() => null);
-    if (job) this.#follow(enter(job));
-    else this.discard();
+  #resume(pending) {
+    return attempt(this.#ask(pending));
   }
 
   /** @param {Live} live */
@@ -134,11 +144,11 @@ export class Making {
     const { editor, pending } = this, sheet = await this.sheet(this.chosen.value);
     if (!sheet || !pending) return;
     this.discard();
-    const layer = made(pending.name, editor.tiled(sheet.pixels), sheet.mask && editor.tiled(sheet.mask));
+    const layer = documents.made(pending.name, editor.tiled(sheet.pixels), sheet.mask && editor.tiled(sheet.mask));
     await editor.apply(KINDS[pending.kind].title.toLowerCase(), (document) => {
       const [only] = document.layers;
       const empty = pending.kind === "new" && document.layers.length === 1 && !only.pixels.tiles.some(Boolean);
-      const whole = onTop(empty ? { ...document, layers: [] } : document, layer);
+      const whole = documents.onTop(empty ? { ...document, layers: [] } : document, layer);
       return { ...whole, selection: null, known: pending.kind === "expand" ? null : whole.known };
     });
   }
