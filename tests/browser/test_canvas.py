@@ -248,7 +248,7 @@ def test_it_reopens_as_it_was(page: Any, browser: Any, client: httpx.Client) -> 
 
 def test_a_reload_in_the_middle_of_a_job_loses_nothing(page: Any) -> None:
     begin(page)
-    want(page, steps="40", count=2)
+    want(page, steps="8", count=2)
     page.locator(".cv-draw button[type=submit]").click()
     page.locator(".cv-candidates").wait_for()
     page.reload()

@@ -80,7 +80,8 @@ export class Making {
   /** Asked twice with its key, it is the same job. @param {Pending} pending */
   async #ask(pending) {
     try {
-      this.#follow(enter(await api.submit(pending.wish, pending.key)));
+      const { id } = await api.submit(pending.wish, pending.key);
+      this.#follow(enter(await api.job(id))); // of one that is there already submit tells no pictures
     } catch (error) {
       if (!(error instanceof ApiError && error.status === 0)) this.discard();
       throw error;

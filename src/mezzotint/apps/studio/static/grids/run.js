@@ -38,7 +38,8 @@ async function submit(id) {
       again = false;
       if (held.jobs[i] || held.errors[i]) break;
       try {
-        const live = enter(await api.submit(held.cells[i].wish, `grid-${id}-${i}`));
+        const { id: job } = await api.submit(held.cells[i].wish, `grid-${id}-${i}`);
+        const live = enter(await api.job(job));
         const latest = grid.peek();
         if (latest?.id !== id) return;
         batch(() => {
