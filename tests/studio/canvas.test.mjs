@@ -222,7 +222,7 @@ test("a frame that grows knows what was there", () => {
 });
 
 test("what is asked for follows from the canvas", () => {
-  const wanted = { prompt: "a fox", negative: " ", model: "icons", count: 2, steps: "3", seed: "", strength: 1, closely: false, around: 32, feather: 4 };
+  const wanted = { prompt: "a fox", negative: " ", model: "icons", count: 2, steps: "3", seed: "", strength: 1, change: 0.6, closely: false, around: 32, feather: 4 };
   const first = documents.created(64, 48), grown = documents.framed(first, rect(0, -8, 64, 56));
   const selected = { ...first, selection: documents.nothing(first.frame) };
   assert.deepEqual([plan.kindOf(first, false), plan.kindOf(first, true), plan.kindOf(selected, true), plan.kindOf(grown, true)], ["new", "change", "fill", "expand"]);
@@ -230,6 +230,6 @@ test("what is asked for follows from the canvas", () => {
   assert.deepEqual(plan.wish("new", first, wanted, {}), { ...asked, size: "64x48" });
   assert.deepEqual(plan.wish("fill", selected, { ...wanted, closely: true }, { image: "i", mask: "m" }), { ...asked, image: "i", mask: "m", only_masked: 32 });
   assert.deepEqual(plan.wish("expand", grown, wanted, { image: "i" }), { ...asked, image: "i", expand: "left=0,top=8,right=0,bottom=0" });
-  assert.deepEqual(plan.wish("change", first, { ...wanted, strength: 0.5, seed: "7" }, { image: "i" }), { ...asked, seed: 7, image: "i", size: "64x48", strength: 0.5 });
+  assert.deepEqual(plan.wish("change", first, { ...wanted, change: 0.5, seed: "7" }, { image: "i" }), { ...asked, seed: 7, image: "i", size: "64x48", strength: 0.5 });
   assert.deepEqual(plan.usual({ name: "x", details: { "config.defaults.size": "128, 256" } }), [256, 128]);
 });

@@ -41,7 +41,7 @@ export function DrawPanel({ session: { editor, making } }) {
       <textarea rows="3" data-first placeholder=${kind === "fill" ? "What shall be there?" : "What shall it show?"} value=${wanted.prompt} onInput=${text("prompt")}></textarea></label>
     <p class="soft cv-hint">${KINDS[kind].hint}</p>
     ${(kind === "fill" || kind === "expand") && html`<${Slider} label="Soft edge" value=${wanted.feather} min=${0} max=${64} unit=" px" onChange=${(/** @type {number} */ feather) => change({ feather })} />`}
-    ${(kind === "fill" || kind === "change") && html`<${Slider} label="Strength" value=${Math.round(wanted.strength * 100)} min=${5} max=${100} step=${5} unit=" %" onChange=${(/** @type {number} */ n) => change({ strength: n / 100 })} />`}
+    ${(kind === "fill" || kind === "change") && html`<${Slider} label="Strength" value=${Math.round((kind === "fill" ? wanted.strength : wanted.change) * 100)} min=${5} max=${100} step=${5} unit=" %" onChange=${(/** @type {number} */ n) => change({ [kind === "fill" ? "strength" : "change"]: n / 100 })} />`}
     <${Slider} label="Candidates" value=${wanted.count} min=${1} max=${8} onChange=${(/** @type {number} */ count) => change({ count })} />
     <details><summary>More</summary><div class="cv-more">
       <label class="field"><span>Model</span><select value=${wanted.model} onChange=${(/** @type {Event} */ event) => change({ model: at(event).value })}>

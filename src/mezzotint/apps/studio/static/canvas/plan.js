@@ -9,7 +9,8 @@ import { sides } from "./document.js";
  * @property {string} prompt @property {string} negative @property {string} model
  * @property {number} count
  * @property {string} steps @property {string} seed "" leaves it to the model, or to chance
- * @property {number} strength of a change, 0 to 1; of a fill at 1 nothing of what was there is kept
+ * @property {number} strength of a fill, 0 to 1: at 1 nothing of what was there is kept
+ * @property {number} change of a picture that is drawn anew, 0 to 1
  * @property {boolean} closely whether to work on the mask and what is around it alone
  * @property {number} around so many pixels
  * @property {number} feather pixels
@@ -43,7 +44,7 @@ export function wish(kind, of, wanted, given) {
     const by = /** @type {NonNullable<ReturnType<typeof sides>>} */ (sides(of));
     return { ...made, expand: `left=${by.left},top=${by.top},right=${by.right},bottom=${by.bottom}` };
   }
-  if (kind === "change") return { ...made, size: `${width}x${height}`, strength: wanted.strength };
+  if (kind === "change") return { ...made, size: `${width}x${height}`, strength: wanted.change };
   made.mask = given.mask;
   if (wanted.strength < 1) made.strength = wanted.strength;
   return wanted.closely ? { ...made, only_masked: wanted.around } : made;

@@ -25,5 +25,5 @@ export const choose = (by) => { options.value = { ...options.value, ...by }; };
 
 /** @type {Wanted} */
 export const WANTED = {
-  prompt: "", negative: "", model: "icons", count: 4, steps: "", seed: "", strength: 1, closely: false, around: 32, feather: 4,
+  prompt: "", negative: "", model: "icons", count: 4, steps: "", seed: "", strength: 1, change: 0.6, closely: false, around: 32, feather: 4,
 };
