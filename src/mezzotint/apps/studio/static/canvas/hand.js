@@ -4,7 +4,7 @@
 import { grip, toolOf } from "./tools.js";
 
 /** @typedef {import("./tools.js").Act} Act @typedef {import("./tools.js").Point} Point */
-/** @typedef {{tool: string, options: import("./tools.js").Options, panning: boolean, choose: (by: Partial<import("./tools.js").Options>) => void}} Setting */
+/** @typedef {{tool: string, options: import("./tools.js").Options, panning: boolean, before: () => void, choose: (by: Partial<import("./tools.js").Options>) => void}} Setting */
 
 /** @param {import("./view.js").View} view @param {() => Setting} setting @returns {() => void} to let go */
 export function attach(view, setting) {
@@ -65,11 +65,11 @@ export function attach(view, setting) {
       if (act && !late) end("cancel", point(event));
       return;
     }
-    const { tool, options, panning, choose } = setting();
+    const { tool, options, panning, choose, before } = setting();
     const hand = event.button === 1 || panning;
     if (event.button > 1) return;
     event.preventDefault();
-    editor.shown = null;
+    if (!hand && tool !== "pan") before();
     const drag = { editor, view, options, choose, shift: event.shiftKey, alt: event.altKey, from: point(event) };
     mine = event.pointerId;
     late = false;

@@ -10,7 +10,7 @@ import * as masks from "./masks.js";
 import { picture } from "./pictures.js";
 import { KINDS, kindOf, wish } from "./plan.js";
 import { encode } from "./png.js";
-import { content, crop, rect, resized } from "./raster.js";
+import { crop, rect, resized } from "./raster.js";
 
 /** @typedef {import("./editor.js").Editor} Editor @typedef {import("./raster.js").Raster} Raster */
 /** @typedef {import("./compose.js").Sheet} Sheet @typedef {import("../live.js").Live} Live */
@@ -29,6 +29,8 @@ export class Making {
     this.candidates = signal([]);
     this.chosen = signal(-1);
     this.sending = signal(false);
+    /** @type {{document: documents.Document, painted: boolean} | null} */
+    this.seen = null;
     /** @type {Pending | null} */
     this.pending = editor.kept.settings.pending ?? null;
     /** @type {() => void} */
@@ -46,7 +48,13 @@ export class Making {
   }
 
   get painted() {
-    return content(this.editor.flattened()).width > 0;
+    const { document, shown, picture } = this.editor;
+    if (this.seen?.document === document) return this.seen.painted;
+    const { data } = shown ? this.editor.flattened() : picture;
+    let painted = false;
+    for (let i = 3; i < data.length && !painted; i += 4) painted = data[i] > 0;
+    this.seen = { document, painted };
+    return painted;
   }
 
   /** @param {import("./plan.js").Wanted} wanted */

@@ -10,7 +10,7 @@ import { blank } from "./raster.js";
 import { scale } from "./session.js";
 import { choose, options, revision, tool } from "./setting.js";
 import { cover } from "./paint.js";
-import { toolOf } from "./tools.js";
+import { toolOf, write } from "./tools.js";
 
 /** @typedef {import("./editor.js").Editor} Editor */
 
@@ -108,10 +108,17 @@ function Frame({ editor }) {
     <${Exactly} names=${["Left", "Top", "Right", "Bottom"]} first=${[0, 0, 0, 0]} title="Add" act=${act} />`;
 }
 
-function Text() {
+/** @param {{editor: Editor}} props */
+function Text({ editor }) {
+  const { frame } = editor.document;
+  const put = (/** @type {KeyboardEvent} */ event) => {
+    if (event.key !== "Enter") return;
+    const from = { x: frame.x + frame.width * 0.1, y: frame.y + frame.height / 2, pressure: 1 };
+    write(editor, options.value, from);
+  };
   const { text, letters } = options.value;
   return html`<${Colour} /><label class="cv-text"><span class="hidden">Text</span>
-      <input type="text" placeholder="Text, then click where it begins" value=${text} onInput=${(/** @type {Event} */ event) => choose({ text: at(event).value })} /></label>
+      <input type="text" placeholder="Text: click where it begins, or Enter" value=${text} onKeyDown=${put} onInput=${(/** @type {Event} */ event) => choose({ text: at(event).value })} /></label>
     <${Slider} label="Height" value=${letters} min=${6} max=${300} unit=" px" onChange=${(/** @type {number} */ n) => choose({ letters: n })} />`;
 }
 
@@ -132,7 +139,7 @@ export function ToolOptions({ editor }) {
     eraser: () => html`<${Brush} />`,
     fill: () => html`<${Colour} /><${Slider} label="Tolerance" value=${options.value.tolerance} min=${0} max=${255} onChange=${(/** @type {number} */ n) => choose({ tolerance: n })} />`,
     shape: () => html`<${Shapes} />`,
-    text: () => html`<${Text} />`,
+    text: () => html`<${Text} editor=${editor} />`,
     pick: () => html`<${Colour} /><span class="soft">Click a colour; Alt does so with the brush</span>`,
     mask: () => html`<${Size} /><${Hows} /><${Selecting} editor=${editor} />`,
     select: () => html`<${Hows} /><${Selecting} editor=${editor} /><${Box} editor=${editor} key=${`${editor.document.frame.width} ${editor.document.frame.height}`} />`,

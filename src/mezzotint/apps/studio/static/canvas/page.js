@@ -28,14 +28,15 @@ function Tools() {
 }
 
 /** @param {{session: Session}} props */
-function Stage({ session: { editor } }) {
+function Stage({ session: { editor, making } }) {
   revision.value;
   const at = useRef(/** @type {HTMLCanvasElement | null} */ (null));
   useEffect(() => {
     if (!at.current) return undefined;
+    const before = () => { if (making.chosen.peek() >= 0) making.look(-1); }; // one paints on the canvas itself
     const made = new View(at.current, editor);
     view = made;
-    const free = attach(made, () => ({ tool: tool.peek(), options: options.peek(), panning: panning.peek(), choose }));
+    const free = attach(made, () => ({ tool: tool.peek(), options: options.peek(), panning: panning.peek(), choose, before }));
     return () => {
       free();
       made.close();

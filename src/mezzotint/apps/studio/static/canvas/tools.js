@@ -298,8 +298,9 @@ function expand({ editor, view, from, alt }) {
   };
 }
 
-/** @param {Drag} drag @returns {Act | null} */
-function write({ editor, options, from }) {
+/** Text as a layer of its own. @param {Editor} editor @param {Options} options @param {Point} from where its line begins
+ * @returns {null} */
+export function write(editor, options, from) {
   if (!options.text) return null;
   const lines = options.text.split("\n"), size = options.letters;
   const font = `600 ${size}px system-ui, sans-serif`;
@@ -342,7 +343,7 @@ export const TOOLS = [
   { name: "eraser", title: "Eraser", key: "e", icon: "eraser", cursor: "none", begin: (drag) => stroke(drag, "erase") },
   { name: "fill", title: "Fill", key: "f", icon: "bucket", cursor: "crosshair", begin: fill },
   { name: "shape", title: "Shapes", key: "u", icon: "shapes", cursor: "crosshair", begin: drawShape },
-  { name: "text", title: "Text", key: "t", icon: "text", cursor: "text", begin: write },
+  { name: "text", title: "Text", key: "t", icon: "text", cursor: "text", begin: ({ editor, options, from }) => write(editor, options, from) },
   { name: "pick", title: "Pick a colour", key: "i", icon: "dropper", cursor: "crosshair", begin: pick },
   { name: "mask", title: "Paint the mask", key: "q", icon: "mask", cursor: "none", begin: paintMask },
   { name: "select", title: "Select a rectangle", key: "m", icon: "marquee", cursor: "crosshair", begin: selectBox },
