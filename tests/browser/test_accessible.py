@@ -11,7 +11,7 @@ from test_studio import make
 
 from conftest import AXE, WAIT
 
-VIEWS = ("create", "gallery", "queue", "models")
+VIEWS = ("create", "canvas", "grids", "gallery", "queue", "models")
 
 
 def _faults(page: Any) -> list[str]:

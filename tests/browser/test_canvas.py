@@ -13,6 +13,7 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
+from test_studio import make
 
 WANTED = {"prompt": "a red fox", "count": 2, "steps": "2", "seed": "7"}
 
@@ -290,6 +291,16 @@ def test_pictures_are_placed(page: Any, client: httpx.Client) -> None:
     found = pixels(page)
     assert (found[56:72, 48:80] == (0x12, 0xAB, 0x34, 255)).all()
     assert not found[:56].any()
+
+
+def test_a_picture_of_the_gallery_is_masked_and_painted(page: Any, client: httpx.Client) -> None:
+    (output,) = make(client, seed=11)
+    page.goto(f"/#/gallery/{output['id']}")
+    page.get_by_role("button", name="Mask and paint").first.click()
+    page.wait_for_selector(".cv-stage")
+    assert page.get_by_label("Name of the canvas").input_value() == "a red fox"
+    with Image.open(io.BytesIO(client.get(output["url"]).content)) as image:
+        np.testing.assert_array_equal(pixels(page), np.array(image.convert("RGBA")))
 
 
 def test_a_grid_is_made_and_found_again(page: Any, client: httpx.Client) -> None:

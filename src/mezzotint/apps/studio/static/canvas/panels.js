@@ -152,7 +152,7 @@ function Row({ editor, layer }) {
       ? html`<input type="text" class="grow" aria-label="Name of the layer" value=${layer.name} ref=${(/** @type {HTMLInputElement | null} */ input) => input?.focus()} onBlur=${rename}
           onKeyDown=${(/** @type {KeyboardEvent} */ event) => { if (event.key === "Enter") at(event).blur(); if (event.key === "Escape") { setNaming(false); event.stopPropagation(); } }} />`
       : html`<button type="button" class="cv-layer-name" aria-pressed=${active} onClick=${() => editor.choose(layer.id)} onDblClick=${() => setNaming(true)} onKeyDown=${keys}
-          aria-label=${`Layer ${layer.name}`} title="Double click or F2: another name; Alt and arrows: another place"><${Thumb} editor=${editor} layer=${layer} /><span>${layer.name}</span>
+          title="Double click or F2: another name; Alt and arrows: another place"><${Thumb} editor=${editor} layer=${layer} /><span>${layer.name}</span>
           ${layer.mask && html`<i class="cv-tag" title="It takes the place of what is below it">in place</i>`}</button>`}
   </li>`;
 }
