@@ -1,6 +1,6 @@
 // The prompt and what stands beside it.
 import { Icon } from "../icons.js";
-import { samplers, modelNames, models } from "../store.js";
+import { beside, samplers, modelNames, models } from "../store.js";
 import { html, useEffect, useId, useRef, useState } from "../ui.js";
 import { change, changeMore, create, form, history, wide, wrong } from "./form.js";
 import { Inputs } from "./inputs.js";
@@ -117,8 +117,21 @@ function Writing() {
       <div><dt><code>${"{red|blue|green}"} fox</code></dt><dd>one of these, chosen by the seed: four pictures, perhaps four colours</dd></div>
       <div><dt><code>__animal__</code></dt><dd>a line of the file <code>wildcards/animal.txt</code> below the server's models</dd></div>
       <div><dt><code>${"<lora:name:0.8>"}</code></dt><dd>an adapter of the folder <code>loras</code></dd></div>
-    </dl></details>`;
+    </dl>
+    ${LISTS.map(([kind, label, write]) => beside.value[kind].length > 0 && html`<p key=${kind} class="row small-text"><span class="soft">${label}:</span>
+      ${beside.value[kind].map((name) => html`<button key=${name} type="button" class="button small" onClick=${() => add(write(name))}>${name}</button>`)}</p>`)}
+    </details>`;
 }
+
+/** Put words at the end of the prompt. @param {string} words */
+const add = (words) => change({ prompt: `${form.value.prompt.trimEnd()} ${words}`.trimStart() });
+
+/** @type {["loras" | "embeddings" | "wildcards", string, (name: string) => string][]} */
+const LISTS = [
+  ["loras", "Adapters", (name) => `<lora:${name}:0.8>`],
+  ["embeddings", "Learnt words", (name) => `embedding:${name}`],
+  ["wildcards", "Lists", (name) => `__${name}__`],
+];
 
 /** One option of "more". @param {{name: string, label: string, place?: string, list?: string[], mode?: string}} props */
 function More({ name, label, place = "the model's", list, mode }) {
