@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
 
 import mezzotint
-from mezzotint.apps.server import api, boards_api, queue
+from mezzotint.apps.server import api, boards_api, metrics, queue
 from mezzotint.apps.server.asking import RETRY_SECONDS, STATUS, status
 from mezzotint.apps.server.crew import Crew
 from mezzotint.apps.server.guard import App, Guard
@@ -126,6 +126,7 @@ def build(engine: Engine, settings: Settings) -> App:
     app.state.service, app.state.tokens_needed = service, settings.tokens_needed
     _answers(app)
     app.include_router(api.router)
+    app.include_router(metrics.router)
     app.include_router(boards_api.router)
     app.include_router(pages.router)  # the last: it takes every address
     hosts: Iterable[str] = (*LOOPBACK, *settings.hosts)
