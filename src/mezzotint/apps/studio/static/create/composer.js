@@ -84,8 +84,9 @@ function weigh(box, step) {
   }
   weight = Math.round((weight + step) * 10) / 10;
   const made = weight === 1 ? words : `(${words}:${weight})`;
-  change({ prompt: value.slice(0, from) + made + value.slice(to) });
-  setTimeout(() => box.setSelectionRange(from, from + made.length));
+  box.value = value.slice(0, from) + made + value.slice(to);
+  box.setSelectionRange(from, from + made.length);
+  change({ prompt: box.value });
 }
 
 function History() {
