@@ -16,6 +16,7 @@
  * @property {string} model
  * @property {string} prompt
  * @property {string} licence
+ * @property {{wh: number, gco2e: number, how: string} | null} energy that making it took
  * @property {string} created
  * @property {boolean} [favourite]
  * @property {Recipe} [recipe] of one that was asked for by itself

@@ -1,6 +1,6 @@
 // The prompt and what stands beside it.
 import { Icon } from "../icons.js";
-import { beside, samplers, modelNames, models } from "../store.js";
+import { beside, fields, samplers, modelNames, models } from "../store.js";
 import { html, useEffect, useId, useRef, useState } from "../ui.js";
 import { change, changeMore, create, form, history, wide, wrong } from "./form.js";
 import { Inputs } from "./inputs.js";
@@ -146,8 +146,14 @@ function More({ name, label, place = "the model's", list, mode }) {
         onInput=${(/** @type {Event} */ event) => changeMore(name, valueOf(event).trim() ? valueOf(event) : "")} />`}<//>`;
 }
 
+/** @param {{name: string, label: string}} props */
+function Check({ name, label }) {
+  return html`<label class="check"><input type="checkbox" checked=${form.value.more[name] === true}
+    onChange=${(/** @type {Event} */ event) => changeMore(name, /** @type {HTMLInputElement} */ (event.target).checked)} /><span>${label}</span></label>`;
+}
+
 const SHOWN = new Set([
-  "negative", "guidance", "steps", "sampler", "spacing", "tile", "interval", "rescale", "apg", "image", "strength", "mask",
+  "negative", "guidance", "steps", "sampler", "spacing", "tile", "interval", "rescale", "apg", "commercial", "image", "strength", "mask",
   "expand", "reference",
 ]);
 
@@ -180,9 +186,8 @@ function Options() {
     <${More} name="interval" label="Guide at noise times" place=${usual("interval")} />
     <${More} name="rescale" label="Against glare" place="0" mode="decimal" />
     <${More} name="tile" label="Ends fit together" place="no" list=${["both", "x", "y"]} />
-    <label class="check"><input type="checkbox" checked=${form.value.more.apg === true}
-      onChange=${(/** @type {Event} */ event) => changeMore("apg", /** @type {HTMLInputElement} */ (event.target).checked)} />
-      <span>Adaptive projected guidance</span></label>
+    <${Check} name="apg" label="Adaptive projected guidance" />
+    ${"commercial" in fields.value && html`<${Check} name="commercial" label="Only if all licences allow commercial use" />`}
     <${Rest} />
   </div>`;
 }
