@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from mezzotint.apps import cli
-from mezzotint.apps.commands_audit import HEAD, page, row_of
+from mezzotint.apps.commands_audit import HEAD, page, row_of, total
+from mezzotint.provenance.grid import GRIDS
 
 
 @pytest.fixture
@@ -28,7 +30,8 @@ def folder(here: Path, model: Path) -> Path:
 def test_as_data(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     assert cli.main(["audit", "all", "--json"]) == 1
-    rows = {row["file"]: row for row in json.loads(capsys.readouterr().out)}
+    found = json.loads(capsys.readouterr().out)
+    rows = {row["file"]: row for row in found["files"]}
     assert set(rows) == {
         "bare.png",
         "deep/b.jpg",
@@ -46,6 +49,13 @@ def test_as_data(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert rows["deep/b.jpg"]["missing"] == ["credentials"]
     assert rows["bare.png"]["missing"] == ["recipe", "credentials"]
     assert any("is no picture" in each for each in rows["words.png"]["missing"])
+    spent = [rows[name]["energy"]["wh"] for name in ("fox_7.png", "fox_8.png", "deep/b.jpg")]
+    assert all(wh > 0 for wh in spent) and rows["bare.png"]["energy"] is None
+    assert rows["fox_7-8_sheet.png"]["energy"]["wh"] == pytest.approx(sum(spent[:2]))
+    total = found["total"]
+    assert (total["files"], total["whole"]) == (6, 3)
+    assert total["wh"] == pytest.approx(sum(spent))  # what is on the sheet too counts once
+    assert total["gco2e"] == pytest.approx(sum(spent) * GRIDS["WORLD"].g_per_kwh / 1000, rel=1e-4)
 
 
 def test_a_changed_file_is_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -68,7 +78,20 @@ def test_the_page_loads_nothing_and_takes_nothing_for_markup(folder: Path) -> No
     assert "<script" not in text and "&lt;script&gt;alert(1).png" in text
     assert "default-src 'none'" in text and "http://" not in text and "https://" not in text
     assert text.count("<tr>") == 1 + 7
-    assert page("x", []).count("<tr>") == 1
+    assert " Wh, estimated</td>" in text and " g CO2e (estimated)</p>" in text
+    assert page("x", [], total([], {})).count("<tr>") == 1
+
+
+def test_energy_that_can_not_be_is_missing(folder: Path) -> None:
+    for name, energy in (("a", None), ("b", {"wh": -1, "gco2e": 0, "how": "measured"})):
+        with Image.open(folder / "fox_7.png") as image:
+            said = json.loads(image.info["parameters"])
+            said["energy"] = energy
+            text = PngInfo()
+            text.add_text("parameters", json.dumps(said))
+            image.save(folder / f"{name}.png", pnginfo=text)
+        row = row_of(folder / f"{name}.png", name)
+        assert row.energy is None and "energy" in row.missing
 
 
 def test_an_empty_folder_and_none(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,8 +15,9 @@ from typing import Any
 import httpx
 import pytest
 from PIL import Image
+from serving import serving
 
-from conftest import FORM
+from conftest import FORM, WAIT
 
 
 def begin(page: Any, view: str = "create", **form: Any) -> None:
@@ -390,3 +393,25 @@ def test_a_lost_connection_comes_back(page: Any, client: httpx.Client) -> None:
     page.goto("/#/create")
     card(page).get_by_text("after the storm").wait_for()
     assert output["seed"] == "41"
+
+
+def test_a_token_is_asked_for_once(browser: Any, tmp_path: Path) -> None:
+    with serving(tmp_path, "--token") as guarded:
+        command = [sys.executable, "-m", "mezzotint", "token", "add", "anna", "--data"]
+        added = subprocess.run(
+            [*command, str(guarded.data)], env=guarded.env, capture_output=True, text=True
+        )
+        token = added.stdout.strip()
+        context = browser.new_context(base_url=guarded.base)
+        context.set_default_timeout(WAIT)
+        page = context.new_page()
+        begin(page, prompt="a fox", count=1)
+        asked = page.get_by_role("dialog", name="A token is needed")
+        asked.get_by_label("Token").fill(token)
+        asked.get_by_role("button", name="Go on").click()
+        asked.wait_for(state="hidden")
+        page.get_by_role("button", name="Create", exact=True).click()
+        card(page).locator(".tile-open img").wait_for()
+        seen = card(page).locator(".tile-open img")
+        until(page, lambda: seen.evaluate("image => image.naturalWidth") == 128)
+        context.close()

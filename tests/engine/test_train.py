@@ -30,6 +30,8 @@ from mezzotint.engine.train import MODEL, learning_rate, train
 from mezzotint.families.model import Model
 from mezzotint.families.native import load_model
 from mezzotint.modalities.dataset import DatasetError
+from mezzotint.provenance.energy import restored
+from mezzotint.provenance.grid import grid
 
 ROOT = Path(__file__).parents[2]
 CONFIG = """
@@ -208,6 +210,22 @@ def test_stopped_and_resumed_is_bit_identical(folder: Path, stop: int) -> None:
     # Once more: nothing is left to do, and nothing changes.
     train(config, folder / "run")
     _assert_equal(_weights(folder / "whole"), _weights(folder / "run"))
+
+
+def test_energy_adds_up_over_a_stop(folder: Path) -> None:
+    config, notes = _config(folder), list[str]()
+    train(config, folder / "run", replace(_stop_at(7), note=notes.append))
+    half = state.newest(folder / "run", cleans=False)
+    assert half is not None
+    spent = restored(half.energy)
+    assert spent.wh > 0 and notes[-1].startswith("energy: ") and "CO2e" in notes[-1]
+    train(config, folder / "run", Listener(note=notes.append), electricity=grid("FR"))
+    whole = state.newest(folder / "run", cleans=False)
+    assert whole is not None
+    assert restored(whole.energy).cpu_seconds > spent.cpu_seconds
+    log = [json.loads(line) for line in (folder / "run" / "log.jsonl").read_text().splitlines()]
+    assert [row["wh"] for row in log] == sorted(row["wh"] for row in log) and log[0]["wh"] > 0
+    assert "grid: FR 2024" in load_model(folder / "run" / MODEL)[1].notes["energy"]
 
 
 def test_killed_and_resumed_is_bit_identical() -> None:

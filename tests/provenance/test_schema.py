@@ -24,7 +24,12 @@ MORE = {
     "versions": {"mezzotint": "0.1.0", "torch": "2.13.0", "python": "3.11.7"},
     "machine": {"device": "cpu", "kernels": "AVX512", "threads": 1, "precision": "float32"},
     "pixels": {"hash": DIGEST, "size": "64x64", "mode": "RGBA"},
-    "licences": [{"option": "model", "name": "icons", "licence": "Apache-2.0"}],
+    "licences": [
+        {"option": "model", "name": "icons", "licence": "Apache-2.0"},
+        {"option": "lora", "name": "a.pt", "licence": "mine", "by": "you", "attribution": ["A"]},
+        {"option": "part", "name": "b", "licence": "unknown", "likely": "MIT"},
+        {"option": "part", "name": "c", "licence": "c", "commercial": "conditional", "clause": "x"},
+    ],
     "marks": {"key": 0},
 }
 
@@ -51,6 +56,7 @@ def test_real_documents(made: dict[str, Any]) -> None:
     for picture in made["pictures"]:
         VALIDATOR.validate(picture)
         VALIDATOR.validate(picture | MORE)
+        assert picture["energy"]["wh"] > 0
         assert picture["options"]["apg"] is True and len(picture["files"]) == 2
 
 
@@ -92,6 +98,11 @@ def test_the_options_are_those_of_generate() -> None:
         (("pixels", "hash"), "sha256:00"),
         (("machine", "threads"), 0),
         (("marks", "key"), -1),
+        (("energy", "wh"), -1),
+        (("energy", "how"), "guessed"),
+        (("energy", "user"), "me"),
+        (("energy", "parts", 0, "name"), "disk"),
+        (("energy", "grid", "g_per_kwh"), "380"),
     ],
 )
 def test_what_it_refuses(place: tuple[str | int, ...], value: object, made: dict[str, Any]) -> None:

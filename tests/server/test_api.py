@@ -6,9 +6,11 @@ import io
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -128,10 +130,18 @@ def test_given_pictures(client: httpx.Client) -> None:
     assert told.status_code == 422 and "carries no recipe" in told.json()["error"]["message"]
 
 
+def bomb(edge: int) -> bytes:
+    """The head of a PNG that says it is large, and nothing more."""
+    head = struct.pack(">IIBBBBB", edge, edge, 8, 6, 0, 0, 0)
+    chunks = b""
+    for kind, data in ((b"IHDR", head), (b"IDAT", zlib.compress(b"\0" * 1000)), (b"IEND", b"")):
+        crc = zlib.crc32(kind + data)
+        chunks += struct.pack(">I", len(data)) + kind + data + struct.pack(">I", crc)
+    return b"\x89PNG\r\n\x1a\n" + chunks
+
+
 def test_what_cannot_be(client: httpx.Client) -> None:
     """Each a status and one line, which names the field where there is one."""
-    bomb = io.BytesIO()
-    Image.new("1", (50_000, 50_000)).save(bomb, "PNG")
     for send, status, why in (
         (lambda: client.post("/v1/jobs", json={"prompt": "a", "sise": 1}), 422, "did you mean"),
         (lambda: client.post("/v1/jobs", json={}), 422, "Field required"),
@@ -145,7 +155,7 @@ def test_what_cannot_be(client: httpx.Client) -> None:
         (lambda: client.post("/v1/jobs", content=b'{"prompt": "a"}'), 422, ""),
         (lambda: client.post("/v1/uploads", content=b"what"), 422, "no picture"),
         (lambda: client.post("/v1/uploads", content=b""), 422, "no picture"),
-        (lambda: client.post("/v1/uploads", content=bomb.getvalue()), 422, "megapixels"),
+        (lambda: client.post("/v1/uploads", content=bomb(50_000)), 422, "megapixels"),
         (lambda: client.get("/v1/jobs/" + "0" * 32), 404, "no job"),
         (lambda: client.get("/v1/outputs/../../etc/passwd"), 404, "Not Found"),
         (lambda: client.get("/v1/outputs/..%2F..%2Fetc%2Fpasswd/file"), 404, "Not Found"),
@@ -237,3 +247,13 @@ def test_many_ask_at_once(client: httpx.Client, server: Serving) -> None:
     assert len(set(found)) == 4
     for seed in range(4):
         assert len({found[seed], found[seed + 4], found[seed + 8]}) == 1
+
+
+def test_what_prometheus_is_told(client: httpx.Client) -> None:
+    lines = client.get("/metrics").text.splitlines()
+    told = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+    jobs = client.get("/v1/jobs", params={"limit": 200}).json()["jobs"]
+    done = sum(job["state"] == "done" for job in jobs)
+    assert float(told['mezzotint_jobs{state="done"}']) == done > 0
+    assert float(told["mezzotint_workers"]) == 1
+    assert float(told["mezzotint_outputs"]) == sum(len(job["outputs"]) for job in jobs)

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import threading
-from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, func, select
 
 from mezzotint.apps.server import gallery, queue, tables
 from mezzotint.apps.server.queue import Asked, FullError, KeyUsedError, Limits, Made
-
-
-@pytest.fixture
-def engine(tmp_path: Path) -> Engine:
-    return tables.connect(tables.of_file(tmp_path / "jobs.db"))
 
 
 def asked(owner: str = "a", steps: int = 1, priority: int = 0, key: str | None = None) -> Asked:

@@ -41,6 +41,16 @@ COMMANDS: dict[str, tuple[str, str, Callable[[argparse.ArgumentParser], None]]] 
     "detect": ("look for watermarks", "commands_detect:run", options.detect),
     "audit": ("say what the files of a folder carry", "commands_audit:run", options.audit),
     "studio": ("make pictures in the browser", "studio.run:run", options.studio),
+    "licences": (
+        "say under which terms models and pictures are",
+        "commands_licences:run",
+        options.licences,
+    ),
+    "sources": (
+        "list the drawings that are most like a picture",
+        "commands_licences:run_sources",
+        options.sources,
+    ),
     "serve": ("serve pictures to other programs", "server.run:run", options.serve),
     "queue": ("show the jobs of a server", "client:run_queue", options.queue),
     "token": ("make and end tokens of the server", "server.run:run_token", options.token),
@@ -58,6 +68,10 @@ COMMANDS: dict[str, tuple[str, str, Callable[[argparse.ArgumentParser], None]]] 
     ),
 }
 """Of each command its help, the function that runs it, and that which adds its options."""
+
+
+_METERED = ("generate", "train")
+"""Those whose energy is counted, from before they are imported."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -149,6 +163,10 @@ def _from_picture(args: argparse.Namespace, arguments: Sequence[str]) -> argpars
 
 def _run(args: argparse.Namespace) -> int:
     """Only the command that is asked for is imported, and torch with it."""
+    if args.command in _METERED:  # now: importing torch is a good part of a short run
+        from mezzotint.provenance.meter import Meter
+
+        args.meter = Meter()
     module, function = COMMANDS[args.command][1].split(":")
     if args.command == "generate" and args.server is not None:
         module, function = "client", "run"

@@ -14,11 +14,14 @@ from pathlib import Path
 import torch
 
 import mezzotint
+from mezzotint.apps.commands_licences import said
 from mezzotint.apps.table import columns
 from mezzotint.checkpoints.inspect import inspect
 from mezzotint.diffusion import samplers, spacings
+from mezzotint.engine.licences import record
 from mezzotint.families import catalogue, text
 from mezzotint.families.sizes import written
+from mezzotint.provenance.terms import allowed
 
 _NEEDED = (
     *("torch", "numpy", "safetensors", "tokenizers", "pillow", "rich"),
@@ -37,9 +40,15 @@ def _sizes(path: Path) -> list[tuple[str, str]]:
     return [("" if number else "sizes", row) for number, row in enumerate(rows)]
 
 
+def _terms(file: str) -> list[tuple[str, str]]:
+    """What is stated of its licence, and whether that allows commercial use."""
+    known = record(file)
+    return [("licence", said(known)), ("commercial use", allowed(known))]
+
+
 def run_inspect(args: argparse.Namespace) -> int:
     report = inspect(args.file)
-    rows = _sizes(report.path)
+    rows = [*(_terms(args.file) if report.tensors else ()), *_sizes(report.path)]
     print("\n".join(replace(report, details=(*report.details, *rows)).lines()))
     return 0
 

@@ -14,9 +14,10 @@ from mezzotint.apps.errors import one_line
 from mezzotint.apps.table import columns
 from mezzotint.files import atomic_write
 from mezzotint.modalities.image import READABLE, ImageError
-from mezzotint.provenance import chain, identity, recipe
+from mezzotint.provenance import chain, energy, identity, recipe
 from mezzotint.provenance.credentials import CredentialsError
 from mezzotint.provenance.keys import PUBLIC
+from mezzotint.provenance.terms import combine, parts_of
 
 _SHOWN = 40
 
@@ -33,8 +34,34 @@ class Row:
     credentials: str = ""
     watermark: str = ""
     licence: str = ""
+    commercial: str = ""
+    """Whether its licences allow that: yes, conditional, no, unknown."""
+    energy: energy.Said | None = None
     missing: tuple[str, ...] = ()
     """What it lacks, or what is wrong with it."""
+
+
+@dataclass(frozen=True)
+class Total:
+    """Of all files; whole: those with all that they should carry.
+
+    wh, gco2e: that their pictures took, each once, though it stands on a sheet and by itself.
+    """
+
+    files: int
+    whole: int
+    wh: float
+    gco2e: float
+    how: str
+
+    def __str__(self) -> str:
+        said = f"{self.files} files, {self.whole} of them with all that they should carry"
+        spent = f"{energy.figure(self.wh)} Wh, {energy.figure(self.gco2e)} g CO2e ({self.how})"
+        return f"{said}; they took {spent}" if self.how else said
+
+
+Spent = dict[str, energy.Said]
+"""What pictures took, by what tells them apart."""
 
 
 HEAD = tuple(Row.__dataclass_fields__)
@@ -99,9 +126,26 @@ def _watermark(document: Mapping[str, Any]) -> str:
 
 def _licences(document: Mapping[str, Any]) -> str:
     """The licences of all weights that went in, each once."""
-    found = document.get("licences")
-    rows = [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []
-    return "; ".join(dict.fromkeys(str(row.get("licence", "")) for row in rows))
+    return "; ".join(dict.fromkeys(part.record.said for part in parts_of(document)))
+
+
+def _spent(document: Mapping[str, Any]) -> Spent:
+    """What the pictures of a document took, as far as it says that."""
+    found: Spent = {}
+    for each in document.get("pictures", [document]):
+        if (said := energy.said(each.get("energy"))) is not None:
+            pixels = each.get("pixels")
+            made = pixels.get("hash") if isinstance(pixels, dict) else None
+            found[json.dumps([made, each["energy"]])] = said
+    return found
+
+
+def _added(spent: Spent) -> energy.Said:
+    """The sum; none is nothing."""
+    hows = {said.how for said in spent.values()}
+    how = hows.pop() if len(hows) == 1 else "partly measured" if hows else ""
+    wh = sum(said.wh for said in spent.values())
+    return energy.Said(wh, sum(said.gco2e for said in spent.values()), how)
 
 
 def row_of(path: Path, name: str, own: bytes = b"", trusted: bytes = b"") -> Row:
@@ -109,23 +153,38 @@ def row_of(path: Path, name: str, own: bytes = b"", trusted: bytes = b"") -> Row
 
     name: by which it is shown; own, trusted: see :func:`mezzotint.provenance.chain.read`.
     """
+    return _row(path, name, own, trusted)[0]
+
+
+def _row(path: Path, name: str, own: bytes, trusted: bytes) -> tuple[Row, Spent]:
     document, kind = _told(path)
-    first = _first(document)
+    first, spent = _first(document), _spent(document)
+    took = _added(spent)
     signed, fault = _signed(path, own, trusted)
     told = "" if document else f"recipe: {kind}" if kind else "recipe"
-    return Row(
+    lacks = "energy" if document and not spent else ""
+    row = Row(
         name,
         *(_text(first.get(key, "")) for key in ("model", "prompt", "seed")),
         recipe=kind if document else "",
         credentials=signed,
         watermark=_watermark(first),
-        licence=_text(_licences(first)),
-        missing=tuple(_text(each) for each in (told, fault) if each),
+        licence=_text(_licences(document)),
+        commercial=combine(parts_of(document)).commercial if document else "",
+        energy=took if spent else None,
+        missing=tuple(_text(each) for each in (told, fault, lacks) if each),
     )
+    return row, spent
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, energy.Said):
+        return f"{energy.figure(value.wh)} Wh, {value.how}"
+    return "; ".join(value) if isinstance(value, tuple) else str(value or "")
 
 
 def _cells(row: Row) -> list[str]:
-    return ["; ".join(value) if isinstance(value, tuple) else value for value in vars(row).values()]
+    return [_cell(value) for value in vars(row).values()]
 
 
 _PAGE = """<!doctype html>
@@ -147,7 +206,7 @@ td:last-child {{ color: #c33 }}
 """
 
 
-def page(folder: str, rows: Sequence[Row]) -> str:
+def page(folder: str, rows: Sequence[Row], total: Total) -> str:
     """The report as a page that loads nothing and runs nothing."""
 
     def line(cells: Sequence[str], tag: str) -> str:
@@ -155,15 +214,15 @@ def page(folder: str, rows: Sequence[Row]) -> str:
 
     return _PAGE.format(
         folder=html.escape(folder),
-        summary=html.escape(summary(rows)),
+        summary=html.escape(str(total)),
         head=line(HEAD, "th"),
         rows="\n".join(f"<tr>{line(_cells(row), 'td')}</tr>" for row in rows),
     )
 
 
-def summary(rows: Sequence[Row]) -> str:
-    whole = sum(not row.missing for row in rows)
-    return f"{len(rows)} files, {whole} of them with all that they should carry"
+def total(rows: Sequence[Row], spent: Spent) -> Total:
+    took = _added(spent)
+    return Total(len(rows), sum(not row.missing for row in rows), *vars(took).values())
 
 
 def run(args: argparse.Namespace) -> int:
@@ -171,16 +230,19 @@ def run(args: argparse.Namespace) -> int:
     if not args.folder.is_dir():
         raise recipe.RecipeError(f"{args.folder}: is no folder: name one with pictures in it")
     own, trusted = identity.anchors(), b"".join(path.read_bytes() for path in args.trust)
-    rows = [
-        row_of(path, path.relative_to(args.folder).as_posix(), own, trusted)
-        for path in _files(args.folder)
-    ]
+    rows, spent = list[Row](), Spent()
+    for path in _files(args.folder):
+        row, took = _row(path, path.relative_to(args.folder).as_posix(), own, trusted)
+        rows.append(row)
+        spent |= took
+    whole = total(rows, spent)
     if args.html is not None:
         with atomic_write(args.html) as file:
-            file.write(page(args.folder.resolve().name, rows).encode())
+            file.write(page(args.folder.resolve().name, rows, whole).encode())
     if args.json:
-        print(json.dumps([asdict(row) for row in rows], indent=1))
+        files = [asdict(row) for row in rows]
+        print(json.dumps({"files": files, "total": asdict(whole)}, indent=1))
     else:
         print(columns([HEAD, *map(_cells, rows)]))
-        print(f"\n{summary(rows)}")
+        print(f"\n{whole}")
     return 1 if any(row.missing for row in rows) else 0

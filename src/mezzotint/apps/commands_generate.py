@@ -7,11 +7,15 @@ import time
 
 from mezzotint.apps.asked import note, seeds_of
 from mezzotint.apps.making import SOFTWARE, Made, begin, loaded, making
+from mezzotint.apps.named import decided, files_said
 from mezzotint.apps.output import Output, prepare
 from mezzotint.apps.repeat import Used
 from mezzotint.apps.sealing import Signing, signing, write
+from mezzotint.families.catalogue import device
 from mezzotint.modalities import image as pictures
 from mezzotint.provenance import recipe
+from mezzotint.provenance.grid import chosen
+from mezzotint.provenance.meter import Shares
 from mezzotint.provenance.pixels import pixels_of
 
 
@@ -33,13 +37,31 @@ def _save_sheet(
     print(path, flush=True)
 
 
+def check_licences(args: argparse.Namespace, used: Used, seeds: tuple[int, ...]) -> None:
+    """Say on which conditions the pictures may be used commercially.
+
+    Raises:
+        LicenceError: they may not; the files are looked at before anything is loaded.
+    """
+    said = [args.prompt, args.negative, *(wanted.prompt for wanted in args.region)]
+    texts = [decided(text, seed, args.wildcards) for seed in seeds for text in said]
+    for option, path in files_said(texts, args.lora_dir, args.embedding_dir):
+        used.file(option, path)
+    for line in used.conditions:
+        note(args, f"commercial use: {line}")
+
+
 def run(args: argparse.Namespace) -> int:
     """Make the pictures and write each as soon as it is there; print the names of the files."""
     begin(args)
+    electricity = chosen(args.grid)
     seeds = seeds_of(args)
     output = prepare(args.output, args.prompt, len(seeds))
     used = Used(args)
+    if args.commercial:
+        check_licences(args, used, seeds)
     how = signing(args)
+    args.meter.watch(device(args.device))
     model = loaded(args)
     for line in args.told:
         note(args, line)
@@ -47,7 +69,8 @@ def run(args: argparse.Namespace) -> int:
         note(args, f"{args.model}: {line}")
     began = time.monotonic()
     made: list[Made] = []
-    for each in making(args, model, seeds, used):
+    shares = Shares(args.meter, len(seeds), electricity)
+    for each in making(args, model, seeds, used, shares=shares):
         path = output.picture(each.seed)
         write(each, path, how, args.sidecar)
         print(path, flush=True)
@@ -57,4 +80,5 @@ def run(args: argparse.Namespace) -> int:
     spent = time.monotonic() - began
     shown = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}"
     note(args, f"{shown}, model {model.name}, {spent / len(seeds):.1f} s a picture")
+    note(args, f"energy: {shares.line()}")
     return 0

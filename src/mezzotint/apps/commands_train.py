@@ -27,6 +27,7 @@ from mezzotint.engine.request import Request
 from mezzotint.engine.train import train
 from mezzotint.families.model import Model
 from mezzotint.modalities import image as pictures
+from mezzotint.provenance.grid import chosen
 
 SAMPLES = "samples"
 _LINE_EVERY = 60.0  # seconds between lines where there is no terminal for a bar
@@ -52,7 +53,7 @@ class _Show:
 
     def note(self, text: str) -> None:
         if not self._quiet:
-            self._console.print(text, markup=False, highlight=False)
+            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def progress(self, told: Progress) -> None:
         if self._quiet:
@@ -111,7 +112,7 @@ def _write_samples(config: TrainConfig, out: Path, model: Model, count: int) -> 
 
 def run(args: argparse.Namespace) -> int:
     """Train, or go on; print the name of the model's file.  130 if it was stopped on the way."""
-    config = read_config(Path(args.config))
+    config, electricity = read_config(Path(args.config)), chosen(args.grid)
     if args.skip_bad:
         config = replace(config, data=replace(config.data, skip_bad=True))
     if args.threads is not None:
@@ -131,7 +132,7 @@ def run(args: argparse.Namespace) -> int:
             stop=lambda: bool(asked),
         )
         try:
-            path = train(config, out, listener)
+            path = train(config, out, listener, electricity=electricity, meter=args.meter)
         finally:
             show.close()
     if path == out:

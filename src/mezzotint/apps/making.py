@@ -25,8 +25,10 @@ from mezzotint.families.sizes import Aspect
 from mezzotint.modalities import image as pictures
 from mezzotint.provenance import recipe
 from mezzotint.provenance.licences import UNKNOWN
+from mezzotint.provenance.meter import Shares
 from mezzotint.provenance.pixels import pixels_of
 from mezzotint.provenance.surroundings import machine, versions
+from mezzotint.provenance.terms import Licensed, as_row
 
 SOFTWARE = f"mezzotint {mezzotint.__version__}"
 
@@ -58,10 +60,12 @@ def making(
     seeds: tuple[int, ...],
     used: Used,
     listener: Listener | None = None,
+    shares: Shares | None = None,
 ) -> Iterator[Made]:
     """Make the pictures of a command line one by one.
 
     listener: is told of each step, beside whoever looks at the terminal.
+    shares: count what each takes, for its document.
 
     Raises:
         UsageError, RequestError, CheckpointError: it cannot be carried out.
@@ -76,8 +80,17 @@ def making(
     said = [args.prompt, args.negative, *(wanted.prompt for wanted in args.region)]
     embeddings.check_said("\n".join(said))
     told: tuple[str, ...] = ()
+
+    def also(step: Progress) -> None:
+        if shares is not None:
+            shares.lap()
+        if listener is not None:
+            listener(step)
+
     for number, seed in enumerate(seeds):
         # One seed a call: each picture is on the disk before the next is begun.
+        if shares is not None:
+            shares.begin()
         single = decided_for(args, request, seed, adapters, embeddings)
         for line in adapters.left_out()[len(told) :]:
             note(args, line)
@@ -86,18 +99,20 @@ def making(
         named = [used.file("lora", path) for path in adapters.files(single.prompt)]
         named += [used.file("embedding", path) for path in embeddings.files(*said)]
         how = recipe.Recipe(options_of(args, model, single), (*used.given, *named), key)
-        picture = _drawn(args, model, single, (number, len(seeds)), listener)
+        picture = _drawn(args, model, single, (number, len(seeds)), also)
         image = pictures.to_image(picture)
         words = parameters(args, model, single, picture)
-        licences = used.licences(how.files)
-        document = _document(how, {**words, "licences": licences}, model, image)
-        yield Made(image, seed, document, model.name, _licence(licences), args.image is not None)
+        parts = used.parts(how.files)
+        words["licences"] = [as_row(part) for part in parts]
+        if shares is not None:
+            words["energy"] = shares.end()
+        document = _document(how, words, model, image)
+        yield Made(image, seed, document, model.name, _licence(parts), args.image is not None)
 
 
-def _licence(licences: list[dict[str, str]]) -> str:
+def _licence(parts: list[Licensed]) -> str:
     """The licence of the model."""
-    of_model = (each["licence"] for each in licences if each["option"] == "model")
-    return next(of_model, UNKNOWN)
+    return next((part.record.said for part in parts if part.what == "model"), UNKNOWN)
 
 
 def _document(
@@ -119,7 +134,7 @@ def _drawn(
     model: Model,
     request: Request,
     which: tuple[int, int],
-    listener: Listener | None,
+    listener: Listener,
 ) -> Tensor:
     """The picture of a request with one seed; which: its number, of how many."""
     number, count = which
@@ -129,8 +144,7 @@ def _drawn(
         def listen(told: Progress) -> None:
             done, total = number * told.steps + told.step, count * told.steps
             watch.step(title, done, total, lambda: pictures.to_image(told.preview()))
-            if listener is not None:
-                listener(told)
+            listener(told)
 
         return generate(model, request, listen)[0]
 

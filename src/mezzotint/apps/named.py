@@ -116,6 +116,25 @@ def _find(name: str, folder: Path, kind: str, option: str) -> Path:
     raise UsageError(f"no {kind} {name!r} in {folder}{hint}: {option} names a folder")
 
 
+def files_said(texts: Sequence[str], adapters: Path, embeddings: Path) -> list[tuple[str, Path]]:
+    """The files that prompts name, by option, as far as they are there: before a model is loaded,
+    which says what is wrong with the others."""
+    found: list[tuple[str, Path]] = []
+    for text in texts:
+        try:
+            named = [wanted.name for wanted in prompts.read(text).adapters]
+        except prompts.PromptError:
+            continue
+        where = [("lora", name, adapters) for name in named]
+        where += [("embedding", name, embeddings) for name in learnt(text)]
+        for option, name, folder in where:
+            try:
+                found.append((option, _find(name, folder, option, f"--{option}-dir")))
+            except UsageError:
+                continue
+    return found
+
+
 class Embeddings:
     """The embeddings of a run: files, each perhaps with a name, and a folder of more."""
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from mezzotint.apps import values
 
 _TRUST = "certificates of authorities that you believe"
+_GRID, _ITS_GRID = "DE|380", "country or g of CO2 per kWh, for its energy (docs/energy.md)"
 
 
 def _part_option(parser: argparse.ArgumentParser, what: str) -> None:
@@ -167,6 +168,11 @@ def generate(parser: argparse.ArgumentParser) -> None:
         default="notAllowed",
         help="whether it may be used to train models, stated in its credentials",
     )
+    carry(
+        "--commercial",
+        action="store_true",
+        help="make it only if the licences of all that goes in allow commercial use",
+    )
     carry("--sidecar", action="store_true", help="write the recipe beside it too, as .json")
     show = parser.add_argument_group("how").add_argument
     show("--server", metavar="URL", help="have it done by a server (mezzotint serve)")
@@ -175,6 +181,7 @@ def generate(parser: argparse.ArgumentParser) -> None:
     show("--precision", choices=precisions, default="auto", help="of a checkpoint's numbers")
     show("--memory", metavar="GB", help="take at most so much, such as 6GB (of a checkpoint)")
     show("--threads", type=values.count, metavar="N", help="of the processor")
+    show("--grid", type=values.grid, metavar=_GRID, help=_ITS_GRID)
     show("--quiet", action="store_true", help="print the files' names only")
     show("--no-preview", dest="preview", action="store_false", help="no picture while drawing")
 
@@ -185,6 +192,7 @@ def train(parser: argparse.ArgumentParser) -> None:
     add("--out", required=True, metavar="RUN", help="folder of the run; an existing run goes on")
     add("--skip-bad", action="store_true", help="leave damaged files of the data set out")
     add("--threads", type=values.count, metavar="N", help="of the processor")
+    add("--grid", type=values.grid, metavar=_GRID, help=_ITS_GRID)
     add("--quiet", action="store_true", help="no progress bar")
 
 
@@ -242,6 +250,26 @@ def audit(parser: argparse.ArgumentParser) -> None:
     add("--trust", type=Path, action="append", default=[], metavar="PEM", help=_TRUST)
     add("--json", action="store_true", help="as data")
     add("--html", type=Path, metavar="FILE", help="write a page of it too")
+
+
+def licences(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add(
+        "name",
+        nargs="?",
+        metavar="MODEL|FILE",
+        help="a model, any file of weights, or a picture (default: all licences that are known)",
+    )
+    add("--drawings", action="store_true", help="those that a model learnt from, one by one")
+    add("--csv", action="store_true", help="these as a table for other programs")
+    add("--json", action="store_true", help="as data")
+
+
+def sources(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("files", nargs="+", type=Path, metavar="FILE", help="pictures on nothing or on one colour")
+    add("-n", "--count", type=values.count, default=10, metavar="N", help="drawings (default: 10)")
+    add("--json", action="store_true", help="as data")
 
 
 def inspect(parser: argparse.ArgumentParser) -> None:

@@ -22,12 +22,16 @@ from mezzotint.apps.values import SIDES
 from mezzotint.engine.generate import Listener
 from mezzotint.engine.request import RequestError
 from mezzotint.families.catalogue import Limit, load, locate
+from mezzotint.families.catalogue import device as device_of
 from mezzotint.families.memory import parse as parse_memory
 from mezzotint.families.memory import release
 from mezzotint.families.model import Model
 from mezzotint.families.separate import Given as Part
 from mezzotint.families.sizes import written
 from mezzotint.modalities.image import writable_format
+from mezzotint.provenance.energy import Energy
+from mezzotint.provenance.grid import chosen
+from mezzotint.provenance.meter import Meter, Shares
 from mezzotint.provenance.recipe import fingerprint, text_of
 
 File = str | os.PathLike[str]
@@ -39,12 +43,17 @@ class Maker:
     """A loaded model."""
 
     def __init__(
-        self, model: Model, options: Mapping[str, object], known: Mapping[Path, str]
+        self,
+        model: Model,
+        options: Mapping[str, object],
+        known: Mapping[Path, str],
+        meter: Meter,
     ) -> None:
         """options: of the command line, with which it was loaded; known: fingerprints of its
-        files."""
+        files; meter: from before it was loaded: what that took is the first picture's."""
         self._model: Model | None = model
         self._options, self._known = options, known
+        self._meter, self._loading = meter, meter.take()
 
     @property
     def model(self) -> Model:
@@ -81,9 +90,10 @@ class Maker:
             given = [Part(Path(path)) for path in paths]
         told = [path if part is None else f"{part}={path}" for path, part in given]
         options = {"model": name_or_path, "family": family, "precision": precision, "part": told}
+        meter = Meter().watch(device_of(device))
         model = load(name_or_path, device, family, precision, limit, given)
         files = (locate(name_or_path), *(part.path for part in given))
-        return cls(model, options, {path: fingerprint(path) for path in files})
+        return cls(model, options, {path: fingerprint(path) for path in files}, meter)
 
     def generate(
         self,
@@ -110,6 +120,7 @@ class Maker:
         image_guidance: float | None = None,
         sampler: str | None = None,
         spacing: str | None = None,
+        commercial: bool = False,
         output: File | None = None,
         listener: Listener | None = None,
     ) -> Image:
@@ -137,13 +148,16 @@ class Maker:
             size: ``(height, width)``, or an aspect such as ``"16:9"`` or ``"portrait"``; None
                 values take the model's defaults.
             image_guidance: how strongly ``reference`` steers a model that is guided by one.
+            commercial: make it only if the licences of all that goes in allow commercial use.
             output: a file that it is written to, over what is there, with all that it carries
                 (docs/provenance.md): signed, with its recipe, which Pillow's ``save`` leaves out.
 
         Raises:
             RequestError: the request is impossible for this model.
             CheckpointError: an adapter or a control network does not fit this model.
+            LicenceError: commercial use is not allowed, or nobody states whether it is.
         """
+        self._meter.take()  # what was done since the last picture is not this one's
         if image is None and not (strength is mask is expand is None):
             raise RequestError("strength, mask and expand are for a picture: image=")
         if expand is not None and not (mask is size is None):
@@ -173,7 +187,8 @@ class Maker:
             "sampler": sampler,
             "spacing": spacing,
         }
-        args = _parsed([*_words(options), "--", prompt])
+        switches = ["--commercial"] if commercial else []
+        args = _parsed([*_words(options), *switches, "--", prompt])
         args.quiet, args.preview = True, False
         pictures: dict[str, Any] = {"image": image, "mask": mask, "reference": reference}
         if image_prompts:
@@ -187,7 +202,9 @@ class Maker:
             there = Path(output)
             writable_format(there)
             place, how = prepare(str(there), prompt, 1).folder / there.name, signing(args)
-        made = next(iter(making(args, self.model, (seed,), Used(args, self._known), listener)))
+        shares, self._loading = Shares(self._meter, 1, chosen(), self._loading), Energy()
+        used = Used(args, self._known)
+        made = next(iter(making(args, self.model, (seed,), used, listener, shares)))
         made.image.info.update(text_of(made.document))
         if place is not None:
             write(made, place, how)

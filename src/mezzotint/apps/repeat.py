@@ -12,14 +12,14 @@ from mezzotint.apps.controls import Wanted
 from mezzotint.apps.errors import UsageError
 from mezzotint.apps.image_prompts import encoder_of
 from mezzotint.apps.regions import plain
+from mezzotint.engine.licences import inside, record
 from mezzotint.engine.request import Request
 from mezzotint.families.catalogue import PACKAGED, locate
 from mezzotint.families.model import Model
 from mezzotint.families.precision import working
 from mezzotint.families.sizes import written
-from mezzotint.modalities.image import read_text
+from mezzotint.modalities.image import ImageError, read_text
 from mezzotint.provenance.foreign import foreign
-from mezzotint.provenance.licences import stated
 from mezzotint.provenance.recipe import (
     File,
     NoRecipeError,
@@ -27,12 +27,15 @@ from mezzotint.provenance.recipe import (
     Recipe,
     RecipeError,
     fingerprint,
+    opened,
     read,
 )
+from mezzotint.provenance.terms import Licensed, check_commercial, parts_of
 
 LOCAL = frozenset(
     {
-        *("output", "count", "source", "pick", "quiet", "preview", "sidecar", "mark-key", "server"),
+        *("output", "count", "source", "pick", "quiet", "preview", "sidecar", "mark-key"),
+        *("server", "grid"),
         *("lora-dir", "embedding-dir", "wildcards", "device", "memory", "threads"),
     }
 )
@@ -93,6 +96,7 @@ NAMED: dict[str, _Named] = {
 """The options that name files."""
 
 
+_MODELS = ("model", "refiner")
 _WEIGHTS = ("model", "refiner", "part", "lora", "embedding", "ip-adapter", "image-encoder")
 
 
@@ -128,7 +132,11 @@ class Used:
         self._known = dict(known or {})
         self.others: list[str] = []
         """Of a lenient run, those that are not the recipe's."""
-        self._licences: dict[tuple[str, str], str] = {}
+        self.conditions: list[str] = []
+        """Of a run that asks for commercial use, those under which it is allowed."""
+        self._commercial: bool = args.commercial and not args.lenient
+        self._networks = {Path(wanted.file) for wanted in args.control}
+        self._parts: dict[tuple[str, str], list[Licensed]] = {}
         self.given = self._given(args)
         """Those that options name."""
 
@@ -137,23 +145,37 @@ class Used:
 
         Raises:
             UsageError: it is another one than the recipe's.
+            LicenceError: what is asked for is commercial, and its licence does not allow that.
         """
         if path not in self._known:
             self._known[path] = fingerprint(path)
         made = File(option, name or name_of(str(path)), self._known[path])
-        if option in _WEIGHTS and made[:2] not in self._licences:
-            self._licences[made[:2]] = stated(path)
+        if made[:2] not in self._parts:
+            self._parts[made[:2]] = found = self._licensed(option, path, made.name)
+            if self._commercial:
+                self.conditions += check_commercial(found)
         if self._recipe is not None:
             self._compare(made, path, self._recipe)
         return made
 
-    def licences(self, files: Sequence[File]) -> list[dict[str, str]]:
-        """What of some files is weights, each with the licence that it states."""
-        return [
-            {"option": file.option, "name": file.name, "licence": self._licences[file[:2]]}
-            for file in files
-            if file[:2] in self._licences
-        ]
+    def _licensed(self, option: str, path: Path, name: str) -> list[Licensed]:
+        """The licences of weights and of what they read with, and of a picture that we made those
+        of all that went into it; of other pictures their owner knows."""
+        if option in _WEIGHTS or path in self._networks:
+            return [
+                Licensed(option, name, record(path)),
+                *(inside(path) if option in _MODELS else ()),
+            ]
+        try:
+            found = parts_of(opened(path))
+        except (RecipeError, ImageError, OSError):
+            return []
+        return [Licensed(option, f"{name} ({part.name})", part.record) for part in found]
+
+    def parts(self, files: Sequence[File]) -> list[Licensed]:
+        """What is licensed of some files, each part once."""
+        found = (part for file in files for part in self._parts.get(file[:2], ()))
+        return list(dict.fromkeys(found))
 
     def _compare(self, made: File, path: Path, recipe: Recipe) -> None:
         alike = [

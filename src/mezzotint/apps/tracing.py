@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from importlib import import_module
 from pathlib import Path
 from xml.sax.saxutils import escape
 
@@ -25,7 +26,7 @@ def traced(path: Path) -> bytes:
         ImageError, RecipeError: the file is none that was made here.
     """
     try:
-        import vtracer
+        vtracer = import_module("vtracer")
     except ModuleNotFoundError:
         raise UsageError("SVG needs vtracer: pip install 'mezzotint[svg]'") from None
     document = recipe.opened(path)

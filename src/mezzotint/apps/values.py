@@ -17,6 +17,7 @@ from mezzotint.families.sizes import WORDS, Aspect, read_aspect
 if TYPE_CHECKING:
     from mezzotint.apps.controls import Wanted as WantedControl
     from mezzotint.apps.regions import Wanted
+    from mezzotint.provenance.grid import Grid
 
 
 def size(text: str) -> tuple[int, int] | Aspect:
@@ -70,6 +71,16 @@ def number(text: str) -> float:
     if not math.isfinite(value):
         raise argparse.ArgumentTypeError(f"{text!r} is no number")
     return value
+
+
+def grid(text: str) -> Grid:
+    """A country's two letters, or grams of CO2 per kWh."""
+    from mezzotint.provenance import grid as grids
+
+    try:
+        return grids.grid(text)
+    except grids.GridError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def interval(text: str) -> tuple[float, float]:

@@ -37,6 +37,7 @@ _WIDTH = 200  # characters of a metadata value that are shown
 _SHOWN = (
     "modelspec.",
     "license",
+    "general.license",
     "ss_base_model_version",
     "ss_sd_model_name",
     "ss_network_module",

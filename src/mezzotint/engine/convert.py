@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from mezzotint.families import catalogue, flow, folders, ldm, separate, t5_token
 from mezzotint.families.catalogue import Family
 from mezzotint.families.separate import Given
 from mezzotint.files import WriteError, atomic_folder
+from mezzotint.provenance.licences import of_card
 
 Form = Literal["file", "folder"]
 _HASH = "modelspec.hash_sha256"
@@ -46,8 +46,6 @@ _TOKENIZER_FILES = (
     "spiece.model",
 )
 _PAPERS = ("README.md", "LICENSE", "LICENSE.md", "LICENSE.txt")
-_LICENCE = re.compile(r"^license: *[\"']?([\w.+-]+)", re.MULTILINE)
-_MAX_PAPER = 1 << 20  # characters of a README that are looked through
 
 
 @dataclass(frozen=True)
@@ -176,7 +174,7 @@ def _folder_metadata(
                 f"left out: metadata of {place}, other than the denoiser's: {listed(unlike)}"
             )
         merged = {**said, **merged}
-    if (licence := _licence(folder.path / _PAPERS[0])) is not None:
+    if licence := of_card(folder.path / _PAPERS[0]):
         merged.setdefault("modelspec.license", licence)
     unused = [part for part in folder.configs if part not in _used(folder, layout)]
     if unused:
@@ -187,16 +185,6 @@ def _folder_metadata(
 def _used(folder: Folder, layout: Layout) -> set[str]:
     places = set(layout.places.values())
     return places | {place.replace(_TEXT, _TOKENS) for place in places} | {"scheduler"}
-
-
-def _licence(readme: Path) -> str | None:
-    """The licence that a model card's head names, between its two lines of ``---``."""
-    if not readme.is_file():
-        return None
-    with readme.open(encoding="utf-8", errors="replace") as file:
-        start, _, rest = file.read(_MAX_PAPER).partition("---\n")
-    found = _LICENCE.search(rest.partition("\n---")[0]) if not start.strip() else None
-    return found[1] if found else None
 
 
 def _relaid(

@@ -28,7 +28,8 @@ class Progress:
     gradient_norm: before clipping; pictures_per_second: while stepping.
     network_share: share of that time in the network's forward and backward pass; waiting_share:
         spent waiting for data.
-    seconds: of the whole run, over all restarts.
+    seconds: of the whole run, over all restarts; wh: that it took till the last line of the log,
+        measured or estimated as its last line says.
     """
 
     step: int
@@ -43,6 +44,7 @@ class Progress:
     network_share: float
     waiting_share: float
     seconds: float
+    wh: float
 
 
 def _ignore(_: Any) -> None: ...
@@ -87,6 +89,7 @@ class Window:
         rate: float,
         seconds: float,
         levels: bool,
+        wh: float,
     ) -> Progress:
         total, count = self.sums[:BINS], self.sums[BINS : 2 * BINS]
         number, norm, spent, network, waiting = self.sums[2 * BINS :].tolist()
@@ -103,6 +106,7 @@ class Window:
             network_share=network / spent,
             waiting_share=waiting / spent,
             seconds=seconds,
+            wh=wh,
         )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,8 @@ class TrainError(ValueError):
 @dataclass(frozen=True)
 class Checkpoint:
     """step, pictures: done; seconds: of training so far, over all restarts.
-    config: the run's, as TOML; data: the data set's fingerprint; tensors: by name."""
+    config: the run's, as TOML; data: the data set's fingerprint; tensors: by name.
+    energy: that it took so far, as :func:`mezzotint.provenance.energy.kept` says it."""
 
     step: int
     pictures: int
@@ -39,6 +40,7 @@ class Checkpoint:
     config: str
     data: str
     tensors: dict[str, Tensor]
+    energy: dict[str, Any] = field(default_factory=dict[str, Any])
 
     def document(self) -> dict[str, Any]:
         return {
@@ -49,6 +51,7 @@ class Checkpoint:
             "seconds": self.seconds,
             "config": self.config,
             "data": self.data,
+            "energy": self.energy,
         }
 
 

@@ -28,6 +28,11 @@ class Team:
     def first(self) -> bool:
         return self.rank == 0
 
+    @property
+    def machines(self) -> int:
+        """On how many of them its processes are, as far as ``torchrun`` says."""
+        return max(1, self.size // int(os.environ.get("LOCAL_WORLD_SIZE", self.size)))
+
     def share(self, batch: int) -> range:
         """The places of a batch that belong to this process."""
         count = batch // self.size

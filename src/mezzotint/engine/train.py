@@ -33,6 +33,8 @@ from mezzotint.engine.team import Team, join
 from mezzotint.families.precision import fastest
 from mezzotint.files import atomic_write
 from mezzotint.networks.dit import DiT
+from mezzotint.provenance import energy, grid
+from mezzotint.provenance.meter import Meter
 
 MODEL = "model.safetensors"
 CONFIG = "config.toml"
@@ -51,8 +53,10 @@ class Run:
     weights: dict[str, nn.Parameter]
     averages: list[dict[str, Tensor]]
     optimizer: torch.optim.AdamW
+    meter: Meter
     step: int = 0
     seconds: float = 0.0
+    spent: energy.Energy = field(default_factory=energy.Energy)
     window: Window = field(default_factory=Window)
 
     @property
@@ -62,6 +66,12 @@ class Run:
     @property
     def pictures(self) -> int:
         return self.step * self.config.train.batch
+
+    def count(self) -> energy.Energy:
+        """All energy so far, over all restarts and processes, of which each does alike."""
+        work = energy.times(self.meter.take(), self.team.size, self.team.machines)
+        self.spent = energy.total((self.spent, work))
+        return self.spent
 
     def due(self, every: int) -> bool:
         """Whether the step just done passed a multiple of ``every`` pictures (0: never)."""
@@ -217,7 +227,13 @@ def _save(run: Run) -> None:
     if run.team.first:
         text = to_toml(run.config)
         checkpoint = Checkpoint(
-            run.step, run.pictures, run.seconds, text, run.task.data, _tensors(run)
+            run.step,
+            run.pictures,
+            run.seconds,
+            text,
+            run.task.data,
+            _tensors(run),
+            energy.kept(run.count()),
         )
         state.write(run.folder, checkpoint)
 
@@ -246,6 +262,7 @@ def _restore(run: Run, checkpoint: Checkpoint) -> None:
         ) from error
     run.window.sums.copy_(tensors["window"])
     run.step, run.seconds = checkpoint.step, checkpoint.seconds
+    run.spent = energy.restored(checkpoint.energy)
 
 
 def _check_resumed(config: TrainConfig, task: Task, checkpoint: Checkpoint, folder: Path) -> None:
@@ -307,7 +324,7 @@ def _check_sizes(train: StepsConfig, team: Team) -> None:
         )
 
 
-def _begin(config: TrainConfig, folder: Path, team: Team, task: Task) -> Run:
+def _begin(config: TrainConfig, folder: Path, team: Team, task: Task, meter: Meter) -> Run:
     """A run at its start: fresh weights, or those of the newest checkpoint."""
     network = task.objective.network.to(team.device).train()
     if task.objective.frozen is not None:
@@ -329,7 +346,7 @@ def _begin(config: TrainConfig, folder: Path, team: Team, task: Task) -> Run:
         fused=True,
     )
     averages = [{n: w.detach().clone() for n, w in weights.items()} for _ in config.train.ema]
-    run = Run(config, folder, team, task, weights, averages, optimizer)
+    run = Run(config, folder, team, task, weights, averages, optimizer, meter)
     checkpoint = state.newest(folder, cleans=team.first)
     if checkpoint is not None:
         _check_resumed(config, task, checkpoint, folder)
@@ -342,8 +359,8 @@ def _begin(config: TrainConfig, folder: Path, team: Team, task: Task) -> Run:
     return run
 
 
-def _finish(run: Run) -> Path:
-    """The final model: the chosen average of the weights."""
+def _finish(run: Run, electricity: grid.Grid) -> Path:
+    """The final model: the chosen average of the weights, and in its notes what it took."""
     train, path = run.config.train, run.folder / MODEL
     width = train.ema[0] if train.final_ema is None else train.final_ema
     if width in train.ema:
@@ -351,6 +368,7 @@ def _finish(run: Run) -> Path:
     else:
         weights = ema.reconstruct(run.folder, width)
     notes = {"pictures": str(run.pictures), "seconds": f"{run.seconds:.0f}", "ema": str(width)}
+    notes["energy"] = energy.line(run.spent, electricity)
     run.task.export(path, weights, notes)
     return path
 
@@ -360,13 +378,16 @@ def _report(run: Run, log: Log | None, listener: Listener) -> None:
     train = run.config.train
     if log is None:
         return
+    run.meter.lap()
+    writes = run.step % train.log_steps == 0 or run.step == run.steps
+    wh = (run.count() if writes else run.spent).wh
     epoch = run.pictures // run.task.items
     rate = learning_rate(train, run.step - 1)
     progress: Progress = run.window.progress(
-        run.step, run.steps, train.batch, epoch, rate, run.seconds, run.task.levels
+        run.step, run.steps, train.batch, epoch, rate, run.seconds, run.task.levels, wh
     )
     listener.progress(progress)
-    if run.step % train.log_steps == 0 or run.step == run.steps:
+    if writes:
         log.write(progress)
         run.window = Window()
     if run.due(train.snapshot_pictures) or (train.snapshot_pictures and run.step == run.steps):
@@ -405,6 +426,8 @@ def train(
     out: Path,
     listener: Listener | None = None,
     device: torch.device | None = None,
+    electricity: grid.Grid | None = None,
+    meter: Meter | None = None,
 ) -> Path:
     """Train, or go on; the path of the final model (of the run's folder if it was stopped).
 
@@ -412,12 +435,15 @@ def train(
         out: the run's folder; made if it is not there.
         listener: what to call on the way.
         device: None takes a GPU if there is one.
+        electricity: where it comes from; None takes the world's average.
+        meter: of what was spent since it was made; None: since now.
 
     Raises:
         DatasetError, TrainError, ConfigError, CheckpointError, WriteError: each one line.
     """
-    listener = listener or Listener()
+    listener, electricity = listener or Listener(), electricity or grid.grid()
     with join(device) as team:
+        meter = (meter or Meter()).watch(team.device)
         _check_sizes(config.train, team)
         if team.first:
             out.mkdir(parents=True, exist_ok=True)
@@ -427,7 +453,7 @@ def train(
         with _locked(out, team.first), torch.random.fork_rng(gpus):
             torch.manual_seed(config.seed)
             task = prepare(config, out, team, listener)
-            run = _begin(config, out, team, task)
+            run = _begin(config, out, team, task, meter)
             if not team.first:
                 _loop(run, None, Listener())
                 team.wait()
@@ -440,6 +466,7 @@ def train(
                 path = out
             else:
                 _save(run)
-                path = _finish(run)
+                path = _finish(run, electricity)
+            listener.note(f"energy: {energy.line(run.spent, electricity)}")
             team.wait()
             return path

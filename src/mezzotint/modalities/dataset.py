@@ -338,12 +338,35 @@ def _complaint(path: Path, bad: Sequence[str]) -> DatasetError:
 # --- the data set -----------------------------------------------------------------------------
 
 
+def _expression(rows: Sequence[_Row]) -> str | None:
+    stated = sorted({row.licence for row in rows if row.licence})
+    if not stated:
+        return None
+    lacking = [] if all(row.licence for row in rows) else ["unknown"]
+    return " AND ".join(f"({x})" if " " in x else x for x in [*stated, *lacking])
+
+
+def licences(path: str | os.PathLike[str]) -> dict[str, int]:
+    """How many pictures of a data set are under which licence, "" where none is stated; no picture
+    is read.
+
+    Raises:
+        DatasetError: no such path, or its metadata are damaged.
+    """
+    files = _files(Path(path).absolute())
+    rows, bad = _from_metadata(files) if METADATA in files.names else _from_names(files)
+    if bad:
+        raise _complaint(Path(path), bad)
+    return dict(Counter(row.licence or "" for row in rows).most_common())
+
+
 @dataclass(frozen=True)
 class Dataset:
     """Pictures and what is known of them, in an order that depends on the names only.
 
     classes: the labels, sorted.  licence: an SPDX expression over all pictures, None if no
-    picture states one.  bad: "name: reason" of what was skipped, by consent.
+    picture states one, with "unknown" in it if some do not.  bad: "name: reason" of what was
+    skipped, by consent.
     """
 
     items: tuple[Item, ...]
@@ -416,11 +439,10 @@ def open_dataset(
     rows = [row for row in rows if row.item.name not in flaws]
     if not rows:
         raise _complaint(path, bad)
-    licences = sorted({row.licence for row in rows if row.licence})
     return Dataset(
         items=tuple(row.item for row in rows),
         classes=tuple(sorted({row.item.label for row in rows if row.item.label is not None})),
-        licence=" AND ".join(f"({x})" if " " in x else x for x in licences) or None,
+        licence=_expression(rows),
         bad=tuple(bad),
         channels=channels,
         _files=files,

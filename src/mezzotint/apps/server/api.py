@@ -265,7 +265,8 @@ async def recipe(body: Named, who: Asks, service: Serves) -> dict[str, Any]:
 def models(who: Asks, service: Serves) -> dict[str, Any]:
     """What there is to make pictures with."""
     about = _about(service)
-    return {name: about.get(name, []) for name in ("models", "loras", "embeddings", "wildcards")}
+    kinds = ("models", "loras", "embeddings", "controls", "wildcards")
+    return {kind: about.get(kind, []) for kind in kinds}
 
 
 @router.get("/samplers")

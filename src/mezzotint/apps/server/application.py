@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
 
 import mezzotint
-from mezzotint.apps.server import api, boards_api, canvases, queue
+from mezzotint.apps.server import api, boards_api, canvases, metrics, queue
 from mezzotint.apps.server.asking import RETRY_SECONDS, STATUS, status
 from mezzotint.apps.server.crew import Crew
 from mezzotint.apps.server.guard import App, Guard
@@ -127,6 +127,7 @@ def build(engine: Engine, settings: Settings) -> App:
     _answers(app)
     app.include_router(api.router)
     app.include_router(canvases.router)
+    app.include_router(metrics.router)
     app.include_router(boards_api.router)
     app.include_router(pages.router)  # the last: it takes every address
     hosts: Iterable[str] = (*LOOPBACK, *settings.hosts)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Engine, Row, and_, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Engine, Row, and_, delete, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from mezzotint.apps.server.tables import (
@@ -200,7 +200,7 @@ def family(
     recipe = json.loads(row.recipe)
     named, varied = _inputs(recipe), _varied(recipe)
     alike = and_(outputs.c.prompt == row.prompt, outputs.c.model == row.model)
-    above = [outputs.c.file.in_(list(named))]
+    above: list[ColumnElement[bool]] = [outputs.c.file.in_(list(named))]
     if varied is not None:
         above.append(and_(alike, outputs.c.seed == varied))
     below = or_(

@@ -98,5 +98,6 @@ def about(places: Places) -> dict[str, Any]:
         "spacings": list(spacings.SPACINGS),
         "loras": _names(places, "loras", WEIGHTS),
         "embeddings": _names(places, "embeddings", WEIGHTS),
+        "controls": _names(places, "controls", WEIGHTS),
         "wildcards": _names(places, "wildcards", (".txt",)),
     }

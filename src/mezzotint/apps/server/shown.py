@@ -19,6 +19,7 @@ def when(seconds: float | None) -> str | None:
 
 def output(row: Row[Any], whole: bool = False) -> dict[str, Any]:
     """A picture; whole: with its recipe."""
+    recipe = json.loads(row.recipe)
     said = {
         "id": row.id,
         "job": row.job,
@@ -34,9 +35,10 @@ def output(row: Row[Any], whole: bool = False) -> dict[str, Any]:
         "model": row.model,
         "prompt": row.prompt,
         "licence": row.licence,
+        "energy": recipe.get("energy"),
         "created": when(row.created),
     }
-    return {**said, "recipe": json.loads(row.recipe)} if whole else said
+    return {**said, "recipe": recipe} if whole else said
 
 
 def job(row: Row[Any], made: Sequence[Row[Any]] = ()) -> dict[str, Any]:

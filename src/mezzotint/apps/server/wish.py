@@ -30,8 +30,18 @@ FORMATS = {"png": "PNG", "webp": "WEBP", "jpeg": "JPEG", "tiff": "TIFF"}
 
 _OURS = frozenset(
     {
-        *("output", "source", "from", "pick", "quiet", "preview", "sidecar", "mark-key", "server"),
-        *("lora-dir", "embedding-dir", "wildcards", "device", "memory", "threads", "help"),
+        *("output", "source", "from", "pick", "quiet", "preview", "sidecar", "mark-key"),
+        *(
+            "server",
+            "grid",
+            "lora-dir",
+            "embedding-dir",
+            "wildcards",
+            "device",
+            "memory",
+            "threads",
+            "help",
+        ),
         *("credentials", "watermark", "part", "family", "ip-adapter", "image-encoder"),
     }
 )

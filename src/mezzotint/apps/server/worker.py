@@ -25,6 +25,7 @@ from sqlalchemy import Engine, Row
 from sqlalchemy.exc import DBAPIError
 
 from mezzotint.apps.cli import parse
+from mezzotint.apps.commands_generate import check_licences
 from mezzotint.apps.errors import one_line
 from mezzotint.apps.making import SOFTWARE, Made, begin, making
 from mezzotint.apps.repeat import Used, followed
@@ -35,10 +36,13 @@ from mezzotint.apps.server.places import Places
 from mezzotint.apps.server.store import Store
 from mezzotint.apps.server.wish import FORMATS
 from mezzotint.engine.request import Progress
+from mezzotint.families.catalogue import device
 from mezzotint.families.memory import parse as parse_memory
 from mezzotint.families.memory import resident
 from mezzotint.files import WriteError
 from mezzotint.modalities import image as pictures
+from mezzotint.provenance.grid import chosen
+from mezzotint.provenance.meter import Meter, Shares
 from mezzotint.provenance.recipe import Recipe
 
 BEAT_SECONDS = 1.0
@@ -127,7 +131,7 @@ class Worker:
         self._lock = threading.Lock()
         self.attempt: Attempt | None = None
         self.device: str | None = None
-        self.held = Held()
+        self.held, self.meter = Held(), Meter()
 
     # -- being told ---------------------------------------------------------------------------
 
@@ -237,13 +241,17 @@ class Worker:
         begin(args)
         how, kind = signing(args), FORMATS[wish["format"]]
         attempt.check()
+        left = sorted(set(range(job.pictures)) - queue.places(self.engine, job))
+        self.meter.take()  # what was spent since the last job is not this one's
+        shares = Shares(self.meter, max(len(left), 1), chosen())
+        used = Used(args, self.held.known(args))
+        if args.commercial:
+            check_licences(args, used, tuple(args.seed + place for place in left))
         model = self.held.of(args)
         attempt.check()
-        used = Used(args, self.held.known(args))
-        made_before = queue.places(self.engine, job)
-        for place in sorted(set(range(job.pictures)) - made_before):
+        for place in left:
             listener = attempt.listen(place, job.pictures)
-            made = next(iter(making(args, model, (args.seed + place,), used, listener)))
+            made = next(iter(making(args, model, (args.seed + place,), used, listener, shares)))
             attempt.check()
             self._keep(job, place, made, kind, how)
 
@@ -320,6 +328,7 @@ def main() -> None:
     engine = tables.connect(args.database)
     worker = Worker(engine, Store(places.files), places, args.name, voice)
     worker.device, worker.held = args.device, Held(args.memory)
+    worker.meter.watch(device(args.device))
     threading.Thread(target=worker.hear, args=(sys.stdin,), daemon=True).start()
     voice.say(hello=about(places), software=SOFTWARE, memory=resident())
     worker.work()

@@ -16,6 +16,7 @@
  * @property {string} model
  * @property {string} prompt
  * @property {string} licence
+ * @property {{wh: number, gco2e: number, how: string} | null} energy that making it took
  * @property {string} created
  * @property {boolean} [favourite]
  * @property {Recipe} [recipe] of one that was asked for by itself
@@ -53,6 +54,8 @@
  * @property {string} [error]
  * @property {Record<string, string>} [details]
  * @property {string[]} [sizes] that it was trained on
+ *
+ * @typedef {{models: Model[], loras: string[], embeddings: string[], controls: string[], wildcards: string[]}} Kinds
  *
  * @typedef {{id: string, type: string, bytes: number}} Upload
  * @typedef {{id: string, name: string, count: number, cover: string | null}} Board
@@ -154,8 +157,8 @@ function query(path, asked) {
 /** @typedef {Record<string, string | number | undefined>} Asked */
 
 export const api = {
-  /** @returns {Promise<Model[]>} */
-  models: async () => (await call("GET", "/v1/models")).models,
+  /** @returns {Promise<Kinds>} */
+  models: () => call("GET", "/v1/models"),
   /** @returns {Promise<{samplers: string[], spacings: string[]}>} */
   samplers: () => call("GET", "/v1/samplers"),
   /** @returns {Promise<Record<string, string>>} */

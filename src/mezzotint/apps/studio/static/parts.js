@@ -109,3 +109,14 @@ export const duration = (seconds) =>
 
 /** @param {number} bytes */
 export const size = (bytes) => (bytes < 1e6 ? `${Math.round(bytes / 1e3)} kB` : `${(bytes / 1e6).toFixed(1)} MB`);
+
+/** What making some pictures took, in words; "" where it is not known.
+ * @param {import("./api.js").Output[]} outputs */
+export function energy(outputs) {
+  const known = outputs.flatMap((output) => (output.energy ? [output.energy] : []));
+  if (!known.length) return "";
+  const wh = known.reduce((sum, each) => sum + each.wh, 0);
+  const grams = known.reduce((sum, each) => sum + each.gco2e, 0);
+  const how = new Set(known.map((each) => each.how));
+  return `${Number(wh.toPrecision(2))} Wh, ${Number(grams.toPrecision(2))} g CO₂e, ${[...how].join(", ")}`;
+}

@@ -46,6 +46,8 @@ export const view = (id) => go(place.value.view, id);
 
 /** @type {Signal<Model[]>} */
 export const models = signal([]);
+/** What lies beside the models. @type {Signal<Omit<import("./api.js").Kinds, "models">>} */
+export const beside = signal({ loras: [], embeddings: [], controls: [], wildcards: [] });
 /** @type {Signal<{samplers: string[], spacings: string[]}>} */
 export const samplers = signal({ samplers: [], spacings: [] });
 /** What a job may ask for, and what it means. @type {Signal<Record<string, string>>} */
@@ -59,7 +61,8 @@ export async function learn() {
   for (;;) {
     try {
       fields.value = await api.fields();
-      [models.value, samplers.value] = await Promise.all([api.models(), api.samplers()]);
+      const [kinds, found] = await Promise.all([api.models(), api.samplers()]);
+      [models.value, samplers.value, beside.value] = [kinds.models, found, kinds];
       if (models.value.length) return;
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;

@@ -1,6 +1,6 @@
 // The prompt and what stands beside it.
 import { Icon } from "../icons.js";
-import { samplers, modelNames, models } from "../store.js";
+import { beside, fields, samplers, modelNames, models } from "../store.js";
 import { html, useEffect, useId, useRef, useState } from "../ui.js";
 import { change, changeMore, create, form, history, wide, wrong } from "./form.js";
 import { Inputs } from "./inputs.js";
@@ -84,8 +84,9 @@ function weigh(box, step) {
   }
   weight = Math.round((weight + step) * 10) / 10;
   const made = weight === 1 ? words : `(${words}:${weight})`;
-  change({ prompt: value.slice(0, from) + made + value.slice(to) });
-  setTimeout(() => box.setSelectionRange(from, from + made.length));
+  box.value = value.slice(0, from) + made + value.slice(to);
+  box.setSelectionRange(from, from + made.length);
+  change({ prompt: box.value });
 }
 
 function History() {
@@ -117,8 +118,21 @@ function Writing() {
       <div><dt><code>${"{red|blue|green}"} fox</code></dt><dd>one of these, chosen by the seed: four pictures, perhaps four colours</dd></div>
       <div><dt><code>__animal__</code></dt><dd>a line of the file <code>wildcards/animal.txt</code> below the server's models</dd></div>
       <div><dt><code>${"<lora:name:0.8>"}</code></dt><dd>an adapter of the folder <code>loras</code></dd></div>
-    </dl></details>`;
+    </dl>
+    ${LISTS.map(([kind, label, write]) => beside.value[kind].length > 0 && html`<p key=${kind} class="row small-text"><span class="soft">${label}:</span>
+      ${beside.value[kind].map((name) => html`<button key=${name} type="button" class="button small" onClick=${() => add(write(name))}>${name}</button>`)}</p>`)}
+    </details>`;
 }
+
+/** Put words at the end of the prompt. @param {string} words */
+const add = (words) => change({ prompt: `${form.value.prompt.trimEnd()} ${words}`.trimStart() });
+
+/** @type {["loras" | "embeddings" | "wildcards", string, (name: string) => string][]} */
+const LISTS = [
+  ["loras", "Adapters", (name) => `<lora:${name}:0.8>`],
+  ["embeddings", "Learnt words", (name) => `embedding:${name}`],
+  ["wildcards", "Lists", (name) => `__${name}__`],
+];
 
 /** One option of "more". @param {{name: string, label: string, place?: string, list?: string[], mode?: string}} props */
 function More({ name, label, place = "the model's", list, mode }) {
@@ -132,8 +146,14 @@ function More({ name, label, place = "the model's", list, mode }) {
         onInput=${(/** @type {Event} */ event) => changeMore(name, valueOf(event).trim() ? valueOf(event) : "")} />`}<//>`;
 }
 
+/** @param {{name: string, label: string}} props */
+function Check({ name, label }) {
+  return html`<label class="check"><input type="checkbox" checked=${form.value.more[name] === true}
+    onChange=${(/** @type {Event} */ event) => changeMore(name, /** @type {HTMLInputElement} */ (event.target).checked)} /><span>${label}</span></label>`;
+}
+
 const SHOWN = new Set([
-  "negative", "guidance", "steps", "sampler", "spacing", "tile", "interval", "rescale", "apg", "image", "strength", "mask",
+  "negative", "guidance", "steps", "sampler", "spacing", "tile", "interval", "rescale", "apg", "commercial", "image", "strength", "mask",
   "expand", "reference",
 ]);
 
@@ -166,9 +186,8 @@ function Options() {
     <${More} name="interval" label="Guide at noise times" place=${usual("interval")} />
     <${More} name="rescale" label="Against glare" place="0" mode="decimal" />
     <${More} name="tile" label="Ends fit together" place="no" list=${["both", "x", "y"]} />
-    <label class="check"><input type="checkbox" checked=${form.value.more.apg === true}
-      onChange=${(/** @type {Event} */ event) => changeMore("apg", /** @type {HTMLInputElement} */ (event.target).checked)} />
-      <span>Adaptive projected guidance</span></label>
+    <${Check} name="apg" label="Adaptive projected guidance" />
+    ${"commercial" in fields.value && html`<${Check} name="commercial" label="Only if all licences allow commercial use" />`}
     <${Rest} />
   </div>`;
 }

@@ -1,5 +1,5 @@
 // Create: the prompt above, and below it what was asked for, the newest first.
-import { duration, since } from "../parts.js";
+import { duration, energy, since } from "../parts.js";
 import { Icon } from "../icons.js";
 import { cancel, connection, isOpen, jobs, older } from "../live.js";
 import { attempt } from "../store.js";
@@ -55,6 +55,7 @@ function Card({ live }) {
       <p class="card-prompt">${String(asked.prompt ?? "")}</p>
       <p class="soft small-text">${details(job)}</p>
       ${first && html`<p class="soft small-text licence" title="The licence of the model's weights">${first.licence}</p>`}
+      ${energy(job.outputs) && html`<p class="soft small-text" title="What making them took">${energy(job.outputs)}</p>`}
       ${job.error && html`<p class="bad" role="alert">${job.error.message}</p>`}
       <div class="row card-row">
         <span class=${job.state === "failed" ? "state bad" : "state"}>${running && html`<i class="dot"></i>`}${said(job)}</span>

@@ -3,7 +3,7 @@ import { api, request } from "../api.js";
 import { askable, begin } from "../create/form.js";
 import { submit } from "../live.js";
 import { routes } from "../routes.js";
-import { attempt, go, handed, say, view } from "../store.js";
+import { attempt, beside, go, handed, say, view } from "../store.js";
 import { signal } from "../ui.js";
 
 /** @typedef {import("../api.js").Output} Output */
@@ -93,6 +93,14 @@ export async function asStart(output) {
   say("It begins with this picture: say what to draw after it.");
 }
 
+/** @param {Output} output @param {string} control the network that follows it */
+async function asStructure(output, control) {
+  const options = await attempt(optionsOf(output));
+  if (!options) return;
+  begin(without(options, OWN), { locked: false, more: { control: [`${control}=${output.file}`] } });
+  say(`${control} follows this picture: say what to draw.`);
+}
+
 /** The very same once more: equal pixels on the same machine. @param {Output} output */
 export const repeat = (output) =>
   ask(optionsOf(output).then((options) => ({ ...options, count: 1 })), "The same once more.");
@@ -159,6 +167,11 @@ export function steps(output) {
     { name: "start", label: "Use as start", icon: "image", group: "use", run: () => asStart(output) },
     { name: "tile", label: "Make it tile", icon: "tile", group: "use", run: () => tiled(output) },
   ];
+  for (const name of beside.value.controls) {
+    all.push({
+      name: `control ${name}`, label: `Follow it with ${name}`, icon: "tree", group: "use", run: () => asStructure(output, name),
+    });
+  }
   if (canvas) {
     all.push({
       name: "canvas", label: "Mask and paint", icon: "brush", group: "use",

@@ -1,7 +1,7 @@
 // One picture, with everything about it and everything that can be done with it.
 import { api, ApiError } from "../api.js";
 import { Icon } from "../icons.js";
-import { Picture, size, since } from "../parts.js";
+import { energy, Picture, size, since } from "../parts.js";
 import { place, say, sequence, view } from "../store.js";
 import { html, useEffect, useRef, useState } from "../ui.js";
 import { addressOf } from "../create/inputs.js";
@@ -12,6 +12,7 @@ import { download, favour, forget, isFavourite, repeat, steps, whole } from "./s
 import { keyed } from "./tile.js";
 
 /** @typedef {import("../api.js").Output} Output */
+/** @typedef {{name: string, option: string, licence: string, likely?: string, commercial?: string, clause?: string, attribution?: string[]}} Licence */
 
 const FORMATS = ["png", "webp", "jpeg", "svg"];
 
@@ -39,12 +40,13 @@ function About({ output }) {
   rows.push(["made", new Date(output.created).toLocaleString()]);
   if (recipe.machine) rows.push(["machine", shown(recipe.machine)]);
   if (recipe.versions) rows.push(["versions", shown(recipe.versions)]);
-  const energy = recipe.energy;
-  const licences = /** @type {{name: string, option: string, licence: string}[]} */ (recipe.licences ?? []);
+  const licences = /** @type {Licence[]} */ (recipe.licences ?? []);
   return html`<section><h3>What made it</h3>
     <dl class="about">
-      ${licences.map((each) => html`<div key=${each.option + each.name}><dt>licence of ${each.name}</dt><dd>${each.licence}</dd></div>`)}
-      ${energy && html`<div><dt>energy</dt><dd>${Number(energy.wh).toPrecision(2)} Wh, ${Number(energy.gco2e).toPrecision(2)} g CO₂e (${energy.how})</dd></div>`}
+      ${licences.map((each) => html`<div key=${each.option + each.name}><dt>licence of ${each.name}</dt><dd>${each.licence}${each.likely ? `, likely ${each.likely}` : ""}
+        ${each.commercial && html`<br /><span class="soft">commercial use: ${each.commercial}${each.clause ? `, ${each.clause}` : ""}</span>`}
+        ${each.attribution && html`<details class="said"><summary>Who is to be named</summary>${each.attribution.map((line, n) => html`<p key=${n} class="soft">${line}</p>`)}</details>`}</dd></div>`)}
+      ${output.energy && html`<div><dt>energy</dt><dd>${energy([output])}</dd></div>`}
       <div><dt>marks</dt><dd>${recipe.marks ? "a watermark in the noise that it is made of" : "none"}</dd></div>
       ${rows.map(([name, value]) => html`<div key=${name}><dt>${name}</dt><dd>${value}</dd></div>`)}
     </dl></section>`;

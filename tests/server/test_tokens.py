@@ -1,0 +1,86 @@
+"""A server that asks for tokens: who sees and may do what."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from serving import Serving
+
+from mezzotint.apps import cli
+
+
+def token(server: Serving, *words: str) -> str:
+    ran = subprocess.run(
+        [sys.executable, "-m", "mezzotint", "token", *words, "--data", str(server.data)],
+        capture_output=True,
+        text=True,
+        env=server.env,
+    )
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    server = Serving(tmp_path_factory.mktemp("server"), ["--token"])
+    server.start()
+    yield server
+    server.stop()
+
+
+def client(server: Serving, given: str | None) -> httpx.Client:
+    headers = {} if given is None else {"authorization": f"Bearer {given}"}
+    return httpx.Client(base_url=server.base, headers=headers, timeout=60)
+
+
+def test_who_sees_what(server: Serving) -> None:
+    anna, ben = (client(server, token(server, "add", name)) for name in ("anna", "ben"))
+    chief = client(server, token(server, "add", "chief", "--scopes", "read admin"))
+    looks = client(server, token(server, "add", "looks", "--scopes", "read"))
+    nobody, wrong = client(server, None), client(server, "mz_what")
+    fox = {"prompt": "a red fox", "seed": 7, "steps": 2}
+    job = anna.post("/v1/jobs", json=fox).json()
+    anna.get(f"/v1/jobs/{job['id']}/events")
+    made = anna.get(f"/v1/jobs/{job['id']}").json()["outputs"][0]
+    for who, status in ((anna, 200), (chief, 200), (ben, 404), (looks, 404), (nobody, 401)):
+        for path in (f"/v1/jobs/{job['id']}", f"/v1/outputs/{made['id']}", made["url"]):
+            assert who.get(path).status_code == status, path
+        assert who.get(f"/v1/jobs/{job['id']}/events").status_code == status
+    assert wrong.get("/v1/jobs").status_code == 401
+    assert ben.get("/v1/outputs").json()["outputs"] == []
+    assert len(chief.get("/v1/outputs").json()["outputs"]) == 1
+    for other in ({**fox, "image": made["id"]}, {**fox, "image": made["file"]}):
+        assert ben.post("/v1/jobs", json=other).status_code == 404
+    assert ben.post("/v1/verify", json={"picture": made["file"]}).status_code == 404
+    assert ben.delete(f"/v1/outputs/{made['id']}").status_code == 404
+    assert looks.post("/v1/jobs", json=fox).status_code == 403
+    assert looks.post("/v1/uploads", content=b"x").status_code == 403
+    assert anna.post("/v1/jobs?priority=5", json=fox).status_code == 403
+    for path in ("/v1/events", "/metrics"):
+        assert anna.get(path).status_code == 403
+    assert nobody.get("/v1/health").status_code == 200
+    token(server, "revoke", "anna")
+    assert anna.get("/v1/jobs").status_code == 401
+
+
+def test_so_many_wait(server: Serving) -> None:
+    few = client(server, token(server, "add", "few", "--jobs", "1"))
+    body = {"prompt": "a red fox", "count": 8}
+    first = few.post("/v1/jobs", json=body)
+    assert first.status_code == 202
+    second = few.post("/v1/jobs", json=body)
+    assert second.status_code == 429 and int(second.headers["retry-after"]) > 0
+    few.delete(f"/v1/jobs/{first.json()['id']}")
+
+
+def test_no_public_address_without_a_token(
+    server: Serving, capsys: pytest.CaptureFixture[str], tmp_path: object
+) -> None:
+    assert cli.main(["serve", "--host", "0.0.0.0", "--data", f"{tmp_path}/a"]) == 2
+    assert "so a token is needed" in capsys.readouterr().err
+    assert cli.main(["serve", "--data", str(server.data)]) == 2
+    assert "a server runs in" in capsys.readouterr().err
