@@ -77,7 +77,7 @@ def keep(engine: Engine, owner: str, name: str, kept: Kept) -> int | None:
         return None
 
 
-def _short(row: Row[Any]) -> dict[str, Any]:
+def _short(row: Any) -> dict[str, Any]:
     return {
         "id": row.id,
         "name": row.name,
