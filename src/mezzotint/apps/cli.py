@@ -40,6 +40,7 @@ COMMANDS: dict[str, tuple[str, str, Callable[[argparse.ArgumentParser], None]]] 
     ),
     "detect": ("look for watermarks", "commands_detect:run", options.detect),
     "audit": ("say what the files of a folder carry", "commands_audit:run", options.audit),
+    "studio": ("make pictures in the browser", "studio.run:run", options.studio),
     "licences": (
         "say under which terms models and pictures are",
         "commands_licences:run",

@@ -315,6 +315,13 @@ def serve(parser: argparse.ArgumentParser) -> None:
     _serving(parser)
 
 
+def studio(parser: argparse.ArgumentParser) -> None:
+    _serving(parser)
+    parser.add_argument(
+        "--no-browser", dest="browser", action="store_false", help="say the address, open nothing"
+    )
+
+
 def queue(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--server", default="http://127.0.0.1:7860", metavar="URL", help="(default: %(default)s)")

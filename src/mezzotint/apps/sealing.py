@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,8 @@ from typing import NamedTuple, TypeVar
 import mezzotint
 from mezzotint.apps.edits import Held
 from mezzotint.apps.making import SOFTWARE, Made
+from mezzotint.apps.tracing import MIME as SVG
+from mezzotint.apps.tracing import traced
 from mezzotint.files import atomic_write
 from mezzotint.modalities import image as pictures
 from mezzotint.modalities import metadata
@@ -22,6 +25,7 @@ from mezzotint.modalities.metadata import Said
 from mezzotint.provenance import credentials, recipe
 from mezzotint.provenance.credentials import Claim, Ingredient, Relation
 from mezzotint.provenance.identity import Identity, configured
+from mezzotint.provenance.licences import UNKNOWN
 from mezzotint.provenance.pixels import difference
 
 T = TypeVar("T")
@@ -154,3 +158,44 @@ def write(made: Made, path: Path, how: Signing | None, beside: bool = False) -> 
             file.write((json.dumps(document, indent=1) + "\n").encode())
     with atomic_write(path) as file:
         file.write(data)
+
+
+def converted(path: Path, kind: str, title: str, identity: Identity) -> tuple[bytes, str]:
+    """A picture that was made here in another format, with all that it has to carry; and its type.
+
+    Its recipe is as it was, the watermarks in its pixels stay, and its new credentials name the
+    file that it was as what it comes from; a file that was not signed is not signed now.
+
+    Args:
+        kind: Pillow's name of the format, or SVG.
+
+    Raises:
+        ImageError, RecipeError: the file is none that was made here.
+        UsageError, MetadataError, CredentialsError: as :func:`~mezzotint.apps.tracing.traced` and
+            :func:`sealed`.
+    """
+    document = recipe.opened(path)
+    options = recipe.recipe_of(path, document).options
+    licences = document.get("licences")
+    weights = licences if isinstance(licences, list) else []
+    terms = [each.get("licence") for each in weights if each.get("option") == "model"]
+    made = Made(
+        image=pictures.open_image(path),
+        seed=int(str(options.get("seed", 0))),
+        document=document,
+        model=str(document.get("model", "")),
+        licence=str(next(iter(terms), UNKNOWN)),
+        edited="image" in options,
+    )
+    if kind == "SVG":
+        data, stated, mime = traced(path), made.document, SVG
+    else:
+        (data, stated), mime = sealed(made, kind, title, None), MIMES[kind]
+    if options.get("credentials") is False:
+        return data, mime
+    training: credentials.Use = "allowed" if options.get("training") == "allowed" else "notAllowed"
+    kind = str(pictures.kind_of(path)).lower()
+    parent = Ingredient(path.read_bytes(), f"image/{kind}", path.name, "parentOf")
+    claim = _claim(made, recipe.digest(stated), title, Signing(identity, (parent,), training))
+    claim = replace(claim, action="edited")  # as C2PA has it: a parent was opened
+    return _apart(partial(credentials.sign, data, mime, claim, identity)), mime

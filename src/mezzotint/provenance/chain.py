@@ -13,9 +13,11 @@ A stranger's text is shown on one line, without control characters, and not at l
 
 from __future__ import annotations
 
+import binascii
 import functools
 import io
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +43,7 @@ State = Literal["valid", "untrusted", "invalid"]
 Standing = Literal["own", "trusted", "unknown"]
 
 _MOST_BYTES = 4 << 30
+_SVG = "image/svg+xml"
 _MOST_MANIFESTS = 256
 _MOST_ITEMS = 1000  # actions, ingredients or faults of a manifest
 _SHOWN = 200
@@ -175,25 +178,38 @@ def read_bytes(
     """As :func:`read`, of a file's bytes, and those of its sidecar."""
     from c2pa import Reader
 
-    if MARK not in data and beside is None:
+    drawn = _of_svg(data)
+    if MARK not in data and beside is None and drawn is None:
         if b"dcterms:provenance" in data:  # the address of a manifest, in XMP
             raise CredentialsError("its credentials lie on a network, and nothing is fetched")
         return None
+    store = beside or drawn or data
     try:
-        manifest_store.claims(data if beside is None else beside)
+        manifest_store.claims(store)
     except manifest_store.LooseError as error:
         raise DamagedError(f"its credentials are damaged: {error}") from error
     trust = _context(own, trusted, os.getpid())
     with (
         library("its credentials are damaged", DamagedError),
-        Reader("", io.BytesIO(data), beside, trust) as reader,
+        Reader("" if drawn is None else _SVG, io.BytesIO(data), beside, trust) as reader,
     ):
         texts = reader.json(), reader.crjson()
     try:
         found, detailed = (parse(text) for text in texts)
     except ValueError as error:
         raise DamagedError(f"its credentials are damaged: {error}") from error
-    return _credentials(found, detailed, _loose(data if beside is None else beside), beside)
+    return _credentials(found, detailed, _loose(store), beside)
+
+
+def _of_svg(data: bytes) -> bytes | None:
+    """The manifests in an SVG, where they stand in base64."""
+    if data.lstrip()[:4] not in (b"<?xm", b"<svg"):
+        return None
+    found = re.search(rb"<c2pa:manifest>([A-Za-z0-9+/=\s]*)</c2pa:manifest>", data)
+    try:
+        return None if found is None else binascii.a2b_base64(found[1])
+    except binascii.Error:
+        raise DamagedError("its credentials are damaged: they are no base64") from None
 
 
 @functools.lru_cache(4)

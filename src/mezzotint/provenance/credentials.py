@@ -35,6 +35,7 @@ EMBEDS = frozenset(
         "image/png",
         "image/jpeg",
         "image/webp",
+        "image/svg+xml",
         "image/tiff",
         "audio/wav",
         "audio/flac",

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, HTTPException, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from mezzotint.apps.server import gallery, queue, shown, wish
+from mezzotint.apps.server import boards, gallery, queue, shown, wish
 from mezzotint.apps.server.asking import Asks, Serves
 from mezzotint.apps.server.gallery import Page
 from mezzotint.apps.server.hub import ALL, messages
@@ -59,8 +60,14 @@ def _page(
     model: Annotated[str, Query(max_length=256)] = "",
     seed: Annotated[str, Query(max_length=20)] = "",
     state: Annotated[str, Query(max_length=12)] = "",
+    licence: Annotated[str, Query(max_length=200)] = "",
+    since: Annotated[datetime | None, Query()] = None,
+    until: Annotated[datetime | None, Query()] = None,
+    board: Annotated[str, Query(pattern="^([0-9a-f]{32})?$")] = "",
+    favourite: bool = False,
 ) -> Page:
-    return Page(before, limit, q, model, seed, state)
+    begin, end = (None if when is None else when.timestamp() for when in (since, until))
+    return Page(before, limit, q, model, seed, state, licence, begin, end, board or None, favourite)
 
 
 Pages = Annotated[Page, Depends(_page)]
@@ -160,8 +167,9 @@ async def follow_all(who: Asks, service: Serves) -> StreamingResponse:
 def list_outputs(who: Asks, service: Serves, page: Pages) -> dict[str, Any]:
     """Pictures, the newest first; `q`: words of their prompts."""
     service.need(who, "read")
-    rows = gallery.outputs_of(service.engine, who.sees, page)
-    return {"outputs": [shown.output(row) for row in rows]}
+    rows = gallery.outputs_of(service.engine, who.sees, page, who.owner)
+    loved = boards.favourites_of(service.engine, who.owner, [row.id for row in rows])
+    return {"outputs": [{**shown.output(row), "favourite": row.id in loved} for row in rows]}
 
 
 @router.get("/outputs/{name}")
@@ -171,7 +179,8 @@ def get_output(name: Id, who: Asks, service: Serves) -> dict[str, Any]:
     row = gallery.output(service.engine, name, who.sees)
     if row is None:
         raise MissingError(f"no picture {name!r}")
-    return shown.output(row, whole=True)
+    loved = boards.favourites_of(service.engine, who.owner, [row.id])
+    return {**shown.output(row, whole=True), "favourite": row.id in loved}
 
 
 @router.get("/outputs/{name}/file")
@@ -219,8 +228,11 @@ async def upload(
     return {"id": file, "type": kind, "bytes": len(data)}
 
 
-async def _looked(service: Serves, who: Asks, kind: Any, picture: str) -> dict[str, Any]:
-    job = await asyncio.to_thread(service.look, who, kind, picture)
+async def looked(
+    service: Serves, who: Asks, kind: Any, picture: str, form: str | None = None
+) -> dict[str, Any]:
+    """What a job that looks at a picture finds."""
+    job = await asyncio.to_thread(service.look, who, kind, picture, form)
     service.began(job)
     row = await service.end(who, job.id)
     if row.state != "done":
@@ -231,19 +243,19 @@ async def _looked(service: Serves, who: Asks, kind: Any, picture: str) -> dict[s
 @router.post("/verify")
 async def verify(body: Named, who: Asks, service: Serves) -> dict[str, Any]:
     """Make a picture again from its recipe, and compare."""
-    return await _looked(service, who, "verify", body.picture)
+    return await looked(service, who, "verify", body.picture)
 
 
 @router.post("/detect")
 async def detect(body: Named, who: Asks, service: Serves) -> dict[str, Any]:
     """Look for watermarks."""
-    return await _looked(service, who, "detect", body.picture)
+    return await looked(service, who, "detect", body.picture)
 
 
 @router.post("/recipe")
 async def recipe(body: Named, who: Asks, service: Serves) -> dict[str, Any]:
     """How a picture was made, as what `POST /v1/jobs` takes; also of other programs' pictures."""
-    return await _looked(service, who, "recipe", body.picture)
+    return await looked(service, who, "recipe", body.picture)
 
 
 # --- what there is ----------------------------------------------------------------------------
@@ -252,9 +264,11 @@ async def recipe(body: Named, who: Asks, service: Serves) -> dict[str, Any]:
 @router.get("/models")
 def models(who: Asks, service: Serves) -> dict[str, Any]:
     """What there is to make pictures with: in our form, and as `data` in OpenAI's."""
-    there = _about(service).get("models", [])
-    names = [*(each["name"] for each in there), *service.aliases]
-    return {"object": "list", "data": [shown.model(name) for name in names], "models": there}
+    about = _about(service)
+    kinds = ("models", "loras", "embeddings", "controls", "wildcards")
+    there = {kind: about.get(kind, []) for kind in kinds}
+    names = [*(each["name"] for each in there["models"]), *service.aliases]
+    return {"object": "list", "data": [shown.model(name) for name in names], **there}
 
 
 @router.get("/samplers")

@@ -14,7 +14,15 @@ from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
 
 import mezzotint
-from mezzotint.apps.server import api, metrics, openai, queue, webui
+from mezzotint.apps.server import (
+    api,
+    boards_api,
+    canvases,
+    metrics,
+    openai,
+    queue,
+    webui,
+)
 from mezzotint.apps.server.asking import RETRY_SECONDS, STATUS, in_json, status
 from mezzotint.apps.server.crew import Crew
 from mezzotint.apps.server.guard import App, Guard
@@ -23,6 +31,7 @@ from mezzotint.apps.server.places import Places
 from mezzotint.apps.server.service import Service
 from mezzotint.apps.server.store import Store
 from mezzotint.apps.server.tables import reading, tokens
+from mezzotint.apps.studio import pages
 
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 
@@ -129,6 +138,9 @@ def build(engine: Engine, settings: Settings) -> App:
     app.include_router(api.router)
     app.include_router(openai.router)
     app.include_router(webui.router)
+    app.include_router(canvases.router)
     app.include_router(metrics.router)
+    app.include_router(boards_api.router)
+    app.include_router(pages.router)  # the last: it takes every address
     hosts: Iterable[str] = (*LOOPBACK, *settings.hosts)
     return Guard(app, hosts, settings.origins)

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from fastapi import Depends, HTTPException, Request, Response
 
 from mezzotint.apps.server import tokens
+from mezzotint.apps.server.boards import BoardError
 from mezzotint.apps.server.gallery import UploadError
 from mezzotint.apps.server.queue import FullError, KeyUsedError
 from mezzotint.apps.server.service import ForbiddenError, MissingError, Service
@@ -20,6 +21,7 @@ from mezzotint.files import WriteError
 STATUS: dict[type[Exception], int] = {
     WishError: 422,
     UploadError: 422,
+    BoardError: 409,
     MissingError: 404,
     StoreError: 404,
     ForbiddenError: 403,

@@ -9,7 +9,15 @@ from typing import Any, NamedTuple
 from PIL import Image, UnidentifiedImageError
 from sqlalchemy import Engine, Row, delete, insert, select
 
-from mezzotint.apps.server.tables import jobs, outputs, reading, uploads
+from mezzotint.apps.server.tables import (
+    board_outputs,
+    boards,
+    favourites,
+    jobs,
+    outputs,
+    reading,
+    uploads,
+)
 
 MOST_PIXELS = 64 * 2**20
 KINDS = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp", "TIFF": "image/tiff"}
@@ -29,6 +37,11 @@ class Page(NamedTuple):
     model: str = ""
     seed: str = ""
     state: str = ""
+    licence: str = ""
+    since: float | None = None
+    until: float | None = None
+    board: str | None = None
+    favourite: bool = False
 
 
 def _mine(table: Any, owner: str | None) -> list[Any]:
@@ -62,12 +75,27 @@ def output(engine: Engine, name: str, owner: str | None) -> Row[Any] | None:
         return connection.execute(found).one_or_none()
 
 
-def outputs_of(engine: Engine, owner: str | None, page: Page) -> list[Row[Any]]:
-    """Pictures, the newest first: those whose prompts have all of the words."""
+def outputs_of(
+    engine: Engine, owner: str | None, page: Page, whose: str | None = None
+) -> list[Row[Any]]:
+    """Pictures, the newest first: those whose prompts have all of the words.
+
+    whose: boards and favourites are meant.
+    """
     wheres = _mine(outputs, owner)
     wheres += [outputs.c.prompt.icontains(word, autoescape=True) for word in page.words.split()]
     wheres += [outputs.c.model == page.model] if page.model else []
     wheres += [outputs.c.seed == page.seed] if page.seed else []
+    wheres += [outputs.c.licence.icontains(page.licence, autoescape=True)] if page.licence else []
+    wheres += [outputs.c.created >= page.since] if page.since is not None else []
+    wheres += [outputs.c.created < page.until] if page.until is not None else []
+    if page.board is not None:
+        pinned = select(board_outputs.c.output).join(boards, boards.c.id == board_outputs.c.board)
+        pinned = pinned.where(boards.c.id == page.board, boards.c.owner == whose)
+        wheres.append(outputs.c.id.in_(pinned))
+    if page.favourite:
+        loved = select(favourites.c.output).where(favourites.c.owner == whose)
+        wheres.append(outputs.c.id.in_(loved))
     return _found(engine, outputs, wheres, page)
 
 

@@ -93,7 +93,7 @@ class Guard:
             said |= {
                 "access-control-allow-origin": origin,
                 "access-control-allow-headers": "authorization, content-type, idempotency-key",
-                "access-control-allow-methods": "GET, POST, PATCH, DELETE",
+                "access-control-allow-methods": "GET, POST, PUT, PATCH, DELETE",
                 "cross-origin-resource-policy": "cross-origin",
                 "vary": "origin",
             }

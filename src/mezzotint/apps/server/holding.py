@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mezzotint.apps.making import loaded
-from mezzotint.apps.server.places import Places
+from mezzotint.apps.server.places import WEIGHTS, Places
 from mezzotint.checkpoints.files import CheckpointError
 from mezzotint.checkpoints.inspect import inspect
 from mezzotint.diffusion import samplers, spacings
@@ -71,9 +71,10 @@ def _about(name: str, path: Path) -> dict[str, Any]:
         report = inspect(path)
     except CheckpointError as error:
         return {"name": name, "error": str(error)}
-    details = dict(report.details)
+    details, sizes = dict(report.details), _sizes(path)
     usual = _usual(path) or _own_usual(details)
-    return {"name": name, "kind": report.kind, "details": details, "usual": usual}
+    said = {"details": details, "usual": usual, "sizes": sizes}
+    return {"name": name, "kind": report.kind, **said}
 
 
 def _usual(path: Path) -> dict[str, Any]:
@@ -99,6 +100,20 @@ def _own_usual(details: Mapping[str, str]) -> dict[str, Any]:
     return {"size": written(size), "steps": steps, "transparent": transparent, "edits": False}
 
 
+def _sizes(path: Path) -> list[str]:
+    """The sizes that a model was trained on, where a list of them is known."""
+    try:
+        return [written(size) for size in catalogue.trained_sizes(path)]
+    except CheckpointError:
+        return []
+
+
+def _names(places: Places, kind: str, ends: tuple[str, ...]) -> list[str]:
+    """What prompts and options may name of the files below the folders of models."""
+    found = [path for folder in places.all_of(kind) for path in sorted(folder.iterdir())]
+    return list(dict.fromkeys(path.stem for path in found if path.suffix in ends))
+
+
 def about(places: Places) -> dict[str, Any]:
     """What there is to choose from."""
     own = [_about(name, catalogue.locate(name)) for name in catalogue.names()]
@@ -106,4 +121,8 @@ def about(places: Places) -> dict[str, Any]:
         "models": [*own, *(_about(path.name, path) for path in places.weights())],
         "samplers": list(samplers.SAMPLERS),
         "spacings": list(spacings.SPACINGS),
+        "loras": _names(places, "loras", WEIGHTS),
+        "embeddings": _names(places, "embeddings", WEIGHTS),
+        "controls": _names(places, "controls", WEIGHTS),
+        "wildcards": _names(places, "wildcards", (".txt",)),
     }

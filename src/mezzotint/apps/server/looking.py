@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from mezzotint.apps.cli import parse
 from mezzotint.apps.commands_verify import Models, verified
+from mezzotint.apps.sealing import converted
 from mezzotint.apps.server.places import Places
 from mezzotint.apps.server.store import Store, StoreError
 from mezzotint.modalities.image import read_text
+from mezzotint.provenance import identity
+from mezzotint.provenance.chain import read as read_credentials
 from mezzotint.provenance.foreign import foreign
 from mezzotint.provenance.recipe import NoRecipeError, RecipeError, opened, pictures_of, recipe_of
 
@@ -46,6 +50,27 @@ def verify(
     apart = None if verdict.apart is None else verdict.apart.as_data()
     line = verdict.line().removeprefix(f"{path}: ")
     return {"verdict": verdict.verdict, "said": line, "causes": verdict.causes, "apart": apart}
+
+
+def credentials(path: Path) -> dict[str, Any]:
+    """Who made a file, from what, and whether it was changed since.
+
+    Raises:
+        CredentialsError: they are damaged.
+    """
+    found = read_credentials(path, identity.anchors(), b"")
+    return {"state": "none"} if found is None else asdict(found)
+
+
+def export(path: Path, kind: str, store: Store) -> dict[str, Any]:
+    """A picture in another format, in the store.
+
+    Raises:
+        ValueError: it cannot be, for one of the reasons of :func:`converted`.
+    """
+    title = f"{path.name[:12]}.{kind.lower()}"
+    data, mime = converted(path, kind, title, identity.configured())
+    return {"file": store.put(data), "type": mime}
 
 
 def recipe(path: Path, store: Store) -> dict[str, Any]:

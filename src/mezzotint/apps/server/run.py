@@ -6,7 +6,7 @@ import argparse
 import os
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -75,8 +75,8 @@ def run_token(args: argparse.Namespace) -> int:
     return 0
 
 
-def run(args: argparse.Namespace) -> int:
-    """Serve until it is stopped."""
+def run(args: argparse.Namespace, told: Callable[[str], None] = lambda address: None) -> int:
+    """Serve until it is stopped; told: is called with the address once it is known."""
     import uvicorn
 
     folder = _data(args.data)
@@ -104,11 +104,13 @@ def run(args: argparse.Namespace) -> int:
             tokens_needed=public or args.token,
             aliases=dict(args.alias),
         )
-        _serve(uvicorn, build(engine, settings), args.host, args.port)
+        _serve(uvicorn, build(engine, settings), args.host, args.port, told)
     return 0
 
 
-def _serve(uvicorn: ModuleType, app: App, host: str, port: int) -> None:
+def _serve(
+    uvicorn: ModuleType, app: App, host: str, port: int, told: Callable[[str], None]
+) -> None:
     """Listen, say where, and answer until a signal comes."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as listens:
@@ -122,6 +124,7 @@ def _serve(uvicorn: ModuleType, app: App, host: str, port: int) -> None:
         at = listens.getsockname()[1]
         shown = f"[{host}]" if ":" in host else host
         print(f"serving at http://{shown}:{at}/", flush=True)
+        told(f"http://{shown}:{at}/")
         config = uvicorn.Config(
             app,
             log_level="warning",

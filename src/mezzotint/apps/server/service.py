@@ -19,7 +19,9 @@ from mezzotint.apps.server.places import Places
 from mezzotint.apps.server.store import Store
 from mezzotint.apps.server.tokens import Who
 
-Kind = Literal["verify", "detect", "recipe"]
+Kind = Literal["verify", "detect", "recipe", "credentials", "export"]
+LOOKS_FIRST = 10
+"""Priority of what somebody waits for, and is done at once: before the pictures that wait."""
 _GUESSED_STEPS, _GUESSED_PIXELS = 20, 512 * 512
 _BYTES = 5  # a pixel, of a file on the disk, at most
 
@@ -82,8 +84,8 @@ class Service:
         steps = asked.count * (asked.steps or _GUESSED_STEPS)
         return self._enter(who, "generate", options, asked.count, steps, priority, key)
 
-    def look(self, who: Who, kind: Kind, name: str) -> Row[Any]:
-        """A new job that looks at a picture.
+    def look(self, who: Who, kind: Kind, name: str, form: str | None = None) -> Row[Any]:
+        """A new job that looks at a picture; form: as what it is to be exported.
 
         Raises:
             MissingError, ForbiddenError, QueueError: as :func:`submit`.
@@ -92,7 +94,8 @@ class Service:
         file = gallery.file_of(self.engine, name, who.sees)
         if file is None:
             raise MissingError(f"no picture {name!r}: give it first")
-        return self._enter(who, kind, {"file": file, "pictures": [file]}, 0, 1, 0, None)
+        wished = {"file": file, "pictures": [file], "format": form}
+        return self._enter(who, kind, wished, 0, 1, LOOKS_FIRST, None)
 
     def _enter(
         self,

@@ -10,7 +10,8 @@ from typing import Any
 from sqlalchemy import Row
 
 
-def _when(seconds: float | None) -> str | None:
+def when(seconds: float | None) -> str | None:
+    """A time as people and programs read it."""
     if seconds is None:
         return None
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
@@ -18,6 +19,7 @@ def _when(seconds: float | None) -> str | None:
 
 def output(row: Row[Any], whole: bool = False) -> dict[str, Any]:
     """A picture; whole: with its recipe."""
+    recipe = json.loads(row.recipe)
     said = {
         "id": row.id,
         "job": row.job,
@@ -33,9 +35,10 @@ def output(row: Row[Any], whole: bool = False) -> dict[str, Any]:
         "model": row.model,
         "prompt": row.prompt,
         "licence": row.licence,
-        "created": _when(row.created),
+        "energy": recipe.get("energy"),
+        "created": when(row.created),
     }
-    return {**said, "recipe": json.loads(row.recipe)} if whole else said
+    return {**said, "recipe": recipe} if whole else said
 
 
 def model(name: str) -> dict[str, Any]:
@@ -61,7 +64,7 @@ def job(row: Row[Any], made: Sequence[Row[Any]] = ()) -> dict[str, Any]:
         "error": None if row.error is None else {"message": row.error, "fault": row.fault},
         "result": None if row.result is None else json.loads(row.result),
         "outputs": [output(each) for each in made],
-        "created": _when(row.created),
-        "started": _when(row.started),
-        "finished": _when(row.finished),
+        "created": when(row.created),
+        "started": when(row.started),
+        "finished": when(row.finished),
     }

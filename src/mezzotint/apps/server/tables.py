@@ -112,6 +112,31 @@ uploads = Table(
     Column("created", Float, nullable=False),
 )
 
+boards = Table(
+    "boards",
+    _META,
+    Column("id", String(32), primary_key=True),
+    Column("owner", String(64), nullable=False),
+    Column("name", String(100), nullable=False),
+    Column("created", Float, nullable=False),
+    UniqueConstraint("owner", "name"),
+)
+
+board_outputs = Table(
+    "board_outputs",
+    _META,
+    Column("board", String(32), ForeignKey("boards.id", ondelete="CASCADE"), primary_key=True),
+    Column("output", String(32), ForeignKey("outputs.id", ondelete="CASCADE"), primary_key=True),
+    Column("added", Float, nullable=False),
+)
+
+favourites = Table(
+    "favourites",
+    _META,
+    Column("owner", String(64), primary_key=True),
+    Column("output", String(32), ForeignKey("outputs.id", ondelete="CASCADE"), primary_key=True),
+)
+
 tokens = Table(
     "tokens",
     _META,
@@ -122,6 +147,18 @@ tokens = Table(
     Column("jobs", Integer),  # that may wait and run at once; none: no limit
     Column("created", Float, nullable=False),
     Column("revoked", Float),
+)
+
+canvases = Table(
+    "canvases",
+    _META,
+    Column("id", String(32), primary_key=True),
+    Column("owner", String(64), nullable=False, index=True),
+    Column("name", String(256), nullable=False),
+    Column("document", Text, nullable=False),  # as JSON, the studio's
+    Column("files", Text, nullable=False),  # as JSON, the uploads that it is made of
+    Column("version", Integer, nullable=False),  # counts up
+    Column("changed", Float, nullable=False),
 )
 
 

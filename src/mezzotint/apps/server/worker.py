@@ -290,13 +290,25 @@ class Worker:
     def recipe(self, job: Row[Any], attempt: Attempt) -> dict[str, Any]:
         return looking.recipe(self._seen(job), self.store)
 
+    def credentials(self, job: Row[Any], attempt: Attempt) -> dict[str, Any]:
+        return looking.credentials(self._seen(job))
+
+    def export(self, job: Row[Any], attempt: Attempt) -> dict[str, Any]:
+        return looking.export(self._seen(job), json.loads(job.wish)["format"], self.store)
+
     def _seen(self, job: Row[Any]) -> Path:
         """The picture that a job looks at."""
         (name,) = json.loads(job.wish)["pictures"]
         return self._standing(job, (name,)) / name
 
 
-KINDS = {"generate": Worker.generate, "verify": Worker.verify, "recipe": Worker.recipe}
+KINDS = {
+    "generate": Worker.generate,
+    "verify": Worker.verify,
+    "recipe": Worker.recipe,
+    "credentials": Worker.credentials,
+    "export": Worker.export,
+}
 
 
 def main() -> None:

@@ -96,8 +96,53 @@ def upgrade() -> None:
     )
     op.create_index("ix_outputs_file", "outputs", ["file"])
     op.create_index("ix_outputs_owner", "outputs", ["owner"])
+    op.create_table(
+        "canvases",
+        sa.Column("id", sa.String(32), nullable=False),
+        sa.Column("owner", sa.String(64), nullable=False),
+        sa.Column("name", sa.String(256), nullable=False),
+        sa.Column("document", sa.Text(), nullable=False),
+        sa.Column("files", sa.Text(), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
+        sa.Column("changed", sa.Float(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_canvases"),
+    )
+    op.create_index("ix_canvases_owner", "canvases", ["owner"])
+    op.create_table(
+        "boards",
+        sa.Column("id", sa.String(32), nullable=False),
+        sa.Column("owner", sa.String(64), nullable=False),
+        sa.Column("name", sa.String(100), nullable=False),
+        sa.Column("created", sa.Float(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_boards"),
+        sa.UniqueConstraint("owner", "name", name="uq_boards_owner"),
+    )
+    op.create_table(
+        "board_outputs",
+        sa.Column("board", sa.String(32), nullable=False),
+        sa.Column("output", sa.String(32), nullable=False),
+        sa.Column("added", sa.Float(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["board"], ["boards.id"], name="fk_board_outputs_board", ondelete="CASCADE"
+        ),
+        sa.ForeignKeyConstraint(
+            ["output"], ["outputs.id"], name="fk_board_outputs_output", ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("board", "output", name="pk_board_outputs"),
+    )
+    op.create_table(
+        "favourites",
+        sa.Column("owner", sa.String(64), nullable=False),
+        sa.Column("output", sa.String(32), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["output"], ["outputs.id"], name="fk_favourites_output", ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("owner", "output", name="pk_favourites"),
+    )
 
 
 def downgrade() -> None:
-    for table in ("outputs", "jobs", "uploads", "tokens"):
+    for table in ("favourites", "board_outputs", "boards"):
+        op.drop_table(table)
+    for table in ("outputs", "jobs", "uploads", "tokens", "canvases"):
         op.drop_table(table)

@@ -1,0 +1,82 @@
+// @ts-check
+/** Canvases to open, the size of a new one, and pictures to place. */
+
+import { api, request } from "../api.js";
+import { Icon } from "../icons.js";
+import { Dialog, Picture, since } from "../parts.js";
+import { attempt, models } from "../store.js";
+import { html, useEffect, useState } from "../ui.js";
+import { usual } from "./plan.js";
+import { create, entries, open, place, remove, session } from "./session.js";
+
+/** @param {{onClose: () => void}} props */
+export function Canvases({ onClose }) {
+  const [all, setAll] = useState(/** @type {import("./session.js").Entry[] | null} */ (null));
+  const [sure, setSure] = useState("");
+  const read = () => void entries().then(setAll);
+  useEffect(read, []);
+  const here = session.value?.editor.kept.id;
+  return html`<${Dialog} title="Canvases" onClose=${onClose}>
+    <ul class="cv-list">${all?.map((each) => html`<li key=${each.id}>
+      <button type="button" class="button grow" aria-current=${each.id === here ? "true" : undefined}
+        onClick=${async () => { if (await open(each.id)) onClose(); }}>
+        <span class="grow">${each.name}</span><time class="soft">${since(new Date(each.changed).toISOString())}</time></button>
+      ${each.id !== here && (sure === each.id
+        ? html`<button type="button" class="button danger" onClick=${async () => { await remove(each.id); setSure(""); read(); }}>Delete it</button>`
+        : html`<button type="button" class="bare" aria-label=${`Delete ${each.name}`} onClick=${() => setSure(each.id)}><${Icon} name="trash" /></button>`)}
+    </li>`)}</ul>
+  <//>`;
+}
+
+/** @param {{onClose: () => void}} props */
+export function NewCanvas({ onClose }) {
+  const [width, height] = usual(models.value[0]);
+  const [size, setSize] = useState(`${width}x${height}`);
+  const [name, setName] = useState("");
+  const sizes = [...new Set([`${width}x${height}`, "128x128", "256x256", "512x512", "768x512", "1024x1024", "1344x768", "768x1344"])];
+  const match = /^\s*(\d{1,4})\s*[x×]\s*(\d{1,4})\s*$/.exec(size);
+  const [w, h] = match ? [Number(match[1]), Number(match[2])] : [0, 0];
+  const good = w >= 8 && h >= 8 && w <= 4096 && h <= 4096;
+  const submit = async (/** @type {Event} */ event) => {
+    event.preventDefault();
+    if (!good) return;
+    await create(w, h, name.trim() || undefined);
+    onClose();
+  };
+  return html`<${Dialog} title="New canvas" onClose=${onClose}>
+    <form class="stack" onSubmit=${submit}>
+      <label class="field"><span>Name</span><input type="text" maxlength="100" placeholder="Untitled" value=${name} onInput=${(/** @type {any} */ event) => setName(event.target.value)} /></label>
+      <label class="field"><span>Width × height, 8 to 4096</span><input type="text" value=${size} aria-invalid=${!good} onInput=${(/** @type {any} */ event) => setSize(event.target.value)} /></label>
+      <div class="row">${sizes.map((each) => html`<button key=${each} type="button" class="button small" aria-pressed=${each === size} onClick=${() => setSize(each)}>${each.replace("x", " × ")}</button>`)}</div>
+      <button class="button primary" type="submit" disabled=${!good}>Make it</button>
+    </form>
+  <//>`;
+}
+
+/** @param {{onClose: () => void}} props */
+export function Place({ onClose }) {
+  const [outputs, setOutputs] = useState(/** @type {import("../api.js").Output[]} */ ([]));
+  const [words, setWords] = useState("");
+  useEffect(() => {
+    const timer = setTimeout(() => attempt(api.outputs({ limit: 48, q: words }).then(setOutputs)), words ? 250 : 0);
+    return () => clearTimeout(timer);
+  }, [words]);
+  const take = async (/** @type {import("../api.js").Output} */ output) => {
+    const answer = await attempt(request("GET", output.url));
+    if (answer) await place(await answer.blob(), output.prompt);
+    onClose();
+  };
+  const file = async (/** @type {Event} */ event) => {
+    for (const each of /** @type {HTMLInputElement} */ (event.target).files ?? []) await place(each, each.name);
+    onClose();
+  };
+  return html`<${Dialog} title="Place a picture" wide=${true} onClose=${onClose}>
+    <div class="stack">
+      <div class="row"><label class="button"><${Icon} name="folder" /> From a file<input type="file" class="hidden" accept="image/*" multiple onChange=${file} /></label>
+        <span class="soft">or paste one, or drop it on the canvas</span></div>
+      <input type="search" placeholder="Search the gallery" aria-label="Search the gallery" value=${words} onInput=${(/** @type {any} */ event) => setWords(event.target.value)} />
+      <div class="cv-pictures">${outputs.map((each) => html`<button key=${each.id} type="button" aria-label=${each.prompt} title=${each.prompt} onClick=${() => take(each)}>
+        <${Picture} src=${each.url} alt="" lazy=${true} /></button>`)}</div>
+    </div>
+  <//>`;
+}

@@ -1,0 +1,182 @@
+// What can be done from a picture: each is a job made from its recipe.
+import { api, request } from "../api.js";
+import { askable, begin } from "../create/form.js";
+import { submit } from "../live.js";
+import { routes } from "../routes.js";
+import { attempt, beside, go, handed, say, view } from "../store.js";
+import { signal } from "../ui.js";
+
+/** @typedef {import("../api.js").Output} Output */
+/** @typedef {import("../api.js").Options} Options */
+/** @typedef {import("../api.js").Wish} Wish */
+
+/** @type {Map<string, Promise<Output>>} */
+const read = new Map();
+
+/** An output with its recipe; it never changes, but for what the user adds. @param {string} id */
+export function whole(id) {
+  const there = read.get(id) ?? api.output(id);
+  read.set(id, there);
+  there.catch(() => read.delete(id));
+  return there;
+}
+
+/** @param {Output} output @returns {Promise<Options>} */
+export async function optionsOf(output) {
+  return askable((await whole(output.id)).recipe?.options ?? {});
+}
+
+/** What is of the picture and not of how it is drawn. */
+const OWN = ["seed", "size", "vary", "enlarge", "enlarge-strength", "enlarge-latent", "image", "mask", "strength", "expand",
+  "only-masked", "reference", "region", "control", "tile"];
+
+/** @param {Options} options @param {string[]} names @returns {Options} */
+const without = (options, names) =>
+  Object.fromEntries(Object.entries(options).filter(([name]) => !names.includes(name)));
+
+/** How much is added at a side: a half of it, in steps that every model takes.
+ * @param {number} edge @param {number} share */
+const share = (edge, share) => Math.max(64, Math.round((edge * share) / 64) * 64);
+
+/** @param {Promise<Wish>} wished @param {string} text */
+async function ask(wished, text) {
+  const live = await attempt(wished.then(submit));
+  if (!live) return;
+  go("create");
+  say(text);
+  scrollTo({ top: 0 });
+}
+
+/** @param {Output} output @param {"subtle" | "strong"} how */
+export const vary = (output, how) => ask(optionsOf(output).then((options) => {
+  const before = options.vary ? `${options.vary},` : "";
+  return { ...without(options, ["seed"]), vary: `${before}${options.seed}:${how}`, count: 4 };
+}), how === "subtle" ? "Four that differ a little." : "Four that differ a lot.");
+
+/** @param {Output} output */
+export const enlarge = (output) => ask(optionsOf(output).then((options) => (
+  { ...options, enlarge: Number(options.enlarge ?? 1) * 2, count: 1 }
+)), "The same, at twice the size.");
+
+/** @param {Output} output */
+export const tiled = (output) => ask(optionsOf(output).then((options) => (
+  { ...options, tile: "both", count: 1 }
+)), "The same, with ends that fit together.");
+
+/** @param {Output} output @param {string} expand @param {string} text */
+const around = (output, expand, text) => ask(optionsOf(output).then((options) => (
+  { ...without(options, OWN), image: output.file, expand, count: 4 }
+)), text);
+
+/** @param {Output} output */
+export const zoomOut = (output) =>
+  around(output, String(share(Math.max(output.width, output.height), 0.25)), "Four with more around.");
+
+/** @param {Output} output @param {"left" | "right" | "top" | "bottom"} side */
+export const pan = (output, side) => around(
+  output, `${side}=${share(side === "left" || side === "right" ? output.width : output.height, 0.5)}`, `Four with more at the ${side}.`,
+);
+
+/** @param {Output} output */
+export async function remix(output) {
+  const options = await attempt(optionsOf(output));
+  if (!options) return;
+  begin(options, { locked: true });
+  say("Its recipe is here: change the words, and create.");
+}
+
+/** @param {Output} output */
+export async function asStart(output) {
+  const options = await attempt(optionsOf(output));
+  if (!options) return;
+  begin(without(options, OWN), { locked: false, more: { image: output.file, strength: "0.6" } });
+  say("It begins with this picture: say what to draw after it.");
+}
+
+/** @param {Output} output @param {string} control the network that follows it */
+async function asStructure(output, control) {
+  const options = await attempt(optionsOf(output));
+  if (!options) return;
+  begin(without(options, OWN), { locked: false, more: { control: [`${control}=${output.file}`] } });
+  say(`${control} follows this picture: say what to draw.`);
+}
+
+/** The very same once more: equal pixels on the same machine. @param {Output} output */
+export const repeat = (output) =>
+  ask(optionsOf(output).then((options) => ({ ...options, count: 1 })), "The same once more.");
+
+/** @param {Output} output @param {string} format */
+export async function download(output, format) {
+  const own = output.type.endsWith(`/${format}`);
+  const path = own ? output.url : `/v1/outputs/${output.id}/export?format=${format}`;
+  const answer = await attempt(request(own ? "GET" : "POST", path));
+  if (!answer) return;
+  const link = document.createElement("a");
+  const name = output.prompt.toLowerCase().replace(/[^a-z0-9]+/g, "-").slice(0, 50).replace(/^-+|-+$/g, "");
+  link.href = URL.createObjectURL(await answer.blob());
+  link.download = `${name || "picture"}_${output.seed}.${format === "jpeg" ? "jpg" : format}`;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+}
+
+// --- favourites ---------------------------------------------------------------------------------
+
+/** Those that were changed here, by id. @type {import("../ui.js").Signal<Record<string, boolean>>} */
+export const hearts = signal({});
+
+/** @param {Output} output */
+export const isFavourite = (output) => hearts.value[output.id] ?? output.favourite ?? false;
+
+/** @param {Output} output */
+export async function favour(output) {
+  const now = !isFavourite(output);
+  hearts.value = { ...hearts.value, [output.id]: now };
+  if ((await attempt(api.favour(output.id, now))) === undefined) hearts.value = { ...hearts.value, [output.id]: !now };
+}
+
+/** Those that were thrown away here. @type {import("../ui.js").Signal<Set<string>>} */
+export const gone = signal(new Set());
+
+/** @param {Output} output */
+export async function forget(output) {
+  if (!confirm("Throw this picture away for good?")) return;
+  if ((await attempt(api.forget(output.id))) === undefined) return;
+  gone.value = new Set([...gone.value, output.id]);
+  view(null);
+  say("It is gone.");
+}
+
+/**
+ * All that can be done, in the order of menus.
+ * @param {Output} output
+ * @returns {{name: string, label: string, icon: string, key?: string, run: () => void, group: string}[]}
+ */
+export function steps(output) {
+  const canvas = routes.some((route) => route.name === "canvas");
+  /** @type {ReturnType<typeof steps>} */
+  const all = [
+    { name: "subtle", label: "Vary subtly", icon: "vary", key: "v", group: "vary", run: () => vary(output, "subtle") },
+    { name: "strong", label: "Vary strongly", icon: "varies", key: "V", group: "vary", run: () => vary(output, "strong") },
+    { name: "enlarge", label: "Enlarge twofold", icon: "enlarge", key: "e", group: "vary", run: () => enlarge(output) },
+    { name: "remix", label: "Remix", icon: "remix", key: "r", group: "vary", run: () => remix(output) },
+    { name: "zoom", label: "Zoom out", icon: "expand", key: "z", group: "frame", run: () => zoomOut(output) },
+    { name: "left", label: "Pan left", icon: "west", group: "frame", run: () => pan(output, "left") },
+    { name: "right", label: "Pan right", icon: "east", group: "frame", run: () => pan(output, "right") },
+    { name: "top", label: "Pan up", icon: "up", group: "frame", run: () => pan(output, "top") },
+    { name: "bottom", label: "Pan down", icon: "down", group: "frame", run: () => pan(output, "bottom") },
+    { name: "start", label: "Use as start", icon: "image", group: "use", run: () => asStart(output) },
+    { name: "tile", label: "Make it tile", icon: "tile", group: "use", run: () => tiled(output) },
+  ];
+  for (const name of beside.value.controls) {
+    all.push({
+      name: `control ${name}`, label: `Follow it with ${name}`, icon: "tree", group: "use", run: () => asStructure(output, name),
+    });
+  }
+  if (canvas) {
+    all.push({
+      name: "canvas", label: "Mask and paint", icon: "brush", group: "use",
+      run: () => { handed.value = output; go("canvas"); },
+    });
+  }
+  return all;
+}
