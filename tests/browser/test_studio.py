@@ -14,10 +14,9 @@ from typing import Any
 
 import httpx
 import pytest
+from driving import FORM, WAIT
 from PIL import Image
 from serving import serving
-
-from conftest import FORM, WAIT
 
 
 def begin(page: Any, view: str = "create", **form: Any) -> None:
