@@ -12,7 +12,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "server"))
 
-from driving import CHROMIUM
+from driving import CHROMIUM, WAIT
 from serving import Serving, serving
 
 
