@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import argparse
 import os
+import queue
 import re
 import shutil
+import socket
 import subprocess
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from mezzotint.apps.studio import pages
+from mezzotint.apps.cli import parse
+from mezzotint.apps.studio import pages, run
 
 ROOT = Path(__file__).parents[2]
 OWN = [path for path in pages.STATIC.rglob("*.js") if path.parent.name != "vendor"]
@@ -100,6 +105,29 @@ def test_what_is_vendored_has_its_licence() -> None:
         row = next(line for line in told.splitlines() if path.name in line)
         licence = row.rpartition(" ")[0].rpartition(" ")[2]
         assert (vendor / licence).is_file(), row
+
+
+@pytest.mark.parametrize("opens", [True, False])
+def test_the_browser_opens_once_somebody_answers(
+    monkeypatch: pytest.MonkeyPatch, opens: bool
+) -> None:
+    opened: queue.Queue[str] = queue.Queue()
+    monkeypatch.setattr(run.webbrowser, "open", opened.put)
+    with socket.create_server(("127.0.0.1", 0)) as listens:
+        address = f"http://127.0.0.1:{listens.getsockname()[1]}/"
+
+        def served(args: argparse.Namespace, told: Callable[[str], None]) -> int:
+            told(address)
+            return 0
+
+        monkeypatch.setattr(run.server, "run", served)
+        args = parse(["studio", *([] if opens else ["--no-browser"])])
+        before = threading.active_count()
+        assert run.run(args) == 0
+        if opens:
+            assert opened.get(timeout=30) == address
+        else:
+            assert threading.active_count() == before and opened.empty()
 
 
 def _tsc() -> list[str] | None:

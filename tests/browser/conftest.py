@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,15 +10,10 @@ from typing import Any
 import httpx
 import pytest
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "tests" / "server"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "server"))
 
-from serving import Serving, serving  # noqa: E402
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-AXE = ROOT / "node_modules" / "axe-core" / "axe.min.js"
-WAIT = 60_000  # ms: the machine may be busy
-FORM = {"prompt": "", "model": "icons", "style": "", "size": "", "count": 2, "seed": "7"}
+from driving import CHROMIUM, WAIT
+from serving import Serving, serving
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

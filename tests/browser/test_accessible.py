@@ -6,10 +6,9 @@ from typing import Any
 
 import httpx
 import pytest
+from driving import AXE, WAIT
 from serving import Serving
 from test_studio import make
-
-from conftest import AXE, WAIT
 
 VIEWS = ("create", "canvas", "grids", "gallery", "queue", "models")
 

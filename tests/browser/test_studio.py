@@ -14,10 +14,9 @@ from typing import Any
 
 import httpx
 import pytest
+from driving import FORM, WAIT
 from PIL import Image
 from serving import serving
-
-from conftest import FORM, WAIT
 
 
 def begin(page: Any, view: str = "create", **form: Any) -> None:
@@ -337,7 +336,7 @@ def test_keys(page: Any, client: httpx.Client) -> None:
     until(page, lambda: page.url != before)
     page.keyboard.press("Escape")
     page.wait_for_url("**/#/gallery")
-    assert page.evaluate("document.activeElement.className") == "tile-open"
+    until(page, lambda: page.evaluate("document.activeElement.className") == "tile-open")
     page.keyboard.press("?")
     page.get_by_role("dialog", name="Keys").get_by_text("Vary it subtly").wait_for()
     page.keyboard.press("Escape")

@@ -29,7 +29,7 @@ class _Told(Collector):
     def collect(self) -> Iterator[Metric]:
         with reading(self._service.engine) as connection:
             by_state = select(jobs.c.state, func.count()).group_by(jobs.c.state)
-            counted = dict(connection.execute(by_state).tuples().all())
+            counted: dict[str, int] = dict(connection.execute(by_state).tuples().all())
             made, size = connection.execute(
                 select(func.count(), func.coalesce(func.sum(outputs.c.bytes), 0))
             ).one()
