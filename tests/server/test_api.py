@@ -109,6 +109,8 @@ def test_an_edit_verifies_and_tells_its_recipe(client: httpx.Client) -> None:
     picture = made["outputs"][0]["id"]
     verdict = client.post("/v1/verify", json={"picture": picture}).json()
     assert verdict["verdict"] == "bit-equal", verdict
+    looked = client.post("/v1/detect", json={"picture": picture}).json()["marks"]
+    assert looked[0]["mark"] == "the mark in the pixels"
     told = client.post("/v1/recipe", json={"picture": picture}).json()
     assert told["program"] == "mezzotint"
     (wish,) = told["wishes"]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
 
 import httpx
 import pytest
@@ -37,11 +39,21 @@ def client(server: Serving, given: str | None) -> httpx.Client:
     return httpx.Client(base_url=server.base, headers=headers, timeout=60)
 
 
-def test_who_sees_what(server: Serving) -> None:
-    anna, ben = (client(server, token(server, "add", name)) for name in ("anna", "ben"))
-    chief = client(server, token(server, "add", "chief", "--scopes", "read admin"))
-    looks = client(server, token(server, "add", "looks", "--scopes", "read"))
-    nobody, wrong = client(server, None), client(server, "mz_what")
+@pytest.fixture
+def opened(server: Serving) -> Iterator[Callable[[str | None], httpx.Client]]:
+    """Makes clients, which are closed at the end."""
+    with ExitStack() as stack:
+        yield lambda given: stack.enter_context(client(server, given))
+
+
+Opened = Callable[[str | None], httpx.Client]
+
+
+def test_who_sees_what(server: Serving, opened: Opened) -> None:
+    anna, ben = (opened(token(server, "add", name)) for name in ("anna", "ben"))
+    chief = opened(token(server, "add", "chief", "--scopes", "read admin"))
+    looks = opened(token(server, "add", "looks", "--scopes", "read"))
+    nobody, wrong = opened(None), opened("mz_what")
     fox = {"prompt": "a red fox", "seed": 7, "steps": 2}
     job = anna.post("/v1/jobs", json=fox).json()
     anna.get(f"/v1/jobs/{job['id']}/events")
@@ -67,8 +79,8 @@ def test_who_sees_what(server: Serving) -> None:
     assert anna.get("/v1/jobs").status_code == 401
 
 
-def test_so_many_wait(server: Serving) -> None:
-    few = client(server, token(server, "add", "few", "--jobs", "1"))
+def test_so_many_wait(server: Serving, opened: Opened) -> None:
+    few = opened(token(server, "add", "few", "--jobs", "1"))
     body = {"prompt": "a red fox", "count": 8}
     first = few.post("/v1/jobs", json=body)
     assert first.status_code == 202
@@ -78,7 +90,7 @@ def test_so_many_wait(server: Serving) -> None:
 
 
 def test_no_public_address_without_a_token(
-    server: Serving, capsys: pytest.CaptureFixture[str], tmp_path: object
+    server: Serving, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     assert cli.main(["serve", "--host", "0.0.0.0", "--data", f"{tmp_path}/a"]) == 2
     assert "so a token is needed" in capsys.readouterr().err

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -141,7 +142,7 @@ def _model_of(path: Path, how: recipe.Recipe | None, args: argparse.Namespace) -
     package."""
     if args.model is not None:
         return args.model
-    name = _option(how, "model") or "icons"
+    name = Path(_option(how, "model") or "icons").name  # a recipe says names, never paths
     beside = path.parent / name
     return str(beside) if beside.exists() else name
 
@@ -161,10 +162,21 @@ def _in_samples(path: Path, own: keys.MarkKey) -> list[Line]:
     return found
 
 
-def _say(line: Line, args: argparse.Namespace) -> bool:
-    """Print it; whether its mark was found."""
-    print(json.dumps(asdict(line)) if args.json else line.text(), flush=True)
-    return line.p_value <= MARKED
+def looked(path: Path, args: argparse.Namespace, models: dict[str, Model]) -> Iterator[Line]:
+    """What is looked for in a file, one after another.
+
+    models: the one that was loaded last, by its name; it is kept there.
+    """
+    own = keys.chosen(args.mark_key)
+    if path.suffix.lower() in audio.READABLE:
+        yield from _in_samples(path, own)
+        return
+    how = _known(path)
+    for key in dict.fromkeys((keys.PUBLIC, own)):
+        yield _in_pixels(path, how, key)
+    model = _loaded(path, how, args, models)
+    if model is not None:
+        yield from _in_noise(path, how, model, args)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -174,22 +186,14 @@ def run(args: argparse.Namespace) -> int:
     for path in args.files:  # all of them before the first model is loaded
         if not path.is_file():
             raise ImageError(f"{path}: no such file")
-    own = keys.chosen(args.mark_key)
     models: dict[str, Model] = {}
     good = True
     for path in args.files:
-        if path.suffix.lower() in audio.READABLE:
-            heard = [_say(line, args) for line in _in_samples(path, own)]
-            good = good and any(heard)
-            continue
-        how = _known(path)
-        found = [
-            _say(_in_pixels(path, how, key), args) for key in dict.fromkeys((keys.PUBLIC, own))
-        ]
-        model = _loaded(path, how, args, models)
-        if model is not None:
-            found += [_say(line, args) for line in _in_noise(path, how, model, args)]
-        good = good and any(found)
+        found = False
+        for line in looked(path, args, models):
+            print(json.dumps(asdict(line)) if args.json else line.text(), flush=True)
+            found = found or line.p_value <= MARKED
+        good = good and found
     return 0 if good else 1
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from mezzotint.apps.cli import parse
+from mezzotint.apps.commands_detect import MARKED, looked
 from mezzotint.apps.commands_verify import Models, verified
 from mezzotint.apps.sealing import converted
 from mezzotint.apps.server.places import Places
@@ -71,6 +72,18 @@ def export(path: Path, kind: str, store: Store) -> dict[str, Any]:
     title = f"{path.name[:12]}.{kind.lower()}"
     data, mime = converted(path, kind, title, identity.configured())
     return {"file": store.put(data), "type": mime}
+
+
+def detect(path: Path, places: Places, device: str | None) -> dict[str, Any]:
+    """Look for the marks in a picture; each with how sure it is."""
+    words = [] if device is None else ["--device", device]
+    with suppress(ValueError):  # without a recipe nothing is looked for in the noise
+        name = str(recipe_of(path, opened(path)).options.get("model", ""))
+        words += [f"--model={each}" for each in places.weights() if each.name == name]
+    args = parse(["detect", str(path), *words])
+    lines = [replace(line, file="") for line in looked(path, args, {})]
+    marks = [{**asdict(line), "found": line.p_value <= MARKED} for line in lines]
+    return {"marks": marks, "most": MARKED}
 
 
 def recipe(path: Path, store: Store) -> dict[str, Any]:

@@ -287,6 +287,9 @@ class Worker:
         path = self._seen(job)
         return looking.verify(path, self.store, self.places, self.held, self.device)
 
+    def detect(self, job: Row[Any], attempt: Attempt) -> dict[str, Any]:
+        return looking.detect(self._seen(job), self.places, self.device)
+
     def recipe(self, job: Row[Any], attempt: Attempt) -> dict[str, Any]:
         return looking.recipe(self._seen(job), self.store)
 
@@ -305,6 +308,7 @@ class Worker:
 KINDS = {
     "generate": Worker.generate,
     "verify": Worker.verify,
+    "detect": Worker.detect,
     "recipe": Worker.recipe,
     "credentials": Worker.credentials,
     "export": Worker.export,
