@@ -12,6 +12,7 @@ is 1 if a file is not bit-equal.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import subprocess
 import sys
@@ -22,7 +23,9 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-FAMILIES = ("icons", "sd1", "sd2", "sdxl", "sd3", "flux-dev")
+QUEUE = "queue"
+"""Of `icons`, by a server that has several jobs at once."""
+FAMILIES = ("icons", "sd1", "sd2", "sdxl", "sd3", "flux-dev", QUEUE)
 FORMATS = (".png", ".webp", ".jpg", ".tif")
 SAMPLERS = (
     *("ddpm", "ddim", "euler", "euler_ancestral", "heun", "dpm2", "dpm2_ancestral"),
@@ -118,10 +121,38 @@ def _wishes(family: str) -> list[tuple[str, str, str]]:
     ]
 
 
+def _queued() -> int:
+    """Have a server make files, several jobs at once, and bring them into the folder at hand."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    sys.path.insert(0, str(ROOT / "tests" / "server"))
+    from serving import serving
+
+    for name in ("in.png", "mask.png"):  # a server calls what it is given by its hash
+        data = Path(name).read_bytes()
+        Path(hashlib.sha256(data).hexdigest()).write_bytes(data)
+    command = (sys.executable, "-m", "mezzotint", "generate", "a red fox", "--steps", "3")
+    jobs = [f"-n 2 --seed {seed}" for seed in (1, 2, 3)]
+    jobs += ["--image in.png --strength 0.6", "--image in.png --mask mask.png", "--vary 3:subtle"]
+    with serving(Path("server").absolute()) as server, ThreadPoolExecutor(3) as pool:
+
+        def ask(numbered: tuple[int, str]) -> int:
+            number, how = numbered
+            file = f"made/{number:02d}{FORMATS[number % len(FORMATS)]}"
+            asked = [*command, *how.split(), "--server", server.base, "--quiet", "-o", file]
+            return subprocess.run(asked, check=False).returncode
+
+        codes = list(pool.map(ask, enumerate(jobs)))
+    return max(codes)
+
+
 def _make(family: str) -> int:
     """Make all files of a family in the folder at hand."""
     from mezzotint.apps.cli import main
 
+    if family == QUEUE:
+        _models("icons")
+        return _queued()
     _install(family)
     _models(family)
     own = [] if family == "icons" else ["--model", "model", "--precision", "float32"]
@@ -145,7 +176,8 @@ def _check(family: str) -> int:
     """Verify all files in the folder at hand."""
     from mezzotint.apps.cli import main
 
-    _install(family)
+    if family != QUEUE:
+        _install(family)
     files = sorted(map(str, Path("made").iterdir()))
     return main(["verify", "--json", *files])
 

@@ -21,6 +21,7 @@ class Serving:
     """A running server: its process, address and folder."""
 
     def __init__(self, folder: Path, options: Sequence[str] = ()) -> None:
+        folder.mkdir(exist_ok=True)
         self.folder, self._options = folder, options
         self.env = os.environ | {"MEZZOTINT_HOME": str(folder / "home"), "OMP_NUM_THREADS": "1"}
         self.data = folder / "data"

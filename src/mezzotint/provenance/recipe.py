@@ -149,7 +149,7 @@ def digest(made: Mapping[str, Any]) -> str:
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
-_NOT_SHAPING = frozenset({"model", "credentials", "training"})
+_NOT_SHAPING = frozenset({"model", "credentials", "training", "commercial"})
 
 
 def short_hash(recipe: Recipe) -> int:
