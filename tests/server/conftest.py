@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,19 +27,19 @@ def _program(name: str) -> str | None:
 
 
 @pytest.fixture(scope="session")
-def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgresql() -> Iterator[str]:
     """The address of a PostgreSQL that lives as long as the tests, with a socket in a folder."""
     initdb, pg_ctl = _program("initdb"), _program("pg_ctl")
     if initdb is None or pg_ctl is None:
         pytest.skip("PostgreSQL is not installed here")
-    folder = tmp_path_factory.mktemp("postgresql")
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        yield from _running(initdb, pg_ctl, Path(folder))
+
+
+def _running(initdb: str, pg_ctl: str, folder: Path) -> Iterator[str]:
     as_user: list[str] = []
     if os.geteuid() == 0:  # which PostgreSQL refuses to run as
         as_user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
-        for place in (folder, *folder.parents):
-            if place == Path("/tmp"):
-                break
-            place.chmod(0o755)
         os.chown(folder, 65534, 65534)
 
     def run(*command: str) -> None:

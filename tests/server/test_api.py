@@ -259,3 +259,20 @@ def test_what_prometheus_is_told(client: httpx.Client) -> None:
     assert float(told['mezzotint_jobs{state="done"}']) == done > 0
     assert float(told["mezzotint_workers"]) == 1
     assert float(told["mezzotint_outputs"]) == sum(len(job["outputs"]) for job in jobs)
+
+
+def test_it_stops_though_somebody_listens(tmp_path: Path) -> None:
+    """At once, with its worker; the job that waits is not lost."""
+    with serving(tmp_path / "own") as own, httpx.Client(base_url=own.base, timeout=60) as asks:
+        job = submit(asks, count=8, steps=50)
+        with asks.stream("GET", f"/v1/jobs/{job['id']}/events") as answer:
+            lines = answer.iter_lines()
+            next(lines)
+            began = time.monotonic()
+            own.process.send_signal(signal.SIGTERM)
+            assert own.process.wait(30) in (0, -signal.SIGTERM)
+            assert time.monotonic() - began < 25
+        assert "Traceback" not in own.log.read_text()
+        own.start()
+        again = httpx.get(f"{own.base}/v1/jobs/{job['id']}").json()
+        assert again["state"] in ("submitted", "running") and again["attempt"] <= 2

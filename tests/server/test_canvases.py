@@ -25,7 +25,7 @@ def ask(tmp_path: Path) -> Any:
         name: {"authorization": f"Bearer {tokens.add(engine, name, scopes)}"}
         for name, scopes in (("anna", "make read"), ("ben", "make read"), ("eve", "read"))
     }
-    app = build(engine, Settings(Places(tmp_path), address, tokens_needed=True))
+    app, _ = build(engine, Settings(Places(tmp_path), address, tokens_needed=True))
     client = TestClient(app, base_url="http://localhost")  # type: ignore[arg-type]
 
     def asked(who: str, method: str, path: str, **more: Any) -> Any:

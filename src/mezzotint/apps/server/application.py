@@ -98,8 +98,8 @@ def _answers(app: FastAPI) -> None:
     app.add_exception_handler(DBAPIError, away)
 
 
-def build(engine: Engine, settings: Settings) -> App:
-    """The application of a database, whose workers run while it does."""
+def build(engine: Engine, settings: Settings) -> tuple[App, Hub]:
+    """The application of a database, whose workers run while it does, and who listens to it."""
     service = Service(
         engine=engine,
         store=Store(settings.places.files),
@@ -143,4 +143,4 @@ def build(engine: Engine, settings: Settings) -> App:
     app.include_router(boards_api.router)
     app.include_router(pages.router)  # the last: it takes every address
     hosts: Iterable[str] = (*LOOPBACK, *settings.hosts)
-    return Guard(app, hosts, settings.origins)
+    return Guard(app, hosts, settings.origins), service.hub

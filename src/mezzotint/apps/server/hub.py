@@ -12,6 +12,8 @@ _WAITING = 256
 """So many messages wait for a listener that does not read; of more it loses the oldest, and each
 says how things are then, not what has changed."""
 ALL = ""
+END: dict[str, Any] = {"end": True}
+"""The last message: the server stops."""
 
 
 class Hub:
@@ -33,6 +35,14 @@ class Hub:
                 if waiting.full():
                     waiting.get_nowait()
                 waiting.put_nowait(told)
+
+    def close(self) -> None:
+        """Send everybody away, so that the server can stop."""
+        for listeners in list(self._listeners.values()):
+            for waiting in list(listeners):
+                if waiting.full():
+                    waiting.get_nowait()
+                waiting.put_nowait(END)
 
     def rewatch(self, job: str) -> None:
         """A job has begun: its worker does not know yet that somebody looks."""
@@ -60,6 +70,10 @@ async def messages(
     """Messages as they come, and None after so long without one."""
     while True:
         try:
-            yield await asyncio.wait_for(waiting.get(), seconds)
+            told = await asyncio.wait_for(waiting.get(), seconds)
         except TimeoutError:
             yield None
+            continue
+        if told is END:
+            return
+        yield told

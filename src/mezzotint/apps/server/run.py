@@ -9,12 +9,13 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
+from types import FrameType, ModuleType
 
 from mezzotint.apps.errors import UsageError
 from mezzotint.apps.server import queue, tables, tokens
 from mezzotint.apps.server.application import Settings, build, has_tokens
 from mezzotint.apps.server.guard import App
+from mezzotint.apps.server.hub import Hub
 from mezzotint.apps.server.places import Places
 from mezzotint.apps.table import columns
 from mezzotint.provenance.identity import configuration_folder
@@ -104,14 +105,20 @@ def run(args: argparse.Namespace, told: Callable[[str], None] = lambda address: 
             tokens_needed=public or args.token,
             aliases=dict(args.alias),
         )
-        _serve(uvicorn, build(engine, settings), args.host, args.port, told)
+        app, hub = build(engine, settings)
+        _serve(uvicorn, app, hub, (args.host, args.port), told)
     return 0
 
 
 def _serve(
-    uvicorn: ModuleType, app: App, host: str, port: int, told: Callable[[str], None]
+    uvicorn: ModuleType,
+    app: App,
+    hub: Hub,
+    place: tuple[str, int],
+    told: Callable[[str], None],
 ) -> None:
     """Listen, say where, and answer until a signal comes."""
+    host, port = place
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as listens:
         listens.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -133,4 +140,12 @@ def _serve(
             timeout_keep_alive=20,
             h11_max_incomplete_event_size=64 << 10,
         )
-        uvicorn.Server(config).run([listens])
+        server = uvicorn.Server(config)
+        stop = server.handle_exit
+
+        def handle_exit(number: int, frame: FrameType | None) -> None:
+            hub.close()  # those who follow jobs would keep it from stopping
+            stop(number, frame)
+
+        server.handle_exit = handle_exit
+        server.run([listens])

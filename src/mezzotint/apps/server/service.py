@@ -14,7 +14,7 @@ from sqlalchemy import Engine, Row
 
 from mezzotint.apps.server import gallery, queue, wish
 from mezzotint.apps.server.crew import Crew
-from mezzotint.apps.server.hub import Hub
+from mezzotint.apps.server.hub import END, Hub
 from mezzotint.apps.server.places import Places
 from mezzotint.apps.server.store import Store
 from mezzotint.apps.server.tokens import Who
@@ -196,6 +196,8 @@ class Service:
                 with suppress(TimeoutError):
                     while "state" not in (told or {}):
                         told = await asyncio.wait_for(waiting.get(), seconds)
+                        if told is END:
+                            return
                         if "state" not in told:
                             yield told
                 if told is None or "state" not in told:
