@@ -14,14 +14,13 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 import math
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -35,7 +34,7 @@ from mezzotint.families.catalogue import load
 from mezzotint.families.model import Model
 from mezzotint.provenance import keys
 from mezzotint.provenance.noise_mark import NoiseMark, fits, read, words
-from peers.report import Bar, Row, Section, numbers, shown
+from peers.report import Bar, Row, Section, merge
 
 OWNER = keys.of_secret(b"the noise mark's benchmark, a key")
 KEY = OWNER.secret
@@ -258,44 +257,6 @@ def _quality(model: Model, corpus: Path, site: Path | None, pictures: int, until
     )
 
 
-def write(out: Path, sections: Sequence[Section]) -> None:
-    """Replace these sections in ``noise.json`` and write ``noise.md`` of all that are there."""
-    out.mkdir(parents=True, exist_ok=True)
-    file = out / "noise.json"
-    old: dict[str, Any] = json.loads(file.read_text("utf-8")) if file.is_file() else {}
-    texts = {**old.get("texts", {}), **{s.key: [s.title, s.text] for s in sections}}
-    new: dict[str, Any] = numbers(sections, {})["sections"]
-    rows: dict[str, Any] = {**old.get("sections", {}), **new}
-    order = sorted(rows, key=lambda key: (key == "quality", "default" not in key, key))
-    data = {"texts": texts, "sections": {key: rows[key] for key in order}}
-    file.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", "utf-8")
-    parts = [_HEAD]
-    for key in order:
-        title, text = texts[key]
-        lines = [
-            f"| {row['name']} | {shown(row['median'], row['unit'])} | {_bar(row)} |"
-            for row in rows[key]
-        ]
-        table = "| measure | | bar |\n|---|---:|---|"
-        parts.append(f"## {title}\n\n{text}\n\n{table}\n" + "\n".join(lines) + "\n")
-    notes = out / "noise-notes.md"
-    if notes.is_file():
-        parts.append(notes.read_text("utf-8"))
-    (out / "noise.md").write_text("\n".join(parts), "utf-8")
-
-
-def _bar(row: dict[str, Any]) -> str:
-    if row["bar"] is None:
-        return ""
-    sense, limit = row["bar"]
-    verdict = f"**{row['verdict']}**" if row["verdict"] == "missed" else row["verdict"]
-    return (
-        f"{sense} {100 * limit:g} %: {verdict}"
-        if row["unit"] == "%"
-        else (f"{sense} {limit:g}: {verdict}")
-    )
-
-
 _HEAD = """\
 # The watermark in the noise
 
@@ -330,7 +291,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         search = Search(draws=options.draws, refine=options.refine)
         attacks = options.attack or list(ATTACKS)
         section = _search(model, options.sampler, attacks, search, options.pictures, until)
-    write(options.out, [section])
+    merge(options.out, "noise", _HEAD, [section])
     print((options.out / "noise.md").read_text("utf-8"))
     return 0
 

@@ -108,26 +108,21 @@ class Load:
             seed = int(key.partition("-")[2]) % SEEDS
             wish = {"prompt": "fox", "model": "tiny.safetensors", "seed": seed, "steps": 1}
             while not self.accepted[key]:
-                with suppress(httpx.HTTPError, KeyError, ValueError):
-                    answer = httpx.post(
-                        f"{self._server.base}/v1/jobs",
-                        json=wish,
-                        headers={"idempotency-key": key},
-                        timeout=5,
-                    )
-                    if answer.status_code == 202:
-                        self.accepted[key].add(answer.json()["id"])
-                        if random.random() < 0.05:  # as if the answer had been lost
-                            again = httpx.post(
-                                f"{self._server.base}/v1/jobs",
-                                json=wish,
-                                headers={"idempotency-key": key},
-                                timeout=5,
-                            )
-                            if again.status_code == 202:
-                                self.accepted[key].add(again.json()["id"])
-                        continue
-                time.sleep(0.05)
+                if self._once(key, wish):
+                    if random.random() < 0.05:  # as if the answer had been lost
+                        self._once(key, wish)
+                else:
+                    time.sleep(0.05)
+
+    def _once(self, key: str, wish: dict[str, Any]) -> bool:
+        """Ask; whether it was accepted."""
+        with suppress(httpx.HTTPError, KeyError, ValueError):
+            address, headers = f"{self._server.base}/v1/jobs", {"idempotency-key": key}
+            answer = httpx.post(address, json=wish, headers=headers, timeout=5)
+            if answer.status_code == 202:
+                self.accepted[key].add(answer.json()["id"])
+                return True
+        return False
 
 
 def _workers(server: Serving) -> list[int]:

@@ -12,49 +12,12 @@ writes blind.md anew.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import watermark_image
-from peers.report import Section, numbers, shown
-
-
-def write(out: Path, sections: Sequence[Section]) -> None:
-    """Replace these sections in ``blind.json`` and write ``blind.md`` of all that are there."""
-    out.mkdir(parents=True, exist_ok=True)
-    file = out / "blind.json"
-    old: dict[str, Any] = json.loads(file.read_text("utf-8")) if file.is_file() else {}
-    texts = {**old.get("texts", {}), **{s.key: [s.title, s.text] for s in sections}}
-    new: dict[str, Any] = numbers(sections, {})["sections"]
-    rows: dict[str, Any] = {**old.get("sections", {}), **new}
-    data = {"texts": texts, "sections": rows}
-    file.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", "utf-8")
-    parts = [_HEAD]
-    for key, found in rows.items():
-        title, text = texts[key]
-        lines = [
-            f"| {row['name']} | {shown(row['median'], row['unit'])} | {_bar(row)} |"
-            for row in found
-        ]
-        table = "| measure | | bar |\n|---|---:|---|"
-        parts.append(f"## {title}\n\n{text}\n\n{table}\n" + "\n".join(lines) + "\n")
-    notes = out / "blind-notes.md"
-    if notes.is_file():
-        parts.append(notes.read_text("utf-8"))
-    (out / "blind.md").write_text("\n".join(parts), "utf-8")
-
-
-def _bar(row: dict[str, Any]) -> str:
-    if row["bar"] is None:
-        return ""
-    sense, limit = row["bar"]
-    verdict = f"**{row['verdict']}**" if row["verdict"] == "missed" else row["verdict"]
-    value = f"{100 * limit:g} %" if row["unit"] == "%" else f"{limit:g}"
-    return f"{sense} {value}: {verdict}"
-
+from peers.report import merge
 
 _HEAD = """\
 # The watermark in the pixels
@@ -83,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.photos, options.icons, options.trials, options.more, options.unmarked
     )
     for section in watermark_image.sections(asked, options.only or watermark_image.PARTS):
-        write(options.out, [section])
+        merge(options.out, "blind", _HEAD, [section])
     print((options.out / "blind.md").read_text("utf-8"))
     return 0
 

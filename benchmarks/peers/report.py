@@ -166,3 +166,40 @@ def write(
     text = json.dumps(numbers(sections, facts), indent=2, ensure_ascii=False)
     (out / f"{name}.json").write_text(text + "\n", "utf-8")
     (out / f"{name}.md").write_text(page(sections, facts, command), "utf-8")
+
+
+# --- reports that grow ------------------------------------------------------------------------
+
+
+def merge(out: Path, name: str, head: str, sections: Sequence[Section]) -> None:
+    """Replace these sections in ``name.json``, and write ``name.md`` of all that are there, with
+    ``name-notes.md`` at its end if that is there."""
+    out.mkdir(parents=True, exist_ok=True)
+    file = out / f"{name}.json"
+    old: dict[str, Any] = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+    texts = {**old.get("texts", {}), **{s.key: [s.title, s.text] for s in sections}}
+    rows: dict[str, Any] = {**old.get("sections", {}), **numbers(sections, {})["sections"]}
+    data = {"texts": texts, "sections": rows}
+    file.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    parts = [head]
+    for key, found in rows.items():
+        title, text = texts[key]
+        lines = [
+            f"| {row['name']} | {shown(row['median'], row['unit'])} | {_told(row)} |"
+            for row in found
+        ]
+        table = "| measure | | bar |\n|---|---:|---|"
+        parts.append(f"## {title}\n\n{text}\n\n{table}\n" + "\n".join(lines) + "\n")
+    notes = out / f"{name}-notes.md"
+    if notes.is_file():
+        parts.append(notes.read_text("utf-8"))
+    (out / f"{name}.md").write_text("\n".join(parts), "utf-8")
+
+
+def _told(row: dict[str, Any]) -> str:
+    """A row's bar, and whether it is met."""
+    if row["bar"] is None:
+        return ""
+    sense, limit = row["bar"]
+    verdict = f"**{row['verdict']}**" if row["verdict"] == "missed" else row["verdict"]
+    return f"{sense} {_limit(limit, row['unit'])}: {verdict}"

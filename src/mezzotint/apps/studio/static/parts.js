@@ -50,11 +50,8 @@ export function Picture({ src, alt, lazy = false, width, height, ...more }) {
     loading=${lazy ? "lazy" : undefined} decoding="async" draggable=${false} />`;
 }
 
-/**
- * A button that opens a list of things to do.
- * @param {{label: string, icon?: string, items: {label: string, icon?: string, run: () => void, bad?: boolean}[], up?: boolean}} props
- */
-export function MenuButton({ label, icon = "more", items, up = false }) {
+/** What opens over the page, in the element of `at`, and closes when one points or goes elsewhere. */
+export function usePopup() {
   const [isOpen, setOpen] = useState(false);
   const at = useRef(/** @type {HTMLDivElement | null} */ (null));
   useEffect(() => {
@@ -64,11 +61,22 @@ export function MenuButton({ label, icon = "more", items, up = false }) {
     };
     document.addEventListener("pointerdown", away);
     document.addEventListener("focusin", away);
-    /** @type {HTMLElement | null | undefined} */ (at.current?.querySelector("[role=menuitem]"))?.focus();
     return () => {
       document.removeEventListener("pointerdown", away);
       document.removeEventListener("focusin", away);
     };
+  }, [isOpen]);
+  return { isOpen, setOpen, at };
+}
+
+/**
+ * A button that opens a list of things to do.
+ * @param {{label: string, icon?: string, items: {label: string, icon?: string, run: () => void, bad?: boolean}[], up?: boolean}} props
+ */
+export function MenuButton({ label, icon = "more", items, up = false }) {
+  const { isOpen, setOpen, at } = usePopup();
+  useEffect(() => {
+    if (isOpen) /** @type {HTMLElement | null | undefined} */ (at.current?.querySelector("[role=menuitem]"))?.focus();
   }, [isOpen]);
   const onKey = (/** @type {KeyboardEvent} */ event) => {
     if (!isOpen) return;

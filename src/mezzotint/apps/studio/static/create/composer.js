@@ -1,5 +1,6 @@
 // The prompt and what stands beside it.
 import { Icon } from "../icons.js";
+import { usePopup } from "../parts.js";
 import { beside, fields, samplers, modelNames, models } from "../store.js";
 import { html, useEffect, useId, useRef, useState } from "../ui.js";
 import { change, changeMore, create, form, history, wide, wrong } from "./form.js";
@@ -90,16 +91,7 @@ function weigh(box, step) {
 }
 
 function History() {
-  const [isOpen, setOpen] = useState(false);
-  const at = useRef(/** @type {HTMLDivElement | null} */ (null));
-  useEffect(() => {
-    if (!isOpen) return undefined;
-    const away = (/** @type {Event} */ event) => {
-      if (!at.current?.contains(/** @type {Node} */ (event.target))) setOpen(false);
-    };
-    document.addEventListener("pointerdown", away);
-    return () => document.removeEventListener("pointerdown", away);
-  }, [isOpen]);
+  const { isOpen, setOpen, at } = usePopup();
   if (!history.value.length) return null;
   return html`<div class="popup" ref=${at} onKeyDown=${(/** @type {KeyboardEvent} */ event) => event.key === "Escape" && setOpen(false)}>
     <button type="button" class="button small" aria-expanded=${isOpen} onClick=${() => setOpen(!isOpen)}>Before</button>

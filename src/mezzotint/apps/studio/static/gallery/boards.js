@@ -1,8 +1,9 @@
 // Boards: where pictures are laid together.
 import { api, ApiError } from "../api.js";
 import { Icon } from "../icons.js";
+import { usePopup } from "../parts.js";
 import { attempt, say } from "../store.js";
-import { html, signal, useEffect, useRef, useState } from "../ui.js";
+import { html, signal, useEffect, useState } from "../ui.js";
 
 /** @typedef {import("../api.js").Output} Output */
 /** @typedef {import("../api.js").Board} Board */
@@ -56,16 +57,7 @@ export function BoardList({ outputs, on = [], onDone }) {
 
 /** @param {{label: string, outputs: Output[], on?: string[], onDone?: (board: Board, on: boolean) => void}} props */
 export function BoardButton({ label, outputs, on, onDone }) {
-  const [isOpen, setOpen] = useState(false);
-  const at = useRef(/** @type {HTMLDivElement | null} */ (null));
-  useEffect(() => {
-    if (!isOpen) return undefined;
-    const away = (/** @type {Event} */ event) => {
-      if (!at.current?.contains(/** @type {Node} */ (event.target))) setOpen(false);
-    };
-    document.addEventListener("pointerdown", away);
-    return () => document.removeEventListener("pointerdown", away);
-  }, [isOpen]);
+  const { isOpen, setOpen, at } = usePopup();
   const onKey = (/** @type {KeyboardEvent} */ event) => {
     if (event.key !== "Escape" || !isOpen) return;
     event.preventDefault();
