@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import soundfile
@@ -59,6 +60,22 @@ def test_a_seed_that_is_known_is_confirmed_in_a_jpeg_without_a_recipe(
     assert code == 0 and line["mark"] == "the mark of seed 7" and line["p_value"] <= 1e-6
     _, (_, line) = found(capsys, "spoiled.jpg", "--prompt", "a cake", "--seed", "8")
     assert line["p_value"] > 1e-3
+
+
+def test_clips_are_looked_through(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A clip of one colour has no mark; what is none is told in a line."""
+    with av.open("a.mp4", "w") as file:
+        stream = file.add_stream("mpeg4", rate=12)
+        stream.width, stream.height = 128, 128
+        for _ in range(3):
+            frame = av.VideoFrame.from_image(Image.new("RGB", (128, 128), "navy"))
+            file.mux(stream.encode(frame))
+        file.mux(stream.encode())
+    code, (line,) = found(capsys, "a.mp4")
+    assert code == 1 and line["mark"] == "any mark in the frames" and line["p_value"] > 1e-3
+    Path("b.mp4").write_bytes(b"what")
+    assert cli.main(["detect", "b.mp4"]) == 2
+    assert capsys.readouterr().err.startswith("mezzotint: b.mp4: is no clip that can be read")
 
 
 def test_a_secret_key_is_looked_for_beside_the_public_one(

@@ -17,15 +17,15 @@ from mezzotint.checkpoints.files import CheckpointError
 from mezzotint.engine.detect import Search, detect, verify_mark
 from mezzotint.families.catalogue import load
 from mezzotint.families.model import Model
-from mezzotint.modalities import audio
+from mezzotint.modalities import audio, video
 from mezzotint.modalities.image import CHANNELS, ImageError, open_image, read
-from mezzotint.provenance import blind, blind_audio, keys, recipe
+from mezzotint.provenance import blind, blind_audio, blind_video, keys, recipe
 from mezzotint.provenance.codeword import WatermarkError
 from mezzotint.provenance.noise_mark import NoiseMark
 
 MARKED = 1e-6
 """p-value up to which a picture is called marked: of a million unmarked ones, about one is."""
-IN_SAMPLES = "any mark in the samples"
+IN_SAMPLES, IN_FRAMES = "any mark in the samples", "any mark in the frames"
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Line:
     def text(self) -> str:
         sure = "found" if self.p_value <= MARKED else "not found"
         told = f", payload {self.payload}" if self.payload and self.p_value <= MARKED else ""
-        many = "sounds" if self.mark == IN_SAMPLES else "pictures"
+        many = {IN_SAMPLES: "sounds", IN_FRAMES: "clips"}.get(self.mark, "pictures")
         if told and self.recipe is not None:
             told += ", that of its recipe" if self.recipe else ", not that of its recipe"
         return (
@@ -162,6 +162,24 @@ def _in_samples(path: Path, own: keys.MarkKey) -> list[Line]:
     return found
 
 
+def _in_frames(path: Path, own: keys.MarkKey) -> list[Line]:
+    """What is found in the frames of a clip, under the public key and one's own."""
+    try:
+        frames = video.read(path, blind_video.FRAMES)
+    except video.VideoError as error:
+        raise video.VideoError(f"{path}: {error}") from None
+    found: list[Line] = []
+    for key in dict.fromkeys((keys.PUBLIC, own)):
+        try:
+            seen = blind_video.detect(frames, key.secret)
+            payload, chance = seen.payload, seen.p_value
+        except WatermarkError:  # too small or too large for any
+            payload, chance = None, 1.0
+        told = "" if payload is None else f"{payload:016x}"
+        found.append(Line(str(path), IN_FRAMES, _called(key), told, chance))
+    return found
+
+
 def looked(path: Path, args: argparse.Namespace, models: dict[str, Model]) -> Iterator[Line]:
     """What is looked for in a file, one after another.
 
@@ -170,6 +188,9 @@ def looked(path: Path, args: argparse.Namespace, models: dict[str, Model]) -> It
     own = keys.chosen(args.mark_key)
     if path.suffix.lower() in audio.READABLE:
         yield from _in_samples(path, own)
+        return
+    if path.suffix.lower() in video.READABLE:
+        yield from _in_frames(path, own)
         return
     how = _known(path)
     for key in dict.fromkeys((keys.PUBLIC, own)):
