@@ -9,7 +9,7 @@ import av
 import numpy as np
 import pytest
 from PIL import Image
-from skimage import data
+from sklearn.datasets import load_sample_image
 
 from mezzotint.modalities import video
 from mezzotint.modalities.video import VideoError, spread
@@ -22,7 +22,7 @@ PAYLOAD = 0x0123_4567_89AB_CDEF
 
 def frames(count: int) -> list[Image.Image]:
     """A photograph that a camera passes over."""
-    photo = data.astronaut()
+    photo = load_sample_image("china.jpg")
     return [Image.fromarray(photo[:320, 4 * n : 4 * n + 320]) for n in range(count)]
 
 
