@@ -29,40 +29,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
-import torch
 from PIL import Image
 
-from mezzotint.families.model import Defaults
-from mezzotint.families.native import NativeConfig, build, save_model
-from mezzotint.networks.dit import DiTConfig
-
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tests" / "server"))
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "server")]
 
-from serving import Serving  # noqa: E402 (it is the tests')
+from serving import Serving  # noqa: E402
+
+import tiny_model  # noqa: E402 (they are the tests')
 
 CLIENTS = 4
 SEEDS = 8
 PATIENCE = 240.0
-
-
-def tiny(path: Path) -> None:
-    """A model of 8 × 8 pixels with random weights: the queue is measured here, not pictures."""
-    config = NativeConfig(
-        name="tiny",
-        network=DiTConfig(4, 4, patch=4, width=24, depth=1, heads=2, vector_width=1),
-        channels="rgba",
-        condition="class",
-        prediction="x0",
-        schedule="flow",
-        defaults=Defaults((8, 8), 3, 1.5, "euler", "linspace"),
-        classes=("fox",),
-    )
-    torch.manual_seed(0)
-    parts = torch.nn.ModuleDict(build(config).parts)
-    for weight in parts.parameters():
-        torch.nn.init.normal_(weight, std=0.2)
-    save_model(path, config, parts.state_dict())
 
 
 class Row(NamedTuple):
@@ -254,7 +232,7 @@ def main(args: argparse.Namespace) -> int:
         folder = Path(scratch)
         models = folder / "models"
         models.mkdir()
-        tiny(models / "tiny.safetensors")
+        tiny_model.write(models / "tiny.safetensors")
         limits = ["--models", str(models), "--most-jobs", "100000"]
         server = Serving(folder, [*options, *limits])
         server.start()

@@ -16,6 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from mezzotint.apps import cli
+from mezzotint.apps.commands_verify import Loaded, verified
 from mezzotint.modalities.image import read_text
 from mezzotint.provenance import pixels, surroundings
 from mezzotint.provenance.keys import of_secret
@@ -255,3 +256,14 @@ def test_what_changed_is_said() -> None:
     now = surroundings.machine(torch.device("cpu"))
     assert surroundings.changed(dict(now), now) == []
     assert surroundings.changed({"threads": 77}, now) == [f"threads 77 then, {now['threads']} now"]
+
+
+def test_verifying_leaves_the_threads_as_they_were(owned: Path) -> None:
+    """It is made with as many as its recipe says; what a process does next is not."""
+    make("fox", "--seed", "7", "-o", "fox.png")
+    threads = torch.get_num_threads()
+    document = json.loads(read_text("fox.png")[CHUNK])
+    rewritten("fox.png", machine={**document["machine"], "threads": threads + 1})
+    args = cli.parse(["verify", "fox.png"])
+    verified(Path("fox.png"), args, cli.parse, Loaded())
+    assert torch.get_num_threads() == threads

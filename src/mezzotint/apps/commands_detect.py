@@ -92,9 +92,10 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     return image.convert("RGBA" if image.has_transparency_data else "RGB")
 
 
-def _in_pixels(path: Path, how: recipe.Recipe | None, key: keys.MarkKey) -> Line:
+def _in_pixels(
+    path: Path, image: Image.Image, how: recipe.Recipe | None, key: keys.MarkKey
+) -> Line:
     """Any mark of a key in the pixels; if none is read, whether that of the recipe is there."""
-    image = _eight_bits(open_image(path))
     sent = None
     if how is not None and how.key == key.id and "pixels" in how.marks:
         sent = keys.payload(key, recipe.short_hash(how))
@@ -192,9 +193,9 @@ def looked(path: Path, args: argparse.Namespace, models: dict[str, Model]) -> It
     if path.suffix.lower() in video.READABLE:
         yield from _in_frames(path, own)
         return
-    how = _known(path)
+    how, image = _known(path), _eight_bits(open_image(path))
     for key in dict.fromkeys((keys.PUBLIC, own)):
-        yield _in_pixels(path, how, key)
+        yield _in_pixels(path, image, how, key)
     model = _loaded(path, how, args, models)
     if model is not None:
         yield from _in_noise(path, how, model, args)

@@ -14,7 +14,7 @@ from PIL import Image
 
 import mezzotint
 from mezzotint.apps.commands_generate import sheet_of
-from mezzotint.apps.making import Made, begin, loaded, making
+from mezzotint.apps.making import Made, begin, loaded, loading_key, making
 from mezzotint.apps.repeat import Parse, Used, followed
 from mezzotint.families.model import Model
 from mezzotint.modalities.image import ImageError, kind_of, open_image, seen
@@ -74,7 +74,7 @@ class Models(Protocol):
         ...
 
 
-class _Loaded:
+class Loaded:
     """The model that was loaded last, for the files that it made too."""
 
     def __init__(self) -> None:
@@ -83,7 +83,7 @@ class _Loaded:
 
     def of(self, how: argparse.Namespace) -> Model:
         """The model of a command line; under --memory, where the request decides how, anew."""
-        key = (how.model, how.device, how.family, how.precision, tuple(how.part))
+        key = loading_key(how)
         if self._model is None or self._key != key or how.memory is not None:
             self._model = None  # its memory is free before the next one takes it
             self._model, self._key = loaded(how), key
@@ -177,6 +177,7 @@ def _within(apart: Difference, said: object) -> bool:
 
 def verified(source: Path, args: argparse.Namespace, parse: Parse, models: Models) -> Verdict:
     """Make a file again and compare; what hinders that is in the verdict."""
+    threads = torch.get_num_threads()  # it is made with as many as its recipe says
     try:
         document = opened(source)
         sheet = "pictures" in document
@@ -188,6 +189,8 @@ def verified(source: Path, args: argparse.Namespace, parse: Parse, models: Model
         return Verdict(str(source), CANNOT, "", (_without(source, error),))
     except (ValueError, OSError) as error:
         return Verdict(str(source), CANNOT, "be made again", (_without(source, error),))
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _without(source: Path, error: Exception) -> str:
@@ -198,10 +201,9 @@ def _without(source: Path, error: Exception) -> str:
 def _verdicts(args: argparse.Namespace) -> Iterator[Verdict]:
     from mezzotint.apps.cli import parse
 
-    threads, models = torch.get_num_threads(), _Loaded()
+    models = Loaded()
     for source in args.files:
         yield verified(source, args, parse, models)
-        torch.set_num_threads(threads)
 
 
 def run(args: argparse.Namespace) -> int:

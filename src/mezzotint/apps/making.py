@@ -64,6 +64,11 @@ def loaded(args: argparse.Namespace) -> Model:
     return load(args.model, args.device, args.family, args.precision, limit, parts)
 
 
+def loading_key(args: argparse.Namespace) -> tuple[object, ...]:
+    """What tells the model of a command line from others, without a limit of memory."""
+    return args.model, args.device, args.family, args.precision, tuple(args.part)
+
+
 def making(
     args: argparse.Namespace,
     model: Model,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Annotated, Any
 
 from fastapi import Depends, HTTPException, Request, Response
+from fastapi.routing import APIRoute
 
 from mezzotint.apps.server import tokens
 from mezzotint.apps.server.boards import BoardError
@@ -73,6 +74,24 @@ Serves = Annotated[Service, Depends(service)]
 def in_json(data: object, code: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """An answer in JSON; in ASCII, for texts may have halves of characters, which UTF-8 has not."""
     return Response(json.dumps(data), code, headers, "application/json")
+
+
+def route_of(answer: Callable[[Exception], Response]) -> type[APIRoute]:
+    """A kind of route whose errors are answered as an interface of others answers them."""
+
+    class Answering(APIRoute):
+        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+            inner = super().get_route_handler()
+
+            async def handler(request: Request) -> Response:
+                try:
+                    return await inner(request)
+                except Exception as error:
+                    return answer(error)
+
+            return handler
+
+    return Answering
 
 
 async def document(request: Request) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mezzotint.apps.making import loaded
+from mezzotint.apps.making import loaded, loading_key
 from mezzotint.apps.server.places import WEIGHTS, Places
 from mezzotint.checkpoints.files import CheckpointError
 from mezzotint.checkpoints.inspect import inspect
@@ -35,14 +35,12 @@ class Held:
         Raises:
             CheckpointError: there is none, or it is damaged.
         """
-        key = (how.model, how.device, how.family, how.precision, tuple(how.part))
+        key = loading_key(how)
         if key in self._models:
             self._models.move_to_end(key)
             return self._models[key]
         self._make_room(how)
         self._models[key] = loaded(how)
-        where = catalogue.locate(how.model)
-        self._known = {where: fingerprint(where), **self._known}
         return self._models[key]
 
     def _make_room(self, args: argparse.Namespace) -> None:
@@ -55,9 +53,11 @@ class Held:
             release()
 
     def known(self, args: argparse.Namespace) -> Mapping[Path, str]:
-        """Fingerprints of the files that are loaded."""
+        """The fingerprint of the model's file, which is taken once."""
         where = catalogue.locate(args.model)
-        return {where: self._known[where]} if where in self._known else {}
+        if where not in self._known:
+            self._known[where] = fingerprint(where)
+        return {where: self._known[where]}
 
     def drop(self) -> None:
         """Forget them all."""

@@ -42,10 +42,7 @@ def verify(
     """Make a file again, and say how it compares."""
     with suppress(RecipeError, ValueError):  # which the verdict says
         _with_inputs(path, store)
-    folders = [*places.models]
-    for kind in ("loras", "embeddings", "controls"):
-        folders += places.all_of(kind)
-    words = [word for folder in folders for word in ("--in", str(folder))]
+    words = [word for folder in places.sought() for word in ("--in", str(folder))]
     words += [] if device is None else ["--device", device]
     verdict = verified(path, parse(["verify", str(path), *words]), parse, models)
     apart = None if verdict.apart is None else verdict.apart.as_data()

@@ -12,18 +12,18 @@ import base64
 import json
 import time
 import traceback
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Annotated, Any, NamedTuple, NoReturn, TypeVar
 
-from fastapi import APIRouter, Header, HTTPException, Path, Query, Request, Response
+from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import StreamingResponse
-from fastapi.routing import APIRoute
 from pydantic import ValidationError
 from sqlalchemy import Row
 from sqlalchemy.exc import DBAPIError
 from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException  # what the guard raises is no fastapi one
 
 from mezzotint.apps.server import asking, gallery, given, links, openai_asked, queue, shown
 from mezzotint.apps.server.asking import RETRY_SECONDS, STATUS, Asks, Serves, status
@@ -84,34 +84,24 @@ def _invalid(errors: list[Any]) -> Response:
     return _error(400, f"{field}: {first['msg']}" if field else str(first["msg"]), field)
 
 
-class _Route(APIRoute):
-    """A route whose errors are OpenAI's."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        inner = super().get_route_handler()
-
-        async def handler(request: Request) -> Response:
-            try:
-                return await inner(request)
-            except (RequestValidationError, ValidationError) as error:
-                return _invalid([*error.errors()])
-            except HTTPException as error:
-                named = "invalid_api_key" if error.status_code == 401 else None
-                answer = _error(error.status_code, str(error.detail), None, named)
-                answer.headers.update(error.headers or {})
-                return answer
-            except tuple(STATUS) as error:
-                return _known(error)
-            except DBAPIError:
-                return _error(503, "the database is not there: ask again later")
-            except Exception:
-                traceback.print_exc()
-                return _error(500, "a fault of the server: its log says more")
-
-        return handler
+def _said(error: Exception) -> Response:
+    """An error in OpenAI's form."""
+    if isinstance(error, RequestValidationError | ValidationError):
+        return _invalid([*error.errors()])
+    if isinstance(error, HTTPException):
+        named = "invalid_api_key" if error.status_code == 401 else None
+        answer = _error(error.status_code, str(error.detail), None, named)
+        answer.headers.update(error.headers or {})
+        return answer
+    if isinstance(error, tuple(STATUS)):
+        return _known(error)
+    if isinstance(error, DBAPIError):
+        return _error(503, "the database is not there: ask again later")
+    traceback.print_exception(error)
+    return _error(500, "a fault of the server: its log says more")
 
 
-router = APIRouter(prefix="/v1", tags=["OpenAI"], route_class=_Route)
+router = APIRouter(prefix="/v1", tags=["OpenAI"], route_class=asking.route_of(_said))
 
 
 def _failed(job: Row[Any]) -> Response:

@@ -36,6 +36,11 @@ class Places:
         """The first of them, for options that name one folder."""
         return next(iter(self.all_of(kind)), self.data / kind)
 
+    def sought(self) -> list[Path]:
+        """The folders in which files that a recipe names are looked for."""
+        kinds = ("loras", "embeddings", "controls")
+        return [*self.models, *(folder for kind in kinds for folder in self.all_of(kind))]
+
     def weights(self) -> list[Path]:
         """Files and folders of `diffusers` that may be models."""
         found: list[Path] = []

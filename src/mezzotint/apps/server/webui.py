@@ -13,19 +13,19 @@ import json
 import os
 import time
 import traceback
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, HTTPException, Request, Response
+from fastapi import APIRouter, Depends, Header, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.routing import APIRoute
 from PIL import ExifTags, Image
 from sqlalchemy import Row
 from sqlalchemy.exc import DBAPIError
+from starlette.exceptions import HTTPException  # what the guard raises is no fastapi one
 
 from mezzotint.apps.server import asking, gallery, given, webui_asked, webui_text
 from mezzotint.apps.server.asking import RETRY_SECONDS, STATUS, Serves, status, whose
@@ -76,33 +76,22 @@ def _error(code: int, kind: str, told: str) -> Response:
     return asking.in_json(said, code, headers)
 
 
-class _Route(APIRoute):
-    """A route whose errors are AUTOMATIC1111's."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        inner = super().get_route_handler()
-
-        async def handler(request: Request) -> Response:
-            try:
-                return await inner(request)
-            except RequestValidationError as error:
-                first = error.errors()[0]
-                where = ".".join(str(part) for part in first["loc"][1:])
-                return _error(422, "RequestValidationError", f"{where}: {first['msg']}")
-            except HTTPException as error:
-                answer = _error(error.status_code, "HTTPException", str(error.detail))
-                answer.headers.update(error.headers or {})
-                return answer
-            except tuple(STATUS) as error:
-                told = " ".join(str(error).split())
-                return _error(status(error), type(error).__name__, told)
-            except DBAPIError:
-                return _error(503, "HTTPException", "the database is not there: ask again later")
-            except Exception:
-                traceback.print_exc()
-                return _error(500, "HTTPException", "a fault of the server: its log says more")
-
-        return handler
+def _answer(error: Exception) -> Response:
+    """Any error in AUTOMATIC1111's form."""
+    if isinstance(error, RequestValidationError):
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"][1:])
+        return _error(422, "RequestValidationError", f"{where}: {first['msg']}")
+    if isinstance(error, HTTPException):
+        answer = _error(error.status_code, "HTTPException", str(error.detail))
+        answer.headers.update(error.headers or {})
+        return answer
+    if isinstance(error, tuple(STATUS)):
+        return _error(status(error), type(error).__name__, " ".join(str(error).split()))
+    if isinstance(error, DBAPIError):
+        return _error(503, "HTTPException", "the database is not there: ask again later")
+    traceback.print_exception(error)
+    return _error(500, "HTTPException", "a fault of the server: its log says more")
 
 
 def _who(request: Request, service: Serves) -> Who:
@@ -123,7 +112,7 @@ def _state(request: Request) -> State:
 
 Asks = Annotated[Who, Depends(_who)]
 Remembers = Annotated[State, Depends(_state)]
-router = APIRouter(prefix="/sdapi/v1", tags=["AUTOMATIC1111"], route_class=_Route)
+router = APIRouter(prefix="/sdapi/v1", tags=["AUTOMATIC1111"], route_class=asking.route_of(_answer))
 
 # --- what there is ----------------------------------------------------------------------------
 

@@ -226,11 +226,8 @@ class Worker:
         given = {name: str(path) for name, path in places.items()}
         if self.device is not None:
             given["device"] = self.device
-        folders = [*self.places.models]
-        for kind in ("loras", "embeddings", "controls"):
-            folders += self.places.all_of(kind)
         recipe = Recipe(wish["options"], ())
-        args = followed(recipe, folder / "wish", given, parse, folders)
+        args = followed(recipe, folder / "wish", given, parse, self.places.sought())
         args.recipe, args.quiet, args.preview = None, True, False
         return args
 
