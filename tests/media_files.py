@@ -10,6 +10,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+import resvg
 import soundfile
 import trimesh
 from PIL import Image, PngImagePlugin
@@ -68,6 +69,10 @@ def _scene() -> bytes:
     return bytes(trimesh.creation.box((1, 2, 3)).export(file_type="glb"))
 
 
+_DRAWING = (
+    b'<svg xmlns="http://www.w3.org/2000/svg" width="8" height="8" data-a=">">'
+    b'<rect width="5" height="7" fill="#3a7"/></svg>'
+)
 _NOTES = PngImagePlugin.PngInfo()
 _NOTES.add_text("Title", "a title")
 _NOTES.add_itxt("note", "füchse", zip=True)
@@ -92,6 +97,8 @@ MADE: dict[str, tuple[str, Callable[[], bytes]]] = {
     "webm": ("WEBM", _clip("webm", "libvpx-vp9")),
     "matroska": ("WEBM", _clip("matroska", "mpeg4")),
     "glb": ("GLB", _scene),
+    "svg": ("SVG", lambda: _DRAWING),
+    "svg, comments first": ("SVG", lambda: b"\xef\xbb\xbf<!-- a > b -->\n<?a b?>" + _DRAWING),
 }
 
 
@@ -106,5 +113,8 @@ def content(kind: str, data: bytes) -> list[np.ndarray]:
         scene = trimesh.load(io.BytesIO(data), file_type="glb")
         meshes = scene.geometry.values()  # type: ignore[union-attr]
         return [array for mesh in meshes for array in (mesh.vertices, mesh.faces)]
+    if kind == "SVG":
+        drawn = resvg.usvg.Tree.from_str(data.decode("utf-8-sig"), resvg.usvg.Options.default())
+        data = bytes(resvg.render(drawn, (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)))
     with Image.open(io.BytesIO(data)) as image:
         return [np.asarray(image)]

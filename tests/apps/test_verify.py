@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import resvg
 import torch
 from PIL import Image, PngImagePlugin
 from safetensors import safe_open
@@ -134,6 +135,24 @@ def test_the_key_of_the_configuration(
 
 
 # --- differs ----------------------------------------------------------------------------------
+
+
+def test_curves_are_drawn_again(owned: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make("fox", "--seed", "5", "-o", "a.png")
+    assert cli.main(["export", "a.png", "a.svg"]) == 0
+    assert "a.svg" in capsys.readouterr().out and verify("a.svg") == 0
+    assert capsys.readouterr().out == "a.svg: bit-equal\n"
+    drawn, told = (owned / "a.svg").read_bytes(), read_text("a.svg")[CHUNK]
+    assert resvg.usvg.Tree.from_str(drawn.decode(), resvg.usvg.Options.default()).int_size()
+    assert "marks" not in json.loads(told) and "marks" in json.loads(read_text("a.png")[CHUNK])
+    (owned / "b.svg").write_bytes(drawn.replace(b"<path ", b'<path opacity="0.5" ', 1))
+    assert verify("b.svg") == 1 and "differs in its curves" in capsys.readouterr().out
+    assert cli.main(["export", "a.png", "a.jpg"]) == 0
+    assert cli.main(["export", "a.jpg", "c.svg"]) == 0 and verify("c.svg") == 1
+    assert "traced from a file that stored the picture with loss" in capsys.readouterr().out
+    for bad in (["a.png", "a.svg"], ["a.png", "a.gif"], ["in.png", "d.svg"]):
+        assert cli.main(["export", *bad]) == 2
+    assert (owned / "a.svg").read_bytes() == drawn and not (owned / "d.svg").exists()
 
 
 def test_a_pixel_was_changed(owned: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -126,7 +126,6 @@ def test_other_formats_carry_all(client: httpx.Client, form: str) -> None:
 
 
 def test_a_drawing_of_curves_is_signed_too(client: httpx.Client, tmp_path: Path) -> None:
-    pytest.importorskip("vtracer", reason="the extra svg")
     from mezzotint.provenance import chain
 
     (output,) = made(client, seed=72)

@@ -38,6 +38,11 @@ COMMANDS: dict[str, tuple[str, str, Callable[[argparse.ArgumentParser], None]]] 
         "commands_credentials:run_credentials",
         options.credentials,
     ),
+    "export": (
+        "write a picture in another format, with all that it carries",
+        "commands_export:run",
+        options.export,
+    ),
     "detect": ("look for watermarks", "commands_detect:run", options.detect),
     "audit": ("say what the files of a folder carry", "commands_audit:run", options.audit),
     "studio": ("make pictures in the browser", "studio.run:run", options.studio),

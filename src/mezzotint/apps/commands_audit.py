@@ -13,7 +13,7 @@ from typing import Any
 from mezzotint.apps.errors import one_line
 from mezzotint.apps.table import columns
 from mezzotint.files import atomic_write
-from mezzotint.modalities.image import READABLE, ImageError
+from mezzotint.modalities.image import TELLING, ImageError
 from mezzotint.provenance import chain, energy, identity, recipe
 from mezzotint.provenance.credentials import CredentialsError
 from mezzotint.provenance.keys import PUBLIC
@@ -71,7 +71,7 @@ HEAD = tuple(Row.__dataclass_fields__)
 def _files(folder: Path) -> Iterator[Path]:
     """The pictures in a folder and those below it; links are not followed."""
     for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in READABLE and path.is_file() and not path.is_symlink():
+        if path.suffix.lower() in TELLING and path.is_file() and not path.is_symlink():
             yield path
 
 

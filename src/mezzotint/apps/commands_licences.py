@@ -23,7 +23,7 @@ from mezzotint.families import ledger
 from mezzotint.families.catalogue import PACKAGED, locate
 from mezzotint.modalities import dataset
 from mezzotint.modalities.ground import cut_out
-from mezzotint.modalities.image import READABLE, ImageError, open_image, to_tensor
+from mezzotint.modalities.image import TELLING, ImageError, open_image, to_tensor
 from mezzotint.provenance import recipe
 from mezzotint.provenance.licence_table import LICENCES, find
 from mezzotint.provenance.licences import SIDE, UNKNOWN, Record
@@ -73,7 +73,7 @@ def licensed(name: str) -> list[Licensed]:
         DatasetError: the metadata of a data set are damaged.
     """
     path = Path(name)
-    if name not in PACKAGED and path.suffix.lower() in READABLE and path.is_file():
+    if name not in PACKAGED and path.suffix.lower() in TELLING and path.is_file():
         found = parts_of(recipe.opened(path))
         if not found:
             raise recipe.RecipeError(

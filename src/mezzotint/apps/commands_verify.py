@@ -17,7 +17,9 @@ from mezzotint.apps.commands_generate import sheet_of
 from mezzotint.apps.making import Made, begin, loaded, loading_key, making
 from mezzotint.apps.repeat import Parse, Used, followed
 from mezzotint.families.model import Model
+from mezzotint.modalities import metadata
 from mezzotint.modalities.image import ImageError, kind_of, open_image, seen
+from mezzotint.modalities.metadata import svg
 from mezzotint.provenance.pixels import Difference, difference, digest
 from mezzotint.provenance.recipe import RecipeError, opened, pictures_of, recipe_of
 from mezzotint.provenance.surroundings import changed, versions
@@ -127,7 +129,10 @@ def _made_again(
 
 def _compared(source: Path, document: Mapping[str, Any], made: Made, causes: list[str]) -> Verdict:
     """What was made again beside what is on the disk."""
-    stored, said = open_image(source), document.get("pixels")
+    said = document.get("pixels")
+    if (data := source.read_bytes()) and metadata.kind_of(data) == "SVG":
+        return _drawn_again(source, data, said, made, causes)
+    stored = open_image(source)
     kind = str(kind_of(source))
     lossy = kind == "JPEG" or (kind == "WEBP" and isinstance(said, dict) and "stored" in said)
     wanted = said.get("hash") if isinstance(said, dict) else None
@@ -153,6 +158,28 @@ def _compared(source: Path, document: Mapping[str, Any], made: Made, causes: lis
         "made again it is what its recipe says bit by bit: the file was changed after it was made"
     )
     return Verdict(str(source), DIFFERS, str(apart), (changed_since,), apart)
+
+
+def _drawn_again(
+    source: Path, data: bytes, said: object, made: Made, causes: Sequence[str]
+) -> Verdict:
+    """What is traced of what was made again beside the curves on the disk."""
+    from mezzotint.apps.tracing import traced
+
+    known = said if isinstance(said, dict) else {}
+    if known.get("hash") not in (None, digest(made.image)):
+        told = "in the pixels that it was traced from"
+        return Verdict(str(source), DIFFERS, told, tuple(causes) or _UNKNOWN)
+    if svg.drawing(data) == svg.drawing(traced(made.image)):
+        return Verdict(str(source), EQUAL, "")
+    if "stored" in known:
+        why = "it was traced from a file that stored the picture with loss: verify that file"
+        return Verdict(str(source), CANNOT, "be compared", (why,))
+    why = (
+        "the pixels are what its recipe says: the curves were changed since, or another version "
+        "of vtracer drew them"
+    )
+    return Verdict(str(source), DIFFERS, "in its curves", (why,))
 
 
 _UNKNOWN = ("versions, machine and files are as they were: the cause is not known",)

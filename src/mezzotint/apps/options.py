@@ -213,6 +213,13 @@ def convert(parser: argparse.ArgumentParser) -> None:
     add("--force", action="store_true", help="replace what stands at DST")
 
 
+def export(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("source", metavar="FILE", help="a picture that was made here")
+    add("target", metavar="DST", help="a file .png, .webp, .jpg, .tif or .svg (traced curves)")
+    add("--force", action="store_true", help="replace what stands at DST")
+
+
 def verify(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("files", nargs="+", type=Path, metavar="FILE", help="pictures and sheets made here")

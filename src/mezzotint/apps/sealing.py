@@ -16,8 +16,6 @@ from typing import NamedTuple, TypeVar
 import mezzotint
 from mezzotint.apps.edits import Held
 from mezzotint.apps.making import SOFTWARE, Made
-from mezzotint.apps.tracing import MIME as SVG
-from mezzotint.apps.tracing import traced
 from mezzotint.files import atomic_write
 from mezzotint.modalities import image as pictures
 from mezzotint.modalities import metadata
@@ -30,8 +28,9 @@ from mezzotint.provenance.pixels import difference
 
 T = TypeVar("T")
 
-MIMES = {kind: f"image/{kind.lower()}" for kind in ("PNG", "JPEG", "WEBP", "TIFF")}
-
+MIMES = {kind: f"image/{kind.lower()}" for kind in ("PNG", "JPEG", "WEBP", "TIFF")} | {
+    "SVG": "image/svg+xml"
+}
 
 _COMPOSITE: credentials.SourceType = "compositeWithTrainedAlgorithmicMedia"
 _GENERATED: credentials.SourceType = "trainedAlgorithmicMedia"
@@ -160,6 +159,16 @@ def write(made: Made, path: Path, how: Signing | None, beside: bool = False) -> 
         file.write(data)
 
 
+def _drawn(made: Made) -> tuple[bytes, recipe.Document]:
+    """The SVG of a picture with its recipe, in which no mark is said to be: it has no pixels."""
+    from mezzotint.apps.tracing import traced
+
+    document = {name: value for name, value in made.document.items() if name != "marks"}
+    source = metadata.COMPOSITE if made.edited else metadata.GENERATED
+    said = Said(SOFTWARE, source)
+    return metadata.embed(traced(made.image), "SVG", json.dumps(document), said), document
+
+
 def converted(path: Path, kind: str, title: str, identity: Identity) -> tuple[bytes, str]:
     """A picture that was made here in another format, with all that it has to carry; and its type.
 
@@ -171,8 +180,7 @@ def converted(path: Path, kind: str, title: str, identity: Identity) -> tuple[by
 
     Raises:
         ImageError, RecipeError: the file is none that was made here.
-        UsageError, MetadataError, CredentialsError: as :func:`~mezzotint.apps.tracing.traced` and
-            :func:`sealed`.
+        MetadataError, CredentialsError: as :func:`sealed`.
     """
     document = recipe.opened(path)
     options = recipe.recipe_of(path, document).options
@@ -187,10 +195,8 @@ def converted(path: Path, kind: str, title: str, identity: Identity) -> tuple[by
         licence=str(next(iter(terms), UNKNOWN)),
         edited="image" in options,
     )
-    if kind == "SVG":
-        data, stated, mime = traced(path), made.document, SVG
-    else:
-        (data, stated), mime = sealed(made, kind, title, None), MIMES[kind]
+    data, stated = _drawn(made) if kind == "SVG" else sealed(made, kind, title, None)
+    mime = MIMES[kind]
     if options.get("credentials") is False:
         return data, mime
     training: credentials.Use = "allowed" if options.get("training") == "allowed" else "notAllowed"

@@ -1,49 +1,61 @@
-"""A picture as an SVG: its areas traced as curves, with its recipe."""
+"""A picture as an SVG: its areas traced as curves.
+
+vtracer follows what has one colour, knows no transparency but none and all, and takes grain for
+areas.  So the picture is enlarged, brought to a few colours, of those parts alone that are to be
+seen, and smoothed: each point has the colour that most of its neighbours have.
+"""
 
 from __future__ import annotations
 
 import io
-import json
-from importlib import import_module
-from pathlib import Path
-from xml.sax.saxutils import escape
+import math
 
-from mezzotint.apps.errors import UsageError
-from mezzotint.modalities import image as pictures
-from mezzotint.provenance import recipe
+import numpy as np
+import vtracer
+from PIL import Image, ImageFilter
 
-MIME = "image/svg+xml"
-_SPACE = "urn:mezzotint:recipe"
 _LEAST = 512
 """Pixels of the shorter edge when it is traced: of fewer the curves are steps."""
+_COLOURS = 16
+_GRAIN, _NEIGHBOURS = 5, 7
+"""Pixels of an edge of the squares whose median and whose commonest colour are taken."""
+_SOLID = 128
 
 
-def traced(path: Path) -> bytes:
-    """The SVG of a picture that was made here, its recipe in a `<metadata>`.
+def traced(image: Image.Image) -> bytes:
+    """The SVG of a picture: the same pixels give the same bytes.
 
-    Raises:
-        UsageError: the extra that traces is not installed.
-        ImageError, RecipeError: the file is none that was made here.
+    What is less than half opaque is left out, all else is opaque.
     """
-    try:
-        vtracer = import_module("vtracer")
-    except ModuleNotFoundError:
-        raise UsageError("SVG needs vtracer: pip install 'mezzotint[svg]'") from None
-    document = recipe.opened(path)
-    image = pictures.open_image(path).convert("RGBA")
     factor = max(1, -(-_LEAST // min(image.size)))
-    large = image.resize((image.width * factor, image.height * factor))
+    size = (image.width * factor, image.height * factor)
+    premultiplied = image.convert("RGBA").convert("RGBa")  # no colour of what is not seen bleeds in
+    large = premultiplied.resize(size, Image.Resampling.BICUBIC).convert("RGBA")
     given = io.BytesIO()
-    large.save(given, "PNG")
+    _flat(large).save(given, "PNG")
     drawn = vtracer.convert_raw_image_to_svg(
         given.getvalue(),
         img_format="png",
         mode="spline",
-        color_precision=6,
-        layer_difference=12,
-        filter_speckle=4 * factor,
+        color_precision=8,
+        layer_difference=0,
+        filter_speckle=2 * factor,
+        path_precision=1,
     )
-    head, tag, rest = drawn.partition("<svg")
-    opening, end, body = rest.partition(">")
-    said = f'<metadata><recipe xmlns="{_SPACE}">{escape(json.dumps(document))}</recipe></metadata>'
-    return f"{head}{tag}{opening}{end}\n{said}{body}".encode()
+    box = f'width="{size[0]}" height="{size[1]}"'
+    return drawn.replace(box, f'viewBox="0 0 {size[0]} {size[1]}" {box}', 1).encode()
+
+
+def _flat(image: Image.Image) -> Image.Image:
+    """An RGBA picture in few colours, without grain; a pixel is opaque or there is none."""
+    pixels = np.asarray(image)
+    solid = pixels[..., 3] >= _SOLID
+    counted = (pixels[solid] if solid.any() else pixels.reshape(-1, 4))[:, :3]
+    edge = math.ceil(math.sqrt(len(counted)))
+    square = Image.fromarray(np.resize(counted, (edge, edge, 3)))
+    options = {"method": Image.Quantize.MEDIANCUT, "kmeans": 8, "dither": Image.Dither.NONE}
+    palette = square.quantize(_COLOURS, **options)
+    smooth = image.convert("RGB").filter(ImageFilter.MedianFilter(_GRAIN))
+    indices = smooth.quantize(palette=palette, dither=Image.Dither.NONE)
+    colours = np.asarray(indices.filter(ImageFilter.ModeFilter(_NEIGHBOURS)).convert("RGB"))
+    return Image.fromarray(np.dstack([colours, solid * np.uint8(255)]) * solid[..., None])

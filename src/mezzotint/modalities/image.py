@@ -35,6 +35,8 @@ CHANNELS: dict[int, Channels] = {1: "grey", 3: "rgb", 4: "rgba"}
 """By their number."""
 
 READABLE = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+TELLING = (*READABLE, ".svg")
+"""Of files that may carry a recipe."""
 WRITABLE = {
     ".png": "PNG",
     ".webp": "WEBP",
@@ -242,21 +244,27 @@ def read_text(path: str | os.PathLike[str]) -> dict[str, str]:
         ImageError: it cannot be read; the message names the file.
     """
     data = _bytes_of(path)
-    image = _opened(path, data)
-    found = {str(key): str(v) for key, v in image.info.items() if isinstance(v, str)}
-    try:  # upright ones have lost a TIFF's tags
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as whole:
-            found |= _exif_texts(whole.getexif())
-    except Exception as error:  # as in `decode`
-        raise ImageError(f"{path}: is damaged: {_one_line(error)}") from error
+    kind = metadata.kind_of(data)
+    found = {} if kind == "SVG" else _texts_of(path, data)
     try:
-        document = metadata.extract(data) if metadata.kind_of(data) is not None else None
+        document = None if kind is None else metadata.extract(data)
     except metadata.MetadataError as error:
         raise ImageError(f"{path}: {error}") from error
     if document is not None:
         found["parameters"] = document
     found.pop("XML:com.adobe.xmp", None)
     return found
+
+
+def _texts_of(path: str | os.PathLike[str], data: bytes) -> dict[str, str]:
+    """The texts that Pillow sees in a picture."""
+    image = _opened(path, data)
+    found = {str(key): str(v) for key, v in image.info.items() if isinstance(v, str)}
+    try:  # upright ones have lost a TIFF's tags
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as whole:
+            return found | _exif_texts(whole.getexif())
+    except Exception as error:  # as in `decode`
+        raise ImageError(f"{path}: is damaged: {_one_line(error)}") from error
 
 
 _USER_COMMENT = {b"ASCII\0\0\0": "ascii", b"UNICODE\0": "utf-16-be", bytes(8): "utf-8"}

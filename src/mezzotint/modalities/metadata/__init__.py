@@ -11,6 +11,7 @@
 | MP4 | XMP (``uuid``) | stays where it is |
 | WebM | the tag ``MEZZOTINT_RECIPE`` | stays where it is |
 | GLB | ``asset.extras.mezzotint`` | other chunks as they are |
+| SVG | XMP (``<metadata>``) | stays as it is |
 
 Plain functions from bytes to bytes: pixels and samples are not looked at and not changed.  Nothing
 that a file says is executed, fetched or written.
@@ -21,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from mezzotint.modalities.metadata import flac, glb, jpeg, matroska, mp4, png, riff, tiff
+from mezzotint.modalities.metadata import flac, glb, jpeg, matroska, mp4, png, riff, svg, tiff
 from mezzotint.modalities.metadata.common import COMPOSITE, GENERATED, MetadataError, Said
 
 __all__ = ["COMPOSITE", "GENERATED", "KINDS", "MetadataError", "Said", "embed", "extract", "texts"]
@@ -48,6 +49,7 @@ _CARRIERS: dict[str, _Carrier] = {
     "MP4": _Carrier(mp4.is_kind, mp4.embed, mp4.extract),
     "WEBM": _Carrier(_begins(matroska.MAGIC), matroska.embed, matroska.extract, matroska.texts),
     "GLB": _Carrier(_begins(glb.MAGIC), glb.embed, glb.extract),
+    "SVG": _Carrier(svg.is_kind, svg.embed, svg.extract),
 }
 KINDS = tuple(_CARRIERS)
 """The kinds of files, by the names that Pillow has for some of them."""
