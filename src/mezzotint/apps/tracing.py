@@ -16,9 +16,10 @@ from PIL import Image, ImageFilter
 
 _LEAST = 512
 """Pixels of the shorter edge when it is traced: of fewer the curves are steps."""
-_COLOURS = 16
-_GRAIN, _NEIGHBOURS = 5, 7
-"""Pixels of an edge of the squares whose median and whose commonest colour are taken."""
+_COLOURS, _APART = 24, 18
+"""At most so many colours, so far from each other in RGB."""
+_NEIGHBOURS = 7
+"""Pixels of an edge of the square whose commonest colour is taken."""
 _SOLID = 128
 
 
@@ -32,7 +33,7 @@ def traced(image: Image.Image) -> bytes:
     premultiplied = image.convert("RGBA").convert("RGBa")  # no colour of what is not seen bleeds in
     large = premultiplied.resize(size, Image.Resampling.BICUBIC).convert("RGBA")
     given = io.BytesIO()
-    _flat(large).save(given, "PNG")
+    _flat(large, 2 * factor + 1).save(given, "PNG")
     drawn = vtracer.convert_raw_image_to_svg(
         given.getvalue(),
         img_format="png",
@@ -46,16 +47,30 @@ def traced(image: Image.Image) -> bytes:
     return drawn.replace(box, f'viewBox="0 0 {size[0]} {size[1]}" {box}', 1).encode()
 
 
-def _flat(image: Image.Image) -> Image.Image:
-    """An RGBA picture in few colours, without grain; a pixel is opaque or there is none."""
+def _apart(picture: Image.Image) -> Image.Image:
+    """A palette of the commonest colours of a picture in few, no two of them alike."""
+    counts = np.bincount(np.asarray(picture).ravel(), minlength=_COLOURS)
+    colours = np.asarray(picture.getpalette() or [], float).reshape(-1, 3)[:_COLOURS]
+    kept: list[np.ndarray] = []
+    for index in np.argsort(-counts[: len(colours)], kind="stable"):
+        near = [np.linalg.norm(colours[index] - other) < _APART for other in kept]
+        if counts[index] and not any(near):
+            kept.append(colours[index])
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(np.concatenate(kept).astype(int).tolist())
+    return palette
+
+
+def _flat(image: Image.Image, grain: int) -> Image.Image:
+    """An RGBA picture in few colours, without grain of so many pixels; opaque, or nothing."""
     pixels = np.asarray(image)
     solid = pixels[..., 3] >= _SOLID
     counted = (pixels[solid] if solid.any() else pixels.reshape(-1, 4))[:, :3]
     edge = math.ceil(math.sqrt(len(counted)))
     square = Image.fromarray(np.resize(counted, (edge, edge, 3)))
     options = {"method": Image.Quantize.MEDIANCUT, "kmeans": 8, "dither": Image.Dither.NONE}
-    palette = square.quantize(_COLOURS, **options)
-    smooth = image.convert("RGB").filter(ImageFilter.MedianFilter(_GRAIN))
+    palette = _apart(square.quantize(_COLOURS, **options))
+    smooth = image.convert("RGB").filter(ImageFilter.MedianFilter(grain))
     indices = smooth.quantize(palette=palette, dither=Image.Dither.NONE)
     colours = np.asarray(indices.filter(ImageFilter.ModeFilter(_NEIGHBOURS)).convert("RGB"))
     return Image.fromarray(np.dstack([colours, solid * np.uint8(255)]) * solid[..., None])
