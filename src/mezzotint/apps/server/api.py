@@ -201,12 +201,12 @@ def get_file(name: Id, who: Asks, service: Serves) -> Response:
 
 @router.delete("/outputs/{name}", status_code=204)
 def forget(name: Id, who: Asks, service: Serves) -> None:
-    """Take a picture out of the gallery for good."""
+    """Take a picture out of the gallery for good; its file stays while others are made of it."""
     service.need(who, "make")
-    file = gallery.forget(service.engine, name, who.sees)
-    if file is None:
+    files = gallery.forget(service.engine, name, who.sees)
+    if files is None:
         raise MissingError(f"no picture {name!r}")
-    if not gallery.is_used(service.engine, file):
+    for file in files:
         service.store.drop(file)
 
 

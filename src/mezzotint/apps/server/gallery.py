@@ -9,10 +9,12 @@ from typing import Any, NamedTuple
 from PIL import Image, UnidentifiedImageError
 from sqlalchemy import Engine, Row, delete, insert, select
 
+from mezzotint.apps.server import uses
 from mezzotint.apps.server.tables import (
     board_outputs,
     boards,
     favourites,
+    inputs,
     jobs,
     outputs,
     reading,
@@ -110,16 +112,20 @@ def outputs_by_job(engine: Engine, names: list[str]) -> dict[str, list[Row[Any]]
 
 
 def file_of(engine: Engine, name: str, owner: str | None) -> str | None:
-    """The file of an output's id, or of an upload's; None: there is none that is the owner's."""
+    """The file of an output's id or of an upload's, or one that an output was made of; None: there
+    is none that is the owner's."""
     if len(name) == 32:
         found = output(engine, name, owner)
         return None if found is None else found.file
+    made_of = select(inputs.c.file).join(outputs, outputs.c.id == inputs.c.output)
+    looks = [
+        select(table.c.file).where(table.c.file == name, *_mine(table, owner))
+        for table in (uploads, outputs)
+    ]
+    looks.append(made_of.where(inputs.c.file == name, *_mine(outputs, owner)))
     with reading(engine) as connection:
-        for table in (uploads, outputs):
-            there = select(table.c.file).where(table.c.file == name, *_mine(table, owner)).limit(1)
-            if connection.scalar(there) is not None:
-                return name
-    return None
+        there = any(connection.scalar(each.limit(1)) is not None for each in looks)
+    return name if there else None
 
 
 def kind_of(data: bytes) -> str:
@@ -157,17 +163,13 @@ def enter(engine: Engine, owner: str, file: str, kind: str, size: int, name: str
             )
 
 
-def forget(engine: Engine, name: str, owner: str | None) -> str | None:
-    """Take a picture out of the gallery; its file, or None if there is no such picture."""
+def forget(engine: Engine, name: str, owner: str | None) -> list[str] | None:
+    """Take a picture out of the gallery; None: there is none.
+
+    Returns the files that nothing names any more: its own, and those that it was made of.
+    """
     with engine.begin() as connection:
+        of_it = list(connection.scalars(select(inputs.c.file).where(inputs.c.output == name)))
         gone = delete(outputs).where(outputs.c.id == name, *_mine(outputs, owner))
-        return connection.scalar(gone.returning(outputs.c.file))
-
-
-def is_used(engine: Engine, file: str) -> bool:
-    """Whether anything still refers to a file."""
-    with reading(engine) as connection:
-        return any(
-            connection.scalar(select(table.c.file).where(table.c.file == file).limit(1)) is not None
-            for table in (outputs, uploads)
-        )
+        file = connection.scalar(gone.returning(outputs.c.file))
+        return None if file is None else uses.unused(connection, [file, *of_it])

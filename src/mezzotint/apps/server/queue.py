@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, Engine, Row, and_, case, func, insert, or_, select, update
 
+from mezzotint.apps.server import uses
 from mezzotint.apps.server.tables import jobs, outputs, reading
 
 State = Literal["submitted", "running", "done", "failed", "cancelled"]
@@ -81,6 +82,7 @@ class Made:
     prompt: str
     licence: str
     recipe: str
+    seen: bytes | None = None
 
 
 def new_id() -> str:
@@ -229,8 +231,10 @@ def keep(engine: Engine, job: Row[Any], made: Made) -> str | None:
                 licence=made.licence,
                 recipe=made.recipe,
                 created=time.time(),
+                seen=made.seen,
             )
         )
+        uses.note(connection, name, json.loads(made.recipe))
         return name
 
 
