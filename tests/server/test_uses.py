@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import time
+from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, update
 
-from mezzotint.apps.server import boards, canvases, gallery, queue, uses
+from mezzotint.apps.server import boards, canvases, gallery, queue, space, uses
 from mezzotint.apps.server.queue import Asked, Made
+from mezzotint.apps.server.store import Store
+from mezzotint.apps.server.tables import uploads
 
 FOX, OWL, MASK, LAYER = ("f" * 64, "0" * 64, "a" * 64, "1" * 64)
 
@@ -82,3 +87,45 @@ def test_children_are_found_by_what_they_are_made_of(engine: Engine) -> None:
     assert ups == [] and [(how, row.id) for how, row in downs] == [("image", second)]
     ups, _, downs = boards.family(engine, child, "anna")
     assert [(how, row.id) for how, row in ups] == [("image", first)] and downs == []
+
+
+def test_what_was_given_and_nothing_is_made_of(engine: Engine) -> None:
+    names = [f"{number:064x}" for number in range(8)]
+    for number, name in enumerate(names):
+        gallery.enter(engine, "anna", name, "image/png", 10**number, "a.png")
+    gallery.enter(engine, "ben", names[0], "image/png", 1, "a.png")
+    with engine.begin() as connection:
+        long_ago = time.time() - space.NEW_SECONDS - 1
+        connection.execute(
+            update(uploads).where(uploads.c.file != names[1]).values(created=long_ago)
+        )
+    keep(engine, OWL, image=names[2], mask=names[3])
+    document = {"layers": [{"of": [names[4]]}]}
+    kept = canvases.Kept(name="a", document=document, files=[names[5]])
+    assert canvases.keep(engine, "anna", "c" * 32, kept) == 1
+    assert (
+        canvases.keep(
+            engine, "ben", "d" * 32, canvases.Kept(name="b", document={"a": names[0]}, files=[])
+        )
+        == 1
+    )
+    queue.submit(engine, Asked("anna", "generate", {"pictures": [names[6]]}, 1, 1))
+    assert space.unused(engine, "anna") == {names[0]: 1, names[7]: 10**7}
+    assert space.unused(engine, "ben") == {}  # his canvas has it
+
+
+def test_a_file_that_nothing_names_is_swept(engine: Engine, tmp_path: Path) -> None:
+    store = Store(tmp_path / "files")
+    names = [store.put(bytes([number])) for number in range(6)]
+    keep(engine, names[0], image=names[1])
+    gallery.enter(engine, "ben", names[2], "image/png", 1, "a.png")
+    queue.submit(engine, Asked("anna", "generate", {"pictures": [names[3]]}, 1, 1))
+    for name in names:
+        old = time.time() - space.STALE_SECONDS - 1
+        os.utime(store.path(name), (old, old))
+    (store.folder / "ab").mkdir(exist_ok=True)
+    (store.folder / "ab" / "notes.txt").write_text("mine")
+    assert store.put(bytes([5])) == names[5]  # put again it is new
+    assert space.sweep(engine, store) == 1
+    assert set(store.names()) == {*names} - {names[4]}
+    assert (store.folder / "ab" / "notes.txt").exists()

@@ -14,12 +14,23 @@ from PIL import Image
 
 import mezzotint
 from mezzotint.apps.commands_generate import sheet_of
+from mezzotint.apps.derived import cut
 from mezzotint.apps.making import Made, begin, loaded, loading_key, making
 from mezzotint.apps.repeat import Parse, Used, followed
 from mezzotint.families.model import Model
 from mezzotint.modalities.image import ImageError, kind_of, open_image, seen
 from mezzotint.provenance.pixels import Difference, difference, digest
-from mezzotint.provenance.recipe import RecipeError, opened, pictures_of, recipe_of
+from mezzotint.provenance.recipe import (
+    COMPOSITE,
+    RecipeError,
+    derived,
+    files_of,
+    fingerprint,
+    opened,
+    pictures_of,
+    recipe_of,
+    told,
+)
 from mezzotint.provenance.surroundings import changed, versions
 
 EQUAL, DIFFERS, CANNOT = "bit-equal", "differs", "cannot"
@@ -175,11 +186,52 @@ def _within(apart: Difference, said: object) -> bool:
     return near and apart.largest <= largest + _SLACK
 
 
+def _of_others(
+    source: Path, document: Mapping[str, Any], what: str, args: argparse.Namespace
+) -> Verdict:
+    """Of what was made of other pictures: a cut-out is cut out again; nothing makes a composite.
+
+    Raises:
+        RecipeError, ImageError, OSError: it cannot be done.
+    """
+    said = told(source, document)
+    if what == COMPOSITE:
+        pixels = document.get("pixels")
+        now = digest(open_image(source))
+        same = isinstance(pixels, dict) and pixels.get("hash") == now
+        since = "its pixels are as they were then" if same else "its pixels are other than then"
+        by_hand = f"it is {said}, put together by hand: not reproducible"
+        return Verdict(str(source), CANNOT, "be made again", (by_hand, since))
+    files = files_of(source, document)
+    if len(files) != 1:
+        raise RecipeError(
+            f"{source}: its recipe is damaged: its files are not what it was cut out of"
+        )
+    file = files[0]
+    places = [folder / file.name for folder in (Path(), source.parent, *args.folders)]
+    there = [path for path in places if path.is_file()]
+    same = [path for path in there if fingerprint(path) == file.fingerprint]
+    if not same:
+        why = "is another one here" if there else "is neither here nor beside it"
+        raise RecipeError(
+            f"{source}: {file.name}, of which it was cut out, {why}: say where with --in"
+        )
+    then = document.get("machine")
+    threads = then.get("threads") if isinstance(then, dict) else None
+    if type(threads) is int and 0 < threads <= 1024:
+        torch.set_num_threads(threads)
+    made = cut(same[0])
+    now = {part: made.document[part] for part in ("versions", "machine")}
+    return _compared(source, document, made, _surroundings(document, now))
+
+
 def verified(source: Path, args: argparse.Namespace, parse: Parse, models: Models) -> Verdict:
     """Make a file again and compare; what hinders that is in the verdict."""
     threads = torch.get_num_threads()  # it is made with as many as its recipe says
     try:
         document = opened(source)
+        if (what := derived(document)) is not None:
+            return _of_others(source, document, what, args)
         sheet = "pictures" in document
         documents = pictures_of(source, document) if sheet else [document]
         again = _made_again(source, documents, args, parse, models)

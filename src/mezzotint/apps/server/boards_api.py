@@ -9,7 +9,7 @@ from fastapi import APIRouter, Path, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Row
 
-from mezzotint.apps.server import boards, gallery, shown, uses
+from mezzotint.apps.server import boards, gallery, shown
 from mezzotint.apps.server.api import Id, Named, looked
 from mezzotint.apps.server.asking import Asks, Serves
 from mezzotint.apps.server.service import MissingError, Service
@@ -135,8 +135,7 @@ async def export(
     """A picture in another format, with all that it carries."""
     found = await looked(service, who, "export", name, form.upper())
     data = await asyncio.to_thread(service.store.get, found["file"])
-    if not uses.is_used(service.engine, found["file"]):
-        service.store.drop(found["file"])
+    await asyncio.to_thread(service.tidy, [found["file"]])
     headers = {"content-disposition": f'attachment; filename="{name}.{form}"'}
     return Response(data, media_type=found["type"], headers=headers)
 

@@ -7,9 +7,9 @@ import time
 from typing import Any, NamedTuple
 
 from PIL import Image, UnidentifiedImageError
-from sqlalchemy import Engine, Row, delete, insert, select
+from sqlalchemy import Engine, Row, delete, insert, select, update
 
-from mezzotint.apps.server import uses
+from mezzotint.apps.server import likeness, uses
 from mezzotint.apps.server.tables import (
     board_outputs,
     boards,
@@ -44,6 +44,8 @@ class Page(NamedTuple):
     until: float | None = None
     board: str | None = None
     favourite: bool = False
+    beyond: float | None = None
+    """Of those that look like another one: after the row before that is so alike."""
 
 
 def _mine(table: Any, owner: str | None) -> list[Any]:
@@ -84,6 +86,50 @@ def outputs_of(
 
     whose: boards and favourites are meant.
     """
+    return _found(engine, outputs, _wheres(owner, page, whose), page)
+
+
+def outputs_like(
+    engine: Engine, like: bytes, owner: str | None, page: Page, whose: str | None = None
+) -> list[tuple[Row[Any], float]]:
+    """Pictures with how much they look like another one, the most alike first: of those that
+    :func:`outputs_of` finds, where it is known how they look.
+
+    like: what is seen of the other one.
+    """
+    after = None
+    if page.before is not None and page.beyond is not None:
+        after = likeness.Found(page.beyond, page.before)
+    seen = select(outputs.c.number, outputs.c.seen).where(outputs.c.seen.is_not(None))
+    seen = seen.where(*_wheres(owner, page, whose))
+    limit = min(page.limit, MOST_ROWS)
+    with reading(engine).execution_options(yield_per=1000) as connection:
+        found = likeness.nearest(connection.execute(seen), like, limit, after)
+    alike = {each.number: each.likeness for each in found}
+    with reading(engine) as connection:
+        wanted = select(outputs).where(outputs.c.number.in_(alike))
+        rows = {row.number: row for row in connection.execute(wanted)}
+    return [(rows[number], much) for number, much in alike.items() if number in rows]
+
+
+def seen_of(engine: Engine, file: str) -> bytes | None:
+    """What is seen of a file; None: nobody has looked yet."""
+    with reading(engine) as connection:
+        for table in (outputs, uploads):
+            wanted = select(table.c.seen).where(table.c.file == file, table.c.seen.is_not(None))
+            if (found := connection.scalar(wanted.limit(1))) is not None:
+                return found
+    return None
+
+
+def saw(engine: Engine, file: str, seen: bytes) -> None:
+    """Keep what was seen of a file."""
+    with engine.begin() as connection:
+        for table in (outputs, uploads):
+            connection.execute(update(table).where(table.c.file == file).values(seen=seen))
+
+
+def _wheres(owner: str | None, page: Page, whose: str | None) -> list[Any]:
     wheres = _mine(outputs, owner)
     wheres += [outputs.c.prompt.icontains(word, autoescape=True) for word in page.words.split()]
     wheres += [outputs.c.model == page.model] if page.model else []
@@ -98,7 +144,7 @@ def outputs_of(
     if page.favourite:
         loved = select(favourites.c.output).where(favourites.c.owner == whose)
         wheres.append(outputs.c.id.in_(loved))
-    return _found(engine, outputs, wheres, page)
+    return wheres
 
 
 def outputs_by_job(engine: Engine, names: list[str]) -> dict[str, list[Row[Any]]]:

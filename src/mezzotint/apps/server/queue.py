@@ -69,7 +69,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Made:
-    """A picture that a worker has made and stored."""
+    """A picture that a worker has made and stored; seed: None of what no noise has made."""
 
     place: int
     file: str
@@ -77,7 +77,7 @@ class Made:
     bytes: int
     width: int
     height: int
-    seed: int
+    seed: int | None
     model: str
     prompt: str
     licence: str
@@ -225,7 +225,7 @@ def keep(engine: Engine, job: Row[Any], made: Made) -> str | None:
                 bytes=made.bytes,
                 width=made.width,
                 height=made.height,
-                seed=str(made.seed),
+                seed="" if made.seed is None else str(made.seed),
                 model=made.model,
                 prompt=made.prompt,
                 licence=made.licence,
