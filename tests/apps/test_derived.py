@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from jsonschema import Draft202012Validator
 from PIL import Image, ImageDraw
+from PIL.PngImagePlugin import PngInfo
 
 from mezzotint.apps import cli, derived, sealing
 from mezzotint.modalities.image import read_text
@@ -15,9 +17,14 @@ from mezzotint.provenance import identity
 from mezzotint.provenance.chain import read
 from mezzotint.provenance.recipe import CHUNK
 
+SCHEMA = json.loads((Path(__file__).parents[2] / "docs/recipe.schema.json").read_text("utf-8"))
+
 
 def document(path: Path) -> dict[str, object]:
-    return json.loads(read_text(path)[CHUNK])
+    """What a file says of itself, which is what the schema allows."""
+    found = json.loads(read_text(path)[CHUNK])
+    Draft202012Validator(SCHEMA).validate(found)
+    return found
 
 
 @pytest.fixture
@@ -94,8 +101,6 @@ def test_a_changed_cut_out_is_said(photo: Path, capsys: pytest.CaptureFixture[st
     with Image.open(made) as image:
         values, texts = np.array(image), image.info["parameters"]
     values[30, 30, 0] ^= 8
-    from PIL.PngImagePlugin import PngInfo
-
     chunks = PngInfo()
     chunks.add_text(CHUNK, texts)
     Image.fromarray(values).save(made, pnginfo=chunks)
@@ -169,8 +174,6 @@ def test_a_composite_in_other_formats(drawn: Path, here: Path, kind: str) -> Non
 
 
 def test_a_damaged_document_is_said(photo: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from PIL.PngImagePlugin import PngInfo
-
     for number, files in enumerate(("x", [{"name": 1}], [])):
         chunks = PngInfo()
         said = {"format": 1, "derived": "cutout", "files": files}
