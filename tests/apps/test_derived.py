@@ -67,9 +67,15 @@ def test_a_drawn_picture_is_cut_out(
     assert "cutout" in capsys.readouterr().out
     assert cli.main(["generate", "--from", "fox-cutout.png"]) == 2
     assert "is cut out of fox.png: there are no options" in capsys.readouterr().err
-    drawn.unlink()
+    (here / "more").mkdir()
+    drawn.rename(here / "more" / "another.png")
+    assert cli.main(["verify", "fox-cutout.png", "--in", "more"]) == 0
+    capsys.readouterr()
     assert cli.main(["verify", "fox-cutout.png"]) == 1
-    assert "neither here nor beside it: say where with --in" in capsys.readouterr().out
+    assert (
+        "neither here nor beside it, under whatever name: say where with --in"
+        in capsys.readouterr().out
+    )
 
 
 def test_a_photograph_is_cut_out(photo: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,7 @@ import argparse
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,10 +19,11 @@ from mezzotint.apps.derived import cut
 from mezzotint.apps.making import Made, begin, loaded, loading_key, making
 from mezzotint.apps.repeat import Parse, Used, followed
 from mezzotint.families.model import Model
-from mezzotint.modalities.image import ImageError, kind_of, open_image, seen
+from mezzotint.modalities.image import READABLE, ImageError, kind_of, open_image, seen
 from mezzotint.provenance.pixels import Difference, difference, digest
 from mezzotint.provenance.recipe import (
     COMPOSITE,
+    File,
     RecipeError,
     derived,
     files_of,
@@ -186,6 +188,15 @@ def _within(apart: Difference, said: object) -> bool:
     return near and apart.largest <= largest + _SLACK
 
 
+def _with_fingerprint(file: File, folders: Sequence[Path]) -> Path | None:
+    """The file that a recipe means: by its name, else any picture; it may have been renamed."""
+    named = [folder / file.name for folder in folders]
+    others = (path for folder in folders if folder.is_dir() for path in sorted(folder.iterdir()))
+    pictures = (path for path in others if path.suffix.lower() in READABLE)
+    found = (path for path in chain(named, pictures) if path.is_file())
+    return next((path for path in found if fingerprint(path) == file.fingerprint), None)
+
+
 def _of_others(
     source: Path, document: Mapping[str, Any], what: str, args: argparse.Namespace
 ) -> Verdict:
@@ -208,19 +219,17 @@ def _of_others(
             f"{source}: its recipe is damaged: its files are not what it was cut out of"
         )
     file = files[0]
-    places = [folder / file.name for folder in (Path(), source.parent, *args.folders)]
-    there = [path for path in places if path.is_file()]
-    same = [path for path in there if fingerprint(path) == file.fingerprint]
-    if not same:
-        why = "is another one here" if there else "is neither here nor beside it"
+    there = _with_fingerprint(file, (Path(), source.parent, *args.folders))
+    if there is None:
         raise RecipeError(
-            f"{source}: {file.name}, of which it was cut out, {why}: say where with --in"
+            f"{source}: {file.name}, of which it was cut out, is neither here nor beside it, "
+            "under whatever name: say where with --in"
         )
     then = document.get("machine")
     threads = then.get("threads") if isinstance(then, dict) else None
     if type(threads) is int and 0 < threads <= 1024:
         torch.set_num_threads(threads)
-    made = cut(same[0])
+    made = cut(there)
     now = {part: made.document[part] for part in ("versions", "machine")}
     return _compared(source, document, made, _surroundings(document, now))
 

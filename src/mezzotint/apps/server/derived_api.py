@@ -50,7 +50,7 @@ async def compose(
     signed, with each `part` (the id of a picture of which there is something in it) and their
     licences.  `keep`: in the gallery too, as the output that `x-mezzotint-output` names."""
     data = await request.body()
-    told = " ".join(name.split())
+    told = "".join(c for c in " ".join(name.split()) if c.isprintable())
     job = await asyncio.to_thread(service.compose, who, data, part, told, form, keep)
     files = [json.loads(job.wish)["file"]]
     try:
