@@ -150,7 +150,7 @@ def test_a_canvas_says_of_what_it_is(page: Any, client: httpx.Client, tmp_path: 
     assert [each["name"] for each in family["uploads"]] == ["ball.png"]
     viewer = opened(page, made)
     viewer.get_by_role("button", name="Verify").click()
-    viewer.get_by_text("put together by hand: not reproducible").wait_for()
+    viewer.get_by_text("put together by hand: not reproducible").first.wait_for()
     viewer.get_by_role("button", name="Credentials").click()
     viewer.get_by_text("As it was signed, by a key that is known here.").wait_for()
     assert viewer.get_by_role("button", name="Repeat").count() == 0

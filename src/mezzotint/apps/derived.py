@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
@@ -41,10 +41,6 @@ def _document(path: Path) -> Mapping[str, Any]:
         return recipe.opened(path)
     except RecipeError:
         return {}
-
-
-def _file(option: str, path: Path) -> File:
-    return File(option, path.name, fingerprint(path))
 
 
 def _parts(paths: Iterable[Path]) -> list[Licensed]:
@@ -102,7 +98,7 @@ def cut(path: Path) -> Made:
     marks = before.get("marks")
     if isinstance(marks, dict) and "pixels" in marks.get("in", ()):  # the one in the noise is lost
         words["marks"] = {**marks, "in": ["pixels"]}
-    files = (_file("cutout", path),)
+    files = (File("cutout", path.name, fingerprint(path)),)
     return _made(image, words, CUTOUT, _source_of_one(path), files, _parts([path]))
 
 
@@ -129,26 +125,33 @@ def _training(paths: Iterable[Path]) -> Any:
 # --- putting together -------------------------------------------------------------------------
 
 
-def composed(path: Path, name: str, parts: Sequence[Path], lost: int = 0) -> Made:
+class Layer(NamedTuple):
+    """A picture of which there is something in another one, and what it is called there."""
+
+    path: Path
+    name: str
+
+
+def composed(path: Path, name: str, layers: Sequence[Layer], lost: int = 0) -> Made:
     """A picture that somebody has put together.
 
     Args:
         path: its pixels.
         name: what it is called.
-        parts: the pictures of which there is something in it.
+        layers: the pictures of which there is something in it.
         lost: pictures of which there is something in it, and that are not here any more.
 
     Raises:
         ImageError: there is none in the file.
     """
-    image = pictures.open_image(path)
+    image, parts = pictures.open_image(path), [layer.path for layer in layers]
     licensed = _parts(parts)
     drew = dict.fromkeys(str(_document(part).get("model", "")) for part in parts)
     models = ", ".join(each for each in drew if each)
     words: dict[str, Any] = {"prompt": name, **({"model": models} if models else {})}
     if lost:
         words["lost"] = lost
-    files = [_file("layer", part) for part in parts]
+    files = [File("layer", layer.name, fingerprint(layer.path)) for layer in layers]
     return _made(image, words, COMPOSITE, _source_of_many(parts, lost), files, licensed)
 
 
@@ -160,7 +163,7 @@ def _source_of_many(parts: Sequence[Path], lost: int) -> SourceType:
     return "composite"
 
 
-def signing_composed(parts: Sequence[Path], identity: Identity) -> Signing:
+def signing_composed(layers: Sequence[Layer], identity: Identity) -> Signing:
     """How a composite is signed: made anew, with its parts placed in it."""
-    inputs = tuple(ingredient(part, "componentOf") for part in parts)
-    return Signing(identity, inputs, _training(parts))
+    inputs = (ingredient(each.path, "componentOf")._replace(title=each.name) for each in layers)
+    return Signing(identity, tuple(inputs), _training(layer.path for layer in layers))

@@ -174,6 +174,19 @@ def file_of(engine: Engine, name: str, owner: str | None) -> str | None:
     return name if there else None
 
 
+def called(engine: Engine, file: str, owner: str | None) -> str:
+    """What people call a picture, as the name of a file: by its prompt, or as it was given."""
+    looks = [
+        select(column).where(table.c.file == file, *_mine(table, owner)).limit(1)
+        for table, column in ((outputs, outputs.c.prompt), (uploads, uploads.c.name))
+    ]
+    with reading(engine) as connection:
+        found = (connection.scalar(each) or "" for each in looks)
+        words = ("".join(c for c in name if c.isprintable() and c not in "/\\") for name in found)
+        names = (" ".join(each.split())[:60].strip(" .") for each in words)
+        return next((name for name in names if name), file[:12])
+
+
 def kind_of(data: bytes) -> str:
     """The media type of a picture, by its header alone.
 

@@ -124,7 +124,7 @@ class Service:
         wished = {
             "file": file,
             "pictures": [file, *files],
-            "parts": files,
+            "layers": [(file, gallery.called(self.engine, file, who.sees)) for file in files],
             "lost": found.count(None),
             "name": name,
             "format": form,

@@ -315,9 +315,9 @@ class Worker:
             return there
         wish = json.loads(job.wish)
         folder, kind = self._standing(job, tuple(wish["pictures"])), FORMATS[wish["format"]]
-        parts = [folder / name for name in wish["parts"]]
-        made = derived.composed(folder / wish["file"], wish["name"], parts, wish["lost"])
-        how = derived.signing_composed(parts, configured())
+        layers = [derived.Layer(folder / file, name) for file, name in wish["layers"]]
+        made = derived.composed(folder / wish["file"], wish["name"], layers, wish["lost"])
+        how = derived.signing_composed(layers, configured())
         attempt.check()
         if wish["keep"]:
             return self._keep(job, 0, made, (kind, None), how)

@@ -117,8 +117,9 @@ def test_a_changed_cut_out_is_said(photo: Path, capsys: pytest.CaptureFixture[st
 def composite(here: Path, *parts: Path, lost: int = 0, kind: str = "png") -> Path:
     painted = here / "painted.png"
     Image.new("RGBA", (40, 30), "#20406080").save(painted)
-    made = derived.composed(painted, "two foxes", parts, lost)
-    how = derived.signing_composed(parts, identity.configured())
+    layers = [derived.Layer(part, part.name) for part in parts]
+    made = derived.composed(painted, "two foxes", layers, lost)
+    how = derived.signing_composed(layers, identity.configured())
     path = here / f"composite.{kind}"
     sealing.write(made, path, how)
     painted.unlink()
