@@ -43,7 +43,9 @@ def pixels(page: Any) -> np.ndarray:
     """The picture, as it is downloaded."""
     page.get_by_role("button", name="Canvas", exact=True).click()
     with page.expect_download() as download:
-        page.get_by_role("menuitem", name="Download as PNG").click()
+        page.get_by_role("menuitem", name="Download …").click()
+        page.get_by_role("dialog").get_by_role("button", name="Download").click()
+    page.get_by_role("dialog").wait_for(state="detached")
     with Image.open(io.BytesIO(download.value.path().read_bytes())) as image:
         return np.array(image.convert("RGBA"))
 

@@ -179,5 +179,5 @@ def test_boards_are_their_owners(tmp_path: Path) -> None:
     assert gallery.outputs_of(engine, None, page, "bert") == []
     boards.favour(engine, "anna", entered, True)
     assert boards.favourites_of(engine, "bert", [entered]) == set()
-    assert gallery.forget(engine, entered, "anna") == "a" * 64
+    assert gallery.forget(engine, entered, "anna") == ["a" * 64]
     assert [each["count"] for each in boards.listed(engine, "anna")] == [0]

@@ -65,6 +65,7 @@ COMMANDS: dict[str, tuple[str, str, Callable[[argparse.ArgumentParser], None]]] 
         "commands_convert:run",
         options.convert,
     ),
+    "cutout": ("remove the ground of a picture", "commands_cutout:run", options.cutout),
     "samplers": ("list the samplers and spacings", "commands_about:run_samplers", options.none),
     "doctor": (
         "say what is installed and what this machine can do",

@@ -79,6 +79,9 @@ def _told(path: Path) -> tuple[Mapping[str, Any], str]:
     """The document of a file, and in a word what it is."""
     try:
         found = recipe.opened(path)
+        if (what := recipe.derived(found)) is not None:
+            recipe.files_of(path, found)
+            return found, what
         for each in recipe.pictures_of(path, found) if "pictures" in found else [found]:
             recipe.recipe_of(path, each)
     except (recipe.OthersError, ImageError, OSError) as error:
@@ -165,7 +168,8 @@ def _row(path: Path, name: str, own: bytes, trusted: bytes) -> tuple[Row, Spent]
     took = _added(spent)
     signed, fault = _signed(path, own, trusted)
     told = "" if document else f"recipe: {kind}" if kind else "recipe"
-    lacks = "energy" if document and not spent else ""
+    drawn = document and recipe.derived(document) is None  # what it is made of took the energy
+    lacks = "energy" if drawn and not spent else ""
     row = Row(
         name,
         *(_text(first.get(key, "")) for key in ("model", "prompt", "seed")),

@@ -21,6 +21,9 @@ from mezzotint.provenance.credentials import CredentialsError, DamagedError
 _SOURCES = {
     "trainedAlgorithmicMedia": "by a trained model",
     "compositeWithTrainedAlgorithmicMedia": "with a trained model",
+    "composite": "of several",
+    "digitalCreation": "by hand",
+    "algorithmicallyEnhanced": "by a program without a trained model",
 }
 _RELATIONS = {"parentOf": "edited", "componentOf": "a part", "inputTo": "led"}
 _USES = {"allowed": "allowed", "notAllowed": "not allowed", "constrained": "under conditions"}

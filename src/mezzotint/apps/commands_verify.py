@@ -6,6 +6,7 @@ import argparse
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,14 +15,26 @@ from PIL import Image
 
 import mezzotint
 from mezzotint.apps.commands_generate import sheet_of
+from mezzotint.apps.derived import cut
 from mezzotint.apps.making import Made, begin, loaded, loading_key, making
 from mezzotint.apps.repeat import Parse, Used, followed
 from mezzotint.families.model import Model
 from mezzotint.modalities import metadata
-from mezzotint.modalities.image import ImageError, kind_of, open_image, seen
+from mezzotint.modalities.image import READABLE, ImageError, kind_of, open_image, seen
 from mezzotint.modalities.metadata import svg
 from mezzotint.provenance.pixels import Difference, difference, digest
-from mezzotint.provenance.recipe import RecipeError, opened, pictures_of, recipe_of
+from mezzotint.provenance.recipe import (
+    COMPOSITE,
+    File,
+    RecipeError,
+    derived,
+    files_of,
+    fingerprint,
+    opened,
+    pictures_of,
+    recipe_of,
+    told,
+)
 from mezzotint.provenance.surroundings import changed, versions
 
 EQUAL, DIFFERS, CANNOT = "bit-equal", "differs", "cannot"
@@ -202,11 +215,59 @@ def _within(apart: Difference, said: object) -> bool:
     return near and apart.largest <= largest + _SLACK
 
 
+def _with_fingerprint(file: File, folders: Sequence[Path]) -> Path | None:
+    """The file that a recipe means: by its name, else any picture; it may have been renamed."""
+    named = [folder / file.name for folder in folders]
+    others = (path for folder in folders if folder.is_dir() for path in sorted(folder.iterdir()))
+    pictures = (path for path in others if path.suffix.lower() in READABLE)
+    found = (path for path in chain(named, pictures) if path.is_file())
+    return next((path for path in found if fingerprint(path) == file.fingerprint), None)
+
+
+def _of_others(
+    source: Path, document: Mapping[str, Any], what: str, args: argparse.Namespace
+) -> Verdict:
+    """Of what was made of other pictures: a cut-out is cut out again; nothing makes a composite.
+
+    Raises:
+        RecipeError, ImageError, OSError: it cannot be done.
+    """
+    said = told(source, document)
+    if what == COMPOSITE:
+        pixels = document.get("pixels")
+        now = digest(open_image(source))
+        same = isinstance(pixels, dict) and pixels.get("hash") == now
+        since = "its pixels are as they were then" if same else "its pixels are other than then"
+        by_hand = f"it is {said}, put together by hand: not reproducible"
+        return Verdict(str(source), CANNOT, "be made again", (by_hand, since))
+    files = files_of(source, document)
+    if len(files) != 1:
+        raise RecipeError(
+            f"{source}: its recipe is damaged: its files are not what it was cut out of"
+        )
+    file = files[0]
+    there = _with_fingerprint(file, (Path(), source.parent, *args.folders))
+    if there is None:
+        raise RecipeError(
+            f"{source}: {file.name}, of which it was cut out, is neither here nor beside it, "
+            "under whatever name: say where with --in"
+        )
+    then = document.get("machine")
+    threads = then.get("threads") if isinstance(then, dict) else None
+    if type(threads) is int and 0 < threads <= 1024:
+        torch.set_num_threads(threads)
+    made = cut(there)
+    now = {part: made.document[part] for part in ("versions", "machine")}
+    return _compared(source, document, made, _surroundings(document, now))
+
+
 def verified(source: Path, args: argparse.Namespace, parse: Parse, models: Models) -> Verdict:
     """Make a file again and compare; what hinders that is in the verdict."""
     threads = torch.get_num_threads()  # it is made with as many as its recipe says
     try:
         document = opened(source)
+        if (what := derived(document)) is not None:
+            return _of_others(source, document, what, args)
         sheet = "pictures" in document
         documents = pictures_of(source, document) if sheet else [document]
         again = _made_again(source, documents, args, parse, models)

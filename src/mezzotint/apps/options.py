@@ -238,6 +238,13 @@ def verify(parser: argparse.ArgumentParser) -> None:
     add("--json", action="store_true", help="one JSON document a file, a line each")
 
 
+def cutout(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("file", type=Path, metavar="FILE", help="an opaque picture")
+    add("-o", "--output", type=Path, metavar="OUT", help="(default: FILE-cutout.png)")
+    add("--no-credentials", dest="credentials", action="store_false", help="do not sign it")
+
+
 def credentials(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("files", nargs="+", type=Path, metavar="FILE")

@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar, get_args
 
 import mezzotint
 from mezzotint.apps.edits import Held
@@ -62,15 +62,20 @@ def signing(args: argparse.Namespace) -> Signing | None:
 def _inputs(args: argparse.Namespace) -> Iterator[Ingredient]:
     """The pictures that a command line names: the one that is edited, and those that lead."""
     if args.image is not None:
-        yield _ingredient(args.image, "parentOf")
+        yield ingredient(args.image, "parentOf")
     leading = [args.mask, args.reference, *(path for path, _ in args.image_prompt)]
     leading += [wanted.picture for wanted in args.control]
     for source in leading:
         if source is not None:
-            yield _ingredient(source, "inputTo")
+            yield ingredient(source, "inputTo")
 
 
-def _ingredient(source: str | Path, relation: Relation) -> Ingredient:
+def ingredient(source: str | Path, relation: Relation) -> Ingredient:
+    """A picture as it goes into the credentials of another one.
+
+    Raises:
+        ImageError: it is none.
+    """
     if isinstance(source, Held):
         data = io.BytesIO()
         source.image.save(data, "PNG")
@@ -81,11 +86,18 @@ def _ingredient(source: str | Path, relation: Relation) -> Ingredient:
     return Ingredient(path.read_bytes(), mime, path.name, relation)
 
 
+def _source(made: Made) -> credentials.SourceType:
+    """IPTC's digital source type of a picture; what was made of others says it."""
+    said = made.document.get("source") if recipe.derived(made.document) else None
+    known = next((each for each in get_args(credentials.SourceType) if each == said), None)
+    return known or (_COMPOSITE if made.edited else _GENERATED)
+
+
 def _claim(made: Made, hashed: str, title: str, how: Signing) -> Claim:
     return Claim(
         title=title,
         action="edited" if made.edited else "created",
-        source=_COMPOSITE if made.edited else _GENERATED,
+        source=_source(made),
         software="mezzotint",
         version=mezzotint.__version__,
         model=made.model,
@@ -134,8 +146,8 @@ def sealed(
     data = pictures.encode(made.image, kind, quality=quality)
     lossy = kind == "JPEG" or quality is not None
     document = _stored(made, data, kind) if lossy else made.document
-    source = metadata.COMPOSITE if made.edited else metadata.GENERATED
-    data = metadata.embed(data, kind, json.dumps(document), Said(SOFTWARE, source))
+    said = Said(SOFTWARE, credentials.SOURCE_TYPE + _source(made))
+    data = metadata.embed(data, kind, json.dumps(document), said)
     if how is not None:
         claim = _claim(made, recipe.digest(document), title, how)
         data = _apart(partial(credentials.sign, data, MIMES[kind], claim, how.identity))
@@ -183,16 +195,16 @@ def converted(path: Path, kind: str, title: str, identity: Identity) -> tuple[by
         MetadataError, CredentialsError: as :func:`sealed`.
     """
     document = recipe.opened(path)
-    options = recipe.recipe_of(path, document).options
+    options = {} if recipe.derived(document) else recipe.recipe_of(path, document).options
     licences = document.get("licences")
     weights = licences if isinstance(licences, list) else []
-    terms = [each.get("licence") for each in weights if each.get("option") == "model"]
+    terms = [str(each.get("licence")) for each in weights if each.get("option") == "model"]
     made = Made(
         image=pictures.open_image(path),
         seed=int(str(options.get("seed", 0))),
         document=document,
         model=str(document.get("model", "")),
-        licence=str(next(iter(terms), UNKNOWN)),
+        licence="; ".join(dict.fromkeys(terms)) or UNKNOWN,
         edited="image" in options,
     )
     data, stated = _drawn(made) if kind == "SVG" else sealed(made, kind, title, None)

@@ -170,6 +170,19 @@ def components(features: Tensor, index: dict[str, Tensor]) -> Tensor:
     return F.normalize(found, dim=1)
 
 
+def described(model: str, picture: Tensor) -> Tensor:
+    """What is seen of a picture, ``(D,)`` of length one: their cosine is how alike two look.
+
+    Args:
+        model: one in the package, whose drawings tell which differences are usual.
+        picture: premultiplied RGBA ``(4, H, W)`` in [−1, 1].
+
+    Raises:
+        CheckpointError: the model's index is damaged.
+    """
+    return components(seen(canonical(picture[None])), _index(model))[0]
+
+
 def nearest(model: str, picture: Tensor, count: int = 10) -> list[Near]:
     """The drawings that a model has learnt from and that look most like a picture, nearest first.
 
@@ -185,7 +198,7 @@ def nearest(model: str, picture: Tensor, count: int = 10) -> list[Near]:
     rows = F.normalize(index["rows"] * index["scale"], dim=1)  # (N, D)
     if len(rows) != len(drawings):
         raise CheckpointError(f"{model}: its ledger and its index differ: install mezzotint anew")
-    likeness = rows @ components(seen(canonical(picture[None])), index)[0]
+    likeness = rows @ described(model, picture)
     learnt = torch.tensor([drawing.learnt for drawing in drawings])
     best = likeness.masked_fill(~learnt, -2).topk(min(count, int(learnt.sum())))
     return [

@@ -18,11 +18,12 @@ _NEAR = 24
 Of 150 drawings on white, the nearest of the ledger is then the same one for 94 % (at 40: 90 %, at
 56: 84 %; not cut out: 5 %).
 """
-_MOST = 0.5  # share of the border that has to be the ground
+MOST = 0.5
+"""Share of the border that has to be the ground."""
 _VISIBLE = 8  # alpha from which a pixel is content
 
 
-def _flooded(near: Tensor) -> Tensor:
+def flooded(near: Tensor) -> Tensor:
     """What of a mask ``(H, W)`` is connected to the border, by the four sides of its pixels."""
     cross = torch.tensor([[0.0, 1.0, 0.0], [1.0, 1.0, 1.0], [0.0, 1.0, 0.0]]).view(1, 1, 3, 3)
     allowed = near.float()[None, None]
@@ -36,7 +37,7 @@ def _flooded(near: Tensor) -> Tensor:
         reached = more
 
 
-def cut_out(image: Image.Image, margin: float) -> Image.Image:
+def cut_out(image: Image.Image, margin: float, least: float = MOST) -> Image.Image:
     """A drawing without the ground that it lies on, in the middle of a transparent square.
 
     A picture that is transparent somewhere lies on none.  Of another one, what is connected to the
@@ -44,6 +45,7 @@ def cut_out(image: Image.Image, margin: float) -> Image.Image:
 
     Args:
         margin: around the content on each side, of the square's edge.
+        least: share of the border that has to be of the ground's colour.
 
     Raises:
         ImageError: the border is of many colours, or there is nothing on the ground.
@@ -52,7 +54,7 @@ def cut_out(image: Image.Image, margin: float) -> Image.Image:
     image.thumbnail((_LARGEST, _LARGEST), Image.Resampling.BOX)
     pixels = np.array(image)
     if pixels[..., 3].min() > 250:
-        _clear_ground(pixels)
+        _clear_ground(pixels, least)
     rows, columns = (np.flatnonzero((pixels[..., 3] >= _VISIBLE).any(axis)) for axis in (1, 0))
     if not len(rows):
         raise ImageError("there is nothing on its ground")
@@ -63,14 +65,14 @@ def cut_out(image: Image.Image, margin: float) -> Image.Image:
     return square
 
 
-def _clear_ground(pixels: NDArray[np.uint8]) -> None:
+def _clear_ground(pixels: NDArray[np.uint8], least: float) -> None:
     colours = pixels[..., :3].astype(np.int16)
     border = np.concatenate([colours[0], colours[-1], colours[:, 0], colours[:, -1]])
     ground = np.median(border, axis=0)
-    if (np.abs(border - ground).max(1) <= _NEAR).mean() < _MOST:
+    if (np.abs(border - ground).max(1) <= _NEAR).mean() < least:
         raise ImageError(
             "its border is of many colours: drawings are compared without what they lie on, so "
             "give one with transparency, or on one colour"
         )
     near = torch.from_numpy(np.abs(colours - ground).max(2) <= _NEAR)
-    pixels[..., 3][_flooded(near).numpy()] = 0
+    pixels[..., 3][flooded(near).numpy()] = 0

@@ -113,6 +113,15 @@ def _as_mode(image: Image.Image, channels: Channels) -> Image.Image:
     return on_white(image).convert(_MODES[channels])
 
 
+def as_rgba(image: Image.Image) -> Image.Image:
+    """A picture of any mode as RGBA with 8 bits a channel.
+
+    Raises:
+        ImageError: a floating-point picture.
+    """
+    return _as_mode(image, "rgba")
+
+
 def to_tensor(image: Image.Image, channels: Channels) -> Tensor:
     """A Pillow image as ``(C, H, W)`` float32 in [−1, 1], RGBA premultiplied: v = 2·b/255 − 1.
 

@@ -53,7 +53,15 @@ SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 _ANY = "application/octet-stream"
 _USES = ("ai_generative_training", "ai_inference", "ai_training", "data_mining")
 
-SourceType = Literal["trainedAlgorithmicMedia", "compositeWithTrainedAlgorithmicMedia"]
+SourceType = Literal[
+    "trainedAlgorithmicMedia",
+    "compositeWithTrainedAlgorithmicMedia",
+    "composite",
+    "digitalCreation",
+    "algorithmicallyEnhanced",
+]
+"""IPTC's names: drawn by a model; that with other things; of several that no model drew; drawn by
+hand; changed by a program that has learnt nothing."""
 Relation = Literal["parentOf", "inputTo", "componentOf"]
 Use = Literal["allowed", "notAllowed"]
 
@@ -92,7 +100,7 @@ class Claim:
         action: ``created``, or ``edited``, which has exactly one parent among its ingredients.
         source: IPTC's digital source type.
         software, version: that made it.
-        model, licence: what drew it, and under which terms.
+        model, licence: what drew it, and under which terms; no model: nothing drew it here.
         recipe: hash of its recipe.
         training: whether it may be used to train models and be mined.
         when: it was made, by this computer's clock; None leaves it out.
@@ -307,7 +315,7 @@ def _definition(claim: Claim, mime: str) -> dict[str, Any]:
         "title": claim.title,
         "format": mime,
         "claim_generator_info": [{"name": claim.software, "version": claim.version}],
-        "ingredients": [model],
+        "ingredients": [model] if claim.model else [],
         "assertions": [
             {"label": label, "data": data, "created": True} for label, data in assertions
         ],
@@ -323,8 +331,10 @@ def _actions(claim: Claim) -> list[dict[str, Any]]:
         "action": f"c2pa.{claim.action}",
         "digitalSourceType": SOURCE_TYPE + claim.source,
         "softwareAgent": {"name": claim.software, "version": claim.version},
-        "parameters": {"ingredientIds": ["model", *labels["inputTo"]]},
     }
+    led = [*(["model"] if claim.model else []), *labels["inputTo"]]
+    if led:
+        made["parameters"] = {"ingredientIds": led}
     if claim.when is not None:
         made["when"] = claim.when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     opened = [

@@ -9,7 +9,8 @@ One JSON document stands in one text chunk of the file:
 ``options`` are those of ``mezzotint generate`` as they are typed, ``true`` for one without a value
 and ``false`` for one that is a --no-;
 what else stands beside them says in words what was made, and is not read.  A sheet has the whole
-documents of its pictures, ``{"format": 1, "software": …, "pictures": [{…}, …]}``.  Of a file there
+documents of its pictures, ``{"format": 1, "software": …, "pictures": [{…}, …]}``; what was made of
+other pictures has ``"derived": "cutout"`` or ``"composite"`` in place of options.  Of a file there
 is its name and a fingerprint, never where it was.
 """
 
@@ -49,6 +50,10 @@ class NoRecipeError(RecipeError):
 
 class OthersError(NoRecipeError):
     """There is what another program wrote in its place."""
+
+
+class DerivedError(RecipeError):
+    """A file was not drawn from options, but made of other pictures."""
 
 
 class File(NamedTuple):
@@ -238,15 +243,59 @@ def _damaged(path: Path, what: str) -> RecipeError:
     return RecipeError(f"{path}: its recipe is damaged: {what} are not what a recipe has there")
 
 
+CUTOUT, COMPOSITE = "cutout", "composite"
+_DERIVED = {CUTOUT: "cut out of", COMPOSITE: "a composite of"}
+
+
+def derived(found: Mapping[str, Any]) -> str | None:
+    """How a picture was made of others, CUTOUT or COMPOSITE; None: it was drawn from options.
+
+    Its document has ``"derived": "cutout"`` in place of options, and its files are those others.
+    """
+    what = found.get("derived")
+    return what if isinstance(what, str) and what in _DERIVED else None
+
+
+def told(path: Path, found: Mapping[str, Any]) -> str:
+    """What a picture that was made of others is, in words.
+
+    Raises:
+        RecipeError: its document is damaged.
+    """
+    names = [file.name for file in files_of(path, found)]
+    lost = found.get("lost")
+    gone = lost if type(lost) is int and lost > 0 else 0
+    shown = names[:3] + ([f"{len(names) - 3} more"] if len(names) > 3 else [])
+    shown += [f"{gone} that {'is' if gone == 1 else 'are'} no longer here"] if gone else []
+    last = " and ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
+    return f"{_DERIVED[str(found['derived'])]} {last or 'nothing but what was painted'}"
+
+
 def recipe_of(path: Path, found: Mapping[str, Any]) -> Recipe:
     """The recipe in the document of a picture.
 
     Raises:
+        DerivedError: it was made of other pictures, not drawn from options.
         RecipeError: it is damaged.
     """
-    options, files = found.get("options"), found.get("files")
+    if derived(found) is not None:
+        raise DerivedError(f"{path}: is {told(path, found)}: there are no options that draw it")
+    options = found.get("options")
     if not isinstance(options, dict) or not all(map(_is_value, options.values())):
         raise _damaged(path, "its options")
+    read = files_of(path, found)
+    key, marks = _marks(path, found.get("marks"))
+    # What says nothing of watermarks was made before there were any.
+    return Recipe({"watermark": "none", **options}, read, key, marks)
+
+
+def files_of(path: Path, found: Mapping[str, Any]) -> tuple[File, ...]:
+    """The files that the document of a picture names.
+
+    Raises:
+        RecipeError: it is damaged.
+    """
+    files = found.get("files")
     if not isinstance(files, list):
         raise _damaged(path, "its files")
     read: list[File] = []
@@ -256,9 +305,7 @@ def recipe_of(path: Path, found: Mapping[str, Any]) -> Recipe:
         if len(names) != len(File._fields):
             raise _damaged(path, "its files")
         read.append(File(*names))
-    key, marks = _marks(path, found.get("marks"))
-    # What says nothing of watermarks was made before there were any.
-    return Recipe({"watermark": "none", **options}, tuple(read), key, marks)
+    return tuple(read)
 
 
 def _marks(path: Path, said: object) -> tuple[int | None, tuple[Mark, ...]]:

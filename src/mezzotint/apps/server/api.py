@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Header, HTTPException, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy import Row
 
 from mezzotint.apps.server import boards, gallery, queue, shown, wish
 from mezzotint.apps.server.asking import Asks, Serves
@@ -24,7 +25,7 @@ Id = Annotated[str, Path(pattern="^[0-9a-f]{32}$")]
 PictureId = Annotated[str, Path(pattern="^([0-9a-f]{32}|[0-9a-f]{64})$")]
 PING_SECONDS = 15.0
 _FILE = {"schema": {"type": "string", "format": "binary"}}
-_BYTES = {"required": True, "content": {"application/octet-stream": _FILE}}
+BYTES = {"required": True, "content": {"application/octet-stream": _FILE}}
 _LIVE = {"cache-control": "no-store", "x-accel-buffering": "no"}
 
 
@@ -65,9 +66,12 @@ def _page(
     until: Annotated[datetime | None, Query()] = None,
     board: Annotated[str, Query(pattern="^([0-9a-f]{32})?$")] = "",
     favourite: bool = False,
+    beyond: Annotated[float | None, Query(ge=-2, le=2)] = None,
 ) -> Page:
     begin, end = (None if when is None else when.timestamp() for when in (since, until))
-    return Page(before, limit, q, model, seed, state, licence, begin, end, board or None, favourite)
+    return Page(
+        before, limit, q, model, seed, state, licence, begin, end, board or None, favourite, beyond
+    )
 
 
 Pages = Annotated[Page, Depends(_page)]
@@ -164,12 +168,43 @@ async def follow_all(who: Asks, service: Serves) -> StreamingResponse:
 
 
 @router.get("/outputs")
-def list_outputs(who: Asks, service: Serves, page: Pages) -> dict[str, Any]:
-    """Pictures, the newest first; `q`: words of their prompts."""
+async def list_outputs(
+    who: Asks,
+    service: Serves,
+    page: Pages,
+    like: Annotated[str, Query(pattern="^([0-9a-f]{32}|[0-9a-f]{64})?$")] = "",
+) -> dict[str, Any]:
+    """Pictures, the newest first; `q`: words of their prompts.
+
+    With `like`, the id of a picture: those that look like it, the most alike first, each with its
+    `likeness` (1: the same).  The next page is `before` the number of the last one and `beyond` its
+    likeness."""
     service.need(who, "read")
-    rows = gallery.outputs_of(service.engine, who.sees, page, who.owner)
-    loved = boards.favourites_of(service.engine, who.owner, [row.id for row in rows])
-    return {"outputs": [{**shown.output(row), "favourite": row.id in loved} for row in rows]}
+    seen = await _seen(service, who, like) if like else None
+    return await asyncio.to_thread(_listed, service, who, page, seen)
+
+
+def _listed(service: Serves, who: Asks, page: Page, seen: bytes | None) -> dict[str, Any]:
+    if seen is None:
+        rows = gallery.outputs_of(service.engine, who.sees, page, who.owner)
+        said = [shown.output(row) for row in rows]
+    else:
+        found = gallery.outputs_like(service.engine, seen, who.sees, page, who.owner)
+        said = [{**shown.output(row), "likeness": alike} for row, alike in found]
+    loved = boards.favourites_of(service.engine, who.owner, [each["id"] for each in said])
+    return {"outputs": [{**each, "favourite": each["id"] in loved} for each in said]}
+
+
+async def _seen(service: Serves, who: Asks, picture: str) -> bytes:
+    """What is seen of a picture; a worker looks at one that was given and not looked at yet."""
+    file = await asyncio.to_thread(gallery.file_of, service.engine, picture, who.sees)
+    if file is None:
+        raise MissingError(f"no picture {picture!r}: give it first")
+    known = await asyncio.to_thread(gallery.seen_of, service.engine, file)
+    if known is None:
+        known = bytes.fromhex((await looked(service, who, "see", picture))["seen"])
+        await asyncio.to_thread(gallery.saw, service.engine, file, known)
+    return known
 
 
 @router.get("/outputs/{name}")
@@ -201,19 +236,19 @@ def get_file(name: Id, who: Asks, service: Serves) -> Response:
 
 @router.delete("/outputs/{name}", status_code=204)
 def forget(name: Id, who: Asks, service: Serves) -> None:
-    """Take a picture out of the gallery for good."""
+    """Take a picture out of the gallery for good; its file stays while others are made of it."""
     service.need(who, "make")
-    file = gallery.forget(service.engine, name, who.sees)
-    if file is None:
+    files = gallery.forget(service.engine, name, who.sees)
+    if files is None:
         raise MissingError(f"no picture {name!r}")
-    if not gallery.is_used(service.engine, file):
+    for file in files:
         service.store.drop(file)
 
 
 @router.post(
     "/uploads",
     status_code=201,
-    openapi_extra={"requestBody": _BYTES},
+    openapi_extra={"requestBody": BYTES},
 )
 async def upload(
     request: Request, who: Asks, service: Serves, name: Annotated[str, Query(max_length=200)] = ""
@@ -233,13 +268,18 @@ async def looked(
 ) -> dict[str, Any]:
     """What a job that looks at a picture finds."""
     job = await asyncio.to_thread(service.look, who, kind, picture, form)
+    return json.loads((await ended(service, who, job)).result or "null")
+
+
+async def ended(service: Serves, who: Asks, job: Row[Any]) -> Row[Any]:
+    """A job that somebody waits for, when it is done."""
     service.began(job)
     row = await service.end(who, job.id)
     if row.state in queue.OPEN:
         raise HTTPException(503, "the server stops: ask again later")
     if row.state != "done":
         raise HTTPException(422 if row.fault == "request" else 500, row.error or row.state)
-    return json.loads(row.result or "null")
+    return row
 
 
 @router.post("/verify")

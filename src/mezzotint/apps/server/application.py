@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,9 +19,11 @@ from mezzotint.apps.server import (
     api,
     boards_api,
     canvases,
+    derived_api,
     metrics,
     openai,
     queue,
+    space,
     webui,
 )
 from mezzotint.apps.server.asking import RETRY_SECONDS, STATUS, in_json, status
@@ -98,6 +101,12 @@ def _answers(app: FastAPI) -> None:
     app.add_exception_handler(DBAPIError, away)
 
 
+def _sweep(service: Service) -> None:
+    """Drop the files that nothing names; what cannot be done now is done at the next start."""
+    with suppress(DBAPIError, OSError):
+        space.sweep(service.engine, service.store)
+
+
 def build(engine: Engine, settings: Settings) -> tuple[App, Hub]:
     """The application of a database, whose workers run while it does, and who listens to it."""
     service = Service(
@@ -120,8 +129,10 @@ def build(engine: Engine, settings: Settings) -> tuple[App, Hub]:
             settings.memory,
         )
         service.crew.start()
+        sweeping = asyncio.create_task(asyncio.to_thread(_sweep, service))
         yield
         await service.crew.stop()
+        await sweeping
 
     app = FastAPI(
         title="Mezzotint",
@@ -141,6 +152,8 @@ def build(engine: Engine, settings: Settings) -> tuple[App, Hub]:
     app.include_router(canvases.router)
     app.include_router(metrics.router)
     app.include_router(boards_api.router)
+    app.include_router(derived_api.router)
+    app.include_router(space.router)
     app.include_router(pages.router)  # the last: it takes every address
     hosts: Iterable[str] = (*LOOPBACK, *settings.hosts)
     return Guard(app, hosts, settings.origins), service.hub

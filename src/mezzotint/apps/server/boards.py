@@ -15,10 +15,12 @@ from mezzotint.apps.server.tables import (
     board_outputs,
     boards,
     favourites,
+    inputs,
     outputs,
     reading,
     uploads,
 )
+from mezzotint.apps.server.uses import inputs_of
 
 MOST_BOARDS = 500
 _MOST_CHILDREN = 100
@@ -161,17 +163,6 @@ def boards_of(engine: Engine, owner: str, name: str) -> list[str]:
 # --- what came from what ----------------------------------------------------------------------
 
 
-def _inputs(recipe: dict[str, Any]) -> dict[str, str]:
-    """The pictures that a recipe names: by their SHA-256 the option that took them."""
-    files = recipe.get("files", [])
-    weights = ("model", "refiner", "part", "lora", "embedding", "ip-adapter", "image-encoder")
-    return {
-        file["fingerprint"].removeprefix("sha256:"): file["option"]
-        for file in files
-        if file["option"] not in weights and file["fingerprint"].startswith("sha256:")
-    }
-
-
 def _varied(recipe: dict[str, Any]) -> str | None:
     """The seed of what a picture varies."""
     told = recipe.get("options", {}).get("vary")
@@ -198,13 +189,13 @@ def family(
     output with how."""
     seen = [] if owner is None else [outputs.c.owner == owner]
     recipe = json.loads(row.recipe)
-    named, varied = _inputs(recipe), _varied(recipe)
+    named, varied = inputs_of(recipe), _varied(recipe)
     alike = and_(outputs.c.prompt == row.prompt, outputs.c.model == row.model)
     above: list[ColumnElement[bool]] = [outputs.c.file.in_(list(named))]
     if varied is not None:
         above.append(and_(alike, outputs.c.seed == varied))
     below = or_(
-        outputs.c.recipe.contains(f'"sha256:{row.file}"', autoescape=True),
+        outputs.c.id.in_(select(inputs.c.output).where(inputs.c.file == row.file)),
         and_(alike, outputs.c.recipe.contains(f"{row.seed}:", autoescape=True)),
     )
     parents = select(outputs).where(or_(*above), outputs.c.id != row.id, *seen)
@@ -223,7 +214,7 @@ def family(
     downs: list[tuple[str, Row[Any]]] = []
     for each in down:
         theirs = json.loads(each.recipe)
-        how = _inputs(theirs).get(row.file)
+        how = inputs_of(theirs).get(row.file)
         if how is None and _is_variation(theirs, recipe):
             how = "vary"
         if how is not None:

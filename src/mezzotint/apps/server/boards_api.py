@@ -135,8 +135,7 @@ async def export(
     """A picture in another format, with all that it carries."""
     found = await looked(service, who, "export", name, form.upper())
     data = await asyncio.to_thread(service.store.get, found["file"])
-    if not gallery.is_used(service.engine, found["file"]):
-        service.store.drop(found["file"])
+    await asyncio.to_thread(service.tidy, [found["file"]])
     headers = {"content-disposition": f'attachment; filename="{name}.{form}"'}
     return Response(data, media_type=found["type"], headers=headers)
 

@@ -7,12 +7,14 @@ import time
 from typing import Any, NamedTuple
 
 from PIL import Image, UnidentifiedImageError
-from sqlalchemy import Engine, Row, delete, insert, select
+from sqlalchemy import Engine, Row, delete, insert, select, update
 
+from mezzotint.apps.server import likeness, uses
 from mezzotint.apps.server.tables import (
     board_outputs,
     boards,
     favourites,
+    inputs,
     jobs,
     outputs,
     reading,
@@ -42,6 +44,8 @@ class Page(NamedTuple):
     until: float | None = None
     board: str | None = None
     favourite: bool = False
+    beyond: float | None = None
+    """Of those that look like another one: after the row before that is so alike."""
 
 
 def _mine(table: Any, owner: str | None) -> list[Any]:
@@ -82,6 +86,50 @@ def outputs_of(
 
     whose: boards and favourites are meant.
     """
+    return _found(engine, outputs, _wheres(owner, page, whose), page)
+
+
+def outputs_like(
+    engine: Engine, like: bytes, owner: str | None, page: Page, whose: str | None = None
+) -> list[tuple[Row[Any], float]]:
+    """Pictures with how much they look like another one, the most alike first: of those that
+    :func:`outputs_of` finds, where it is known how they look.
+
+    like: what is seen of the other one.
+    """
+    after = None
+    if page.before is not None and page.beyond is not None:
+        after = likeness.Found(page.beyond, page.before)
+    seen = select(outputs.c.number, outputs.c.seen).where(outputs.c.seen.is_not(None))
+    seen = seen.where(*_wheres(owner, page, whose))
+    limit = min(page.limit, MOST_ROWS)
+    with reading(engine).execution_options(yield_per=1000) as connection:
+        found = likeness.nearest(connection.execute(seen), like, limit, after)
+    alike = {each.number: each.likeness for each in found}
+    with reading(engine) as connection:
+        wanted = select(outputs).where(outputs.c.number.in_(alike))
+        rows = {row.number: row for row in connection.execute(wanted)}
+    return [(rows[number], much) for number, much in alike.items() if number in rows]
+
+
+def seen_of(engine: Engine, file: str) -> bytes | None:
+    """What is seen of a file; None: nobody has looked yet."""
+    with reading(engine) as connection:
+        for table in (outputs, uploads):
+            wanted = select(table.c.seen).where(table.c.file == file, table.c.seen.is_not(None))
+            if (found := connection.scalar(wanted.limit(1))) is not None:
+                return found
+    return None
+
+
+def saw(engine: Engine, file: str, seen: bytes) -> None:
+    """Keep what was seen of a file."""
+    with engine.begin() as connection:
+        for table in (outputs, uploads):
+            connection.execute(update(table).where(table.c.file == file).values(seen=seen))
+
+
+def _wheres(owner: str | None, page: Page, whose: str | None) -> list[Any]:
     wheres = _mine(outputs, owner)
     wheres += [outputs.c.prompt.icontains(word, autoescape=True) for word in page.words.split()]
     wheres += [outputs.c.model == page.model] if page.model else []
@@ -96,7 +144,7 @@ def outputs_of(
     if page.favourite:
         loved = select(favourites.c.output).where(favourites.c.owner == whose)
         wheres.append(outputs.c.id.in_(loved))
-    return _found(engine, outputs, wheres, page)
+    return wheres
 
 
 def outputs_by_job(engine: Engine, names: list[str]) -> dict[str, list[Row[Any]]]:
@@ -110,16 +158,33 @@ def outputs_by_job(engine: Engine, names: list[str]) -> dict[str, list[Row[Any]]
 
 
 def file_of(engine: Engine, name: str, owner: str | None) -> str | None:
-    """The file of an output's id, or of an upload's; None: there is none that is the owner's."""
+    """The file of an output's id or of an upload's, or one that an output was made of; None: there
+    is none that is the owner's."""
     if len(name) == 32:
         found = output(engine, name, owner)
         return None if found is None else found.file
+    made_of = select(inputs.c.file).join(outputs, outputs.c.id == inputs.c.output)
+    looks = [
+        select(table.c.file).where(table.c.file == name, *_mine(table, owner))
+        for table in (uploads, outputs)
+    ]
+    looks.append(made_of.where(inputs.c.file == name, *_mine(outputs, owner)))
     with reading(engine) as connection:
-        for table in (uploads, outputs):
-            there = select(table.c.file).where(table.c.file == name, *_mine(table, owner)).limit(1)
-            if connection.scalar(there) is not None:
-                return name
-    return None
+        there = any(connection.scalar(each.limit(1)) is not None for each in looks)
+    return name if there else None
+
+
+def called(engine: Engine, file: str, owner: str | None) -> str:
+    """What people call a picture, as the name of a file: by its prompt, or as it was given."""
+    looks = [
+        select(column).where(table.c.file == file, *_mine(table, owner)).limit(1)
+        for table, column in ((outputs, outputs.c.prompt), (uploads, uploads.c.name))
+    ]
+    with reading(engine) as connection:
+        found = (connection.scalar(each) or "" for each in looks)
+        words = ("".join(c for c in name if c.isprintable() and c not in "/\\") for name in found)
+        names = (" ".join(each.split())[:60].strip(" .") for each in words)
+        return next((name for name in names if name), file[:12])
 
 
 def kind_of(data: bytes) -> str:
@@ -157,17 +222,13 @@ def enter(engine: Engine, owner: str, file: str, kind: str, size: int, name: str
             )
 
 
-def forget(engine: Engine, name: str, owner: str | None) -> str | None:
-    """Take a picture out of the gallery; its file, or None if there is no such picture."""
+def forget(engine: Engine, name: str, owner: str | None) -> list[str] | None:
+    """Take a picture out of the gallery; None: there is none.
+
+    Returns the files that nothing names any more: its own, and those that it was made of.
+    """
     with engine.begin() as connection:
+        of_it = list(connection.scalars(select(inputs.c.file).where(inputs.c.output == name)))
         gone = delete(outputs).where(outputs.c.id == name, *_mine(outputs, owner))
-        return connection.scalar(gone.returning(outputs.c.file))
-
-
-def is_used(engine: Engine, file: str) -> bool:
-    """Whether anything still refers to a file."""
-    with reading(engine) as connection:
-        return any(
-            connection.scalar(select(table.c.file).where(table.c.file == file).limit(1)) is not None
-            for table in (outputs, uploads)
-        )
+        file = connection.scalar(gone.returning(outputs.c.file))
+        return None if file is None else uses.unused(connection, [file, *of_it])

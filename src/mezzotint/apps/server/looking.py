@@ -7,17 +7,35 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from mezzotint.apps.cli import parse
 from mezzotint.apps.commands_detect import MARKED, looked
 from mezzotint.apps.commands_verify import Models, verified
 from mezzotint.apps.sealing import converted
+from mezzotint.apps.server.likeness import packed
 from mezzotint.apps.server.places import Places
 from mezzotint.apps.server.store import Store, StoreError
+from mezzotint.families import ledger
+from mezzotint.modalities import image as pictures
+from mezzotint.modalities.ground import cut_out
 from mezzotint.modalities.image import read_text
 from mezzotint.provenance import identity
 from mezzotint.provenance.chain import read as read_credentials
 from mezzotint.provenance.foreign import foreign
-from mezzotint.provenance.recipe import NoRecipeError, RecipeError, opened, pictures_of, recipe_of
+from mezzotint.provenance.recipe import (
+    NoRecipeError,
+    RecipeError,
+    files_of,
+    opened,
+    pictures_of,
+    recipe_of,
+)
+
+_SEEN = 256
+"""Pixels of the longer edge of what is looked at."""
+_PLAIN = 0.98
+"""Share of the border that has to be of one colour: a photograph is looked at with its ground."""
 
 
 def _documents(path: Path) -> list[dict[str, Any]]:
@@ -29,7 +47,7 @@ def _documents(path: Path) -> list[dict[str, Any]]:
 def _with_inputs(path: Path, store: Store) -> None:
     """Lay the pictures that a recipe names beside it, those that are here."""
     for document in _documents(path):
-        for file in recipe_of(path, document).files:
+        for file in files_of(path, document):
             beside = path.with_name(Path(file.name).name)
             if not beside.exists():
                 with suppress(StoreError):
@@ -48,6 +66,26 @@ def verify(
     apart = None if verdict.apart is None else verdict.apart.as_data()
     line = verdict.line().removeprefix(f"{path}: ")
     return {"verdict": verdict.verdict, "said": line, "causes": verdict.causes, "apart": apart}
+
+
+def sight(image: Image.Image) -> bytes:
+    """What is seen of a picture: of a drawing on one colour, without that."""
+    whole = pictures.as_rgba(image)
+    try:
+        shown = cut_out(whole, ledger.MARGIN, _PLAIN)
+    except pictures.ImageError:  # a photograph, or nothing at all
+        shown = whole.copy()
+        shown.thumbnail((_SEEN, _SEEN), Image.Resampling.BOX)
+    return packed(ledger.described("icons", pictures.to_tensor(shown, "rgba")).tolist())
+
+
+def see(path: Path) -> dict[str, str]:
+    """What is seen of a file, in hexadecimal.
+
+    Raises:
+        ImageError: it is no picture.
+    """
+    return {"seen": sight(pictures.open_image(path)).hex()}
 
 
 def credentials(path: Path) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, Engine, Row, and_, case, func, insert, or_, select, update
 
+from mezzotint.apps.server import uses
 from mezzotint.apps.server.tables import jobs, outputs, reading
 
 State = Literal["submitted", "running", "done", "failed", "cancelled"]
@@ -68,7 +69,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Made:
-    """A picture that a worker has made and stored."""
+    """A picture that a worker has made and stored; seed: None of what no noise has made."""
 
     place: int
     file: str
@@ -76,11 +77,12 @@ class Made:
     bytes: int
     width: int
     height: int
-    seed: int
+    seed: int | None
     model: str
     prompt: str
     licence: str
     recipe: str
+    seen: bytes | None = None
 
 
 def new_id() -> str:
@@ -223,14 +225,16 @@ def keep(engine: Engine, job: Row[Any], made: Made) -> str | None:
                 bytes=made.bytes,
                 width=made.width,
                 height=made.height,
-                seed=str(made.seed),
+                seed="" if made.seed is None else str(made.seed),
                 model=made.model,
                 prompt=made.prompt,
                 licence=made.licence,
                 recipe=made.recipe,
                 created=time.time(),
+                seen=made.seen,
             )
         )
+        uses.note(connection, name, json.loads(made.recipe))
         return name
 
 

@@ -5,21 +5,21 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from sqlalchemy import Engine, Row
 
-from mezzotint.apps.server import gallery, queue, wish
+from mezzotint.apps.server import gallery, queue, uses, wish
 from mezzotint.apps.server.crew import Crew
 from mezzotint.apps.server.hub import END, Hub
 from mezzotint.apps.server.places import Places
 from mezzotint.apps.server.store import Store
 from mezzotint.apps.server.tokens import Who
 
-Kind = Literal["verify", "detect", "recipe", "credentials", "export"]
+Kind = Literal["verify", "detect", "recipe", "credentials", "export", "see", "cutout"]
 LOOKS_FIRST = 10
 """Priority of what somebody waits for, and is done at once: before the pictures that wait."""
 _GUESSED_STEPS, _GUESSED_PIXELS = 20, 512 * 512
@@ -94,8 +94,49 @@ class Service:
         file = gallery.file_of(self.engine, name, who.sees)
         if file is None:
             raise MissingError(f"no picture {name!r}: give it first")
+        made = int(kind == "cutout")
+        self.store.check_room(made * _GUESSED_PIXELS * _BYTES)
         wished = {"file": file, "pictures": [file], "format": form}
-        return self._enter(who, kind, wished, 0, 1, LOOKS_FIRST, None)
+        return self._enter(who, kind, wished, made, 1, LOOKS_FIRST, None)
+
+    def compose(
+        self, who: Who, data: bytes, parts: Sequence[str], name: str, form: str, keep: bool
+    ) -> Row[Any]:
+        """A new job that seals a picture that somebody has put together.
+
+        Args:
+            data: its file, as it was painted.
+            parts: ids of the pictures of which there is something in it; those that are not here
+                any more are counted.
+            form: of the file that is to be made, of :data:`~mezzotint.apps.server.wish.FORMATS`.
+            keep: in the gallery.
+
+        Raises:
+            UploadError: it is no picture; ForbiddenError, QueueError: as :func:`submit`;
+            NoRoomError, WriteError.
+        """
+        self.need(who, "make")
+        gallery.kind_of(data)
+        self.store.check_room(2 * len(data))
+        found = [gallery.file_of(self.engine, part, who.sees) for part in dict.fromkeys(parts)]
+        files = list(dict.fromkeys(file for file in found if file is not None))
+        file = self.store.put(data)
+        wished = {
+            "file": file,
+            "pictures": [file, *files],
+            "layers": [(file, gallery.called(self.engine, file, who.sees)) for file in files],
+            "lost": found.count(None),
+            "name": name,
+            "format": form,
+            "keep": keep,
+        }
+        return self._enter(who, "composite", wished, int(keep), 1, LOOKS_FIRST, None)
+
+    def tidy(self, files: Sequence[str]) -> None:
+        """Drop those of some files that nothing names any more."""
+        for file in files:
+            if not uses.is_used(self.engine, file):
+                self.store.drop(file)
 
     def _enter(
         self,

@@ -35,6 +35,8 @@ def output(row: Row[Any], whole: bool = False) -> dict[str, Any]:
         "model": row.model,
         "prompt": row.prompt,
         "licence": row.licence,
+        "derived": recipe.get("derived"),
+        "transparent": str(recipe.get("pixels", {}).get("mode", "")).endswith("A"),
         "energy": recipe.get("energy"),
         "created": when(row.created),
     }

@@ -49,7 +49,9 @@ class Store:
         """
         name = hashlib.sha256(data).hexdigest()
         path = self.path(name)
-        if not path.exists():
+        if path.exists():
+            os.utime(path)  # it is as new as one that is written now: see space.sweep
+        else:
             path.parent.mkdir(exist_ok=True)
             with atomic_write(path) as file:
                 file.write(data)

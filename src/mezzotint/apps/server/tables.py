@@ -19,6 +19,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -98,7 +99,16 @@ outputs = Table(
     Column("licence", Text, nullable=False),
     Column("recipe", Text, nullable=False),  # as JSON
     Column("created", Float, nullable=False),
+    Column("seen", LargeBinary),  # what is seen of it: see likeness.py
     UniqueConstraint("job", "place"),
+)
+
+inputs = Table(
+    "inputs",
+    _META,
+    Column("output", String(32), ForeignKey("outputs.id", ondelete="CASCADE"), primary_key=True),
+    Column("file", String(64), primary_key=True, index=True),  # that its recipe names
+    Column("how", String(32), nullable=False),  # by which option
 )
 
 uploads = Table(
@@ -110,6 +120,7 @@ uploads = Table(
     Column("name", String(256), nullable=False),
     Column("bytes", BigInteger, nullable=False),
     Column("created", Float, nullable=False),
+    Column("seen", LargeBinary),
 )
 
 boards = Table(

@@ -24,13 +24,14 @@ from typing import IO, Any
 from sqlalchemy import Engine, Row
 from sqlalchemy.exc import DBAPIError
 
+from mezzotint.apps import derived
 from mezzotint.apps.cli import parse
 from mezzotint.apps.commands_generate import check_licences
 from mezzotint.apps.errors import one_line
 from mezzotint.apps.making import SOFTWARE, Made, begin, making
 from mezzotint.apps.repeat import Used, followed
 from mezzotint.apps.sealing import MIMES, sealed, signing
-from mezzotint.apps.server import looking, queue, tables
+from mezzotint.apps.server import gallery, looking, queue, tables
 from mezzotint.apps.server.holding import Held, about
 from mezzotint.apps.server.places import Places
 from mezzotint.apps.server.store import Store
@@ -42,6 +43,7 @@ from mezzotint.families.memory import resident
 from mezzotint.files import WriteError
 from mezzotint.modalities import image as pictures
 from mezzotint.provenance.grid import chosen
+from mezzotint.provenance.identity import configured
 from mezzotint.provenance.meter import Meter, Shares
 from mezzotint.provenance.recipe import Recipe
 
@@ -254,10 +256,9 @@ class Worker:
 
     def _keep(
         self, job: Row[Any], place: int, made: Made, form: tuple[str, int | None], how: Any
-    ) -> None:
+    ) -> dict[str, Any]:
         kind, quality = form
-        title = f"{job.id}-{place}.{kind.lower()}"
-        data, document = sealed(made, kind, title, how, quality)
+        data, document = sealed(made, kind, _title(job, place, kind), how, quality)
         name = self.store.put(data)
         entered = queue.keep(
             self.engine,
@@ -269,16 +270,18 @@ class Worker:
                 bytes=len(data),
                 width=made.image.width,
                 height=made.image.height,
-                seed=made.seed,
+                seed=made.seed if "seed" in document or "options" in document else None,
                 model=made.model,
                 prompt=str(document.get("prompt", "")),
                 licence=made.licence,
                 recipe=json.dumps(document),
+                seen=looking.sight(made.image),
             ),
         )
         if entered is None:
             raise Gone
         self.voice.say(job=job.id, attempt=job.attempt, place=place, output=entered, file=name)
+        return _result(entered, name, MIMES[kind])
 
     def verify(self, job: Row[Any], attempt: Attempt) -> dict[str, Any]:
         path = self._seen(job)
@@ -296,10 +299,50 @@ class Worker:
     def export(self, job: Row[Any], attempt: Attempt) -> dict[str, Any]:
         return looking.export(self._seen(job), json.loads(job.wish)["format"], self.store)
 
+    def see(self, job: Row[Any], attempt: Attempt) -> dict[str, Any]:
+        return looking.see(self._seen(job))
+
+    def cutout(self, job: Row[Any], attempt: Attempt) -> dict[str, Any]:
+        path = self._seen(job)
+        if (there := self._made_before(job)) is not None:
+            return there
+        made, how = derived.cut(path), derived.signing_cut(path, configured())
+        attempt.check()
+        return self._keep(job, 0, made, ("PNG", None), how)
+
+    def composite(self, job: Row[Any], attempt: Attempt) -> dict[str, Any]:
+        if (there := self._made_before(job)) is not None:
+            return there
+        wish = json.loads(job.wish)
+        folder, kind = self._standing(job, tuple(wish["pictures"])), FORMATS[wish["format"]]
+        layers = [derived.Layer(folder / file, name) for file, name in wish["layers"]]
+        made = derived.composed(folder / wish["file"], wish["name"], layers, wish["lost"])
+        how = derived.signing_composed(layers, configured())
+        attempt.check()
+        if wish["keep"]:
+            return self._keep(job, 0, made, (kind, None), how)
+        data, _ = sealed(made, kind, _title(job, 0, kind), how)
+        return {"file": self.store.put(data), "type": MIMES[kind]}
+
+    def _made_before(self, job: Row[Any]) -> dict[str, Any] | None:
+        """What an earlier attempt has made of a job of one picture."""
+        found = gallery.outputs_by_job(self.engine, [job.id])[job.id]
+        return _result(found[0].id, found[0].file, found[0].kind) if found else None
+
     def _seen(self, job: Row[Any]) -> Path:
         """The picture that a job looks at."""
         (name,) = json.loads(job.wish)["pictures"]
         return self._standing(job, (name,)) / name
+
+
+def _title(job: Row[Any], place: int, kind: str) -> str:
+    """What the credentials of a picture call it."""
+    return f"{job.id}-{place}.{kind.lower()}"
+
+
+def _result(output: str, file: str, kind: str) -> dict[str, Any]:
+    """What is told of a picture to whoever waits for it."""
+    return {"output": output, "file": file, "type": kind}
 
 
 KINDS = {
@@ -309,6 +352,9 @@ KINDS = {
     "recipe": Worker.recipe,
     "credentials": Worker.credentials,
     "export": Worker.export,
+    "see": Worker.see,
+    "cutout": Worker.cutout,
+    "composite": Worker.composite,
 }
 
 

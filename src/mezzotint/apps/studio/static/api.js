@@ -16,6 +16,9 @@
  * @property {string} model
  * @property {string} prompt
  * @property {string} licence
+ * @property {"cutout" | "composite" | null} derived how it was made of other pictures
+ * @property {boolean} transparent
+ * @property {number} [likeness] to what was sought for
  * @property {{wh: number, gco2e: number, how: string} | null} energy that making it took
  * @property {string} created
  * @property {boolean} [favourite]
@@ -59,6 +62,9 @@
  *
  * @typedef {{id: string, type: string, bytes: number}} Upload
  * @typedef {{id: string, name: string, count: number, cover: string | null}} Board
+ *
+ * @typedef {{count: number, bytes: number}} Taken
+ * @typedef {{outputs: Taken, uploads: Taken, unused: Taken, free: number}} Space
  *
  * @typedef {Output & {how: string}} Kin
  * @typedef {{parents: Kin[], uploads: {file: string, name: string}[], children: Kin[], boards: string[]}} Family
@@ -183,6 +189,16 @@ export const api = {
   outputs: async (asked = {}) => (await call("GET", query("/v1/outputs", asked))).outputs,
   /** @param {string} id @returns {Promise<Output>} with its recipe */
   output: (id) => call("GET", `/v1/outputs/${id}`),
+  /** What was put together, as a file that says so. @param {Blob} body
+   * @param {{part: string[], name: string, format: string, keep: boolean}} asked
+   * @returns {Promise<{file: Blob, output: string | null}>} output: of what was kept */
+  compose: async (body, { part, name, format, keep }) => {
+    const asked = new URLSearchParams([...part.map((each) => ["part", each]), ["name", name.slice(0, 200)], ["format", format], ["keep", String(keep)]]);
+    const answer = await request("POST", `/v1/composites?${asked}`, { body, headers: { "content-type": "application/octet-stream" } });
+    return { file: await answer.blob(), output: answer.headers.get("x-mezzotint-output") };
+  },
+  /** @param {string} picture @returns {Promise<Output>} without its ground */
+  cutout: (picture) => call("POST", "/v1/cutouts", { picture }),
   /** @param {string} id */
   forget: async (id) => { await call("DELETE", `/v1/outputs/${id}`); return true; },
   /** @param {Blob} file @param {string} name @returns {Promise<Upload>} */
@@ -190,6 +206,10 @@ export const api = {
     (await request("POST", query("/v1/uploads", { name: name.slice(0, 200) }), {
       body: file, headers: { "content-type": "application/octet-stream" },
     })).json(),
+  /** @returns {Promise<Space>} */
+  space: () => call("GET", "/v1/space"),
+  /** @returns {Promise<Taken>} what was given and is used by nothing, now gone */
+  forgetUnused: () => call("DELETE", "/v1/uploads"),
   /** @param {string} id @param {boolean} is @returns {Promise<{favourite: boolean}>} */
   favour: (id, is) => call("PUT", `/v1/outputs/${id}/favourite`, { favourite: is }),
   /** @returns {Promise<Board[]>} */

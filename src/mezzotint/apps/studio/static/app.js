@@ -25,6 +25,7 @@ const KEYS = [
   ["E", "Enlarge it"],
   ["Z", "Zoom out of it"],
   ["R", "Remix: its prompt and seed into Create"],
+  ["L", "More that look like it"],
   ["F", "Favourite"],
   ["D", "Download"],
   ["Esc", "Close what lies on top"],

@@ -64,6 +64,7 @@ def upgrade() -> None:
         sa.Column("name", sa.String(256), nullable=False),
         sa.Column("bytes", sa.BigInteger(), nullable=False),
         sa.Column("created", sa.Float(), nullable=False),
+        sa.Column("seen", sa.LargeBinary()),
         sa.PrimaryKeyConstraint("file", "owner", name="pk_uploads"),
     )
     op.create_table(
@@ -89,6 +90,7 @@ def upgrade() -> None:
         sa.Column("licence", sa.Text(), nullable=False),
         sa.Column("recipe", sa.Text(), nullable=False),
         sa.Column("created", sa.Float(), nullable=False),
+        sa.Column("seen", sa.LargeBinary()),
         sa.ForeignKeyConstraint(["job"], ["jobs.id"], name="fk_outputs_job", ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("number", name="pk_outputs"),
         sa.UniqueConstraint("id", name="uq_outputs_id"),
@@ -96,6 +98,17 @@ def upgrade() -> None:
     )
     op.create_index("ix_outputs_file", "outputs", ["file"])
     op.create_index("ix_outputs_owner", "outputs", ["owner"])
+    op.create_table(
+        "inputs",
+        sa.Column("output", sa.String(32), nullable=False),
+        sa.Column("file", sa.String(64), nullable=False),
+        sa.Column("how", sa.String(32), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["output"], ["outputs.id"], name="fk_inputs_output", ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("output", "file", name="pk_inputs"),
+    )
+    op.create_index("ix_inputs_file", "inputs", ["file"])
     op.create_table(
         "canvases",
         sa.Column("id", sa.String(32), nullable=False),
@@ -142,7 +155,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    for table in ("favourites", "board_outputs", "boards"):
+    for table in ("favourites", "board_outputs", "boards", "inputs"):
         op.drop_table(table)
     for table in ("outputs", "jobs", "uploads", "tokens", "canvases"):
         op.drop_table(table)

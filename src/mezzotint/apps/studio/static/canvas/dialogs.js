@@ -1,12 +1,15 @@
 // @ts-check
 /** Canvases to open, the size of a new one, and pictures to place. */
 
-import { api, request } from "../api.js";
+import { api, ApiError, request } from "../api.js";
 import { Icon } from "../icons.js";
 import { Dialog, Picture, since } from "../parts.js";
-import { attempt, models } from "../store.js";
+import { attempt, models, say } from "../store.js";
 import { html, useEffect, useState } from "../ui.js";
+import { added } from "../viewer/steer.js";
+import { parts } from "./document.js";
 import { usual } from "./plan.js";
+import { encode } from "./png.js";
 import { create, entries, open, place, remove, session } from "./session.js";
 
 /** @param {{onClose: () => void}} props */
@@ -53,6 +56,53 @@ export function NewCanvas({ onClose }) {
   <//>`;
 }
 
+const FORMATS = /** @type {const} */ (["png", "webp", "jpeg"]);
+
+/** The canvas as a file that says of what it is put together. @param {{session: import("./session.js").Session, onClose: () => void}} props */
+export function Save({ session: { editor }, onClose }) {
+  const [format, setFormat] = useState(/** @type {(typeof FORMATS)[number]} */ ("png"));
+  const [keep, setKeep] = useState(false);
+  const [busy, setBusy] = useState(false);
+  const [wrong, setWrong] = useState("");
+  const name = editor.kept.name, found = parts(editor.document);
+  const offer = (/** @type {Blob} */ file, /** @type {string} */ end) => {
+    const url = URL.createObjectURL(file);
+    Object.assign(document.createElement("a"), { href: url, download: `${name.replace(/[^\p{L}\p{N} _-]/gu, "").trim() || "canvas"}.${end}` }).click();
+    setTimeout(() => URL.revokeObjectURL(url), 10_000);
+  };
+  const bare = async () => { offer(await encode(editor.flattened()), "png"); onClose(); };
+  const submit = async (/** @type {Event} */ event) => {
+    event.preventDefault();
+    setBusy(true);
+    setWrong("");
+    try {
+      const made = await api.compose(await encode(editor.flattened()), { part: found, name, format, keep });
+      offer(made.file, format === "jpeg" ? "jpg" : format);
+      if (made.output) {
+        added.value++;
+        say("It is in the gallery too.");
+      }
+      onClose();
+    } catch (error) {
+      if (!(error instanceof ApiError)) throw error;
+      setWrong(error.message);
+    }
+    setBusy(false);
+  };
+  return html`<${Dialog} title="Download" onClose=${onClose}>
+    <form class="stack" onSubmit=${submit}>
+      <fieldset class="row bare-set"><legend>As</legend>${FORMATS.map((each) => html`<label key=${each} class="button small"><input type="radio" name="format" value=${each} checked=${format === each}
+        onChange=${() => setFormat(each)} /> ${each.toUpperCase()}</label>`)}</fieldset>
+      <label class="row"><input type="checkbox" checked=${keep} onChange=${(/** @type {any} */ event) => setKeep(event.target.checked)} /> Keep it in the gallery</label>
+      <p class="soft small-text">${found.length
+        ? `Signed: put together by you, of ${found.length === 1 ? "a picture" : `${found.length} pictures`} with what they carry and their licences. No recipe makes it again.`
+        : "Signed: painted by you."}</p>
+      ${wrong && html`<p class="bad" role="alert">${wrong}</p><button type="button" class="button small" onClick=${bare}>Download a PNG without credentials</button>`}
+      <button class="button primary" type="submit" disabled=${busy}><${Icon} name="download" /> ${busy ? "Signing …" : "Download"}</button>
+    </form>
+  <//>`;
+}
+
 /** @param {{onClose: () => void}} props */
 export function Place({ onClose }) {
   const [outputs, setOutputs] = useState(/** @type {import("../api.js").Output[]} */ ([]));
@@ -63,7 +113,7 @@ export function Place({ onClose }) {
   }, [words]);
   const take = async (/** @type {import("../api.js").Output} */ output) => {
     const answer = await attempt(request("GET", output.url));
-    if (answer) await place(await answer.blob(), output.prompt);
+    if (answer) await place(await answer.blob(), output.prompt, output.file);
     onClose();
   };
   const file = async (/** @type {Event} */ event) => {

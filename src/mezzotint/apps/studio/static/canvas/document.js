@@ -11,6 +11,7 @@ import { inside, meet, rect } from "./raster.js";
  * @property {boolean} visible
  * @property {number} opacity 0 to 1
  * @property {Tiles} pixels
+ * @property {string[]} [of] the files, by their SHA-256, of which there is something in it
  * @property {Tiles | null} mask it takes the place of what is below where this is; none: it lies over it
  */
 /**
@@ -40,8 +41,8 @@ export function created(width, height) {
   return { frame, known: null, layers: [layer], active: layer.id, selection: null };
 }
 
-/** @param {string} name @param {Tiles} pixels @param {Tiles | null} [mask] @returns {Layer} */
-export const made = (name, pixels, mask = null) => ({ id: newId(), name, visible: true, opacity: 1, pixels, mask });
+/** @param {string} name @param {Tiles} pixels @param {Tiles | null} [mask] @param {string[]} [of] @returns {Layer} */
+export const made = (name, pixels, mask = null, of = []) => ({ id: newId(), name, visible: true, opacity: 1, pixels, mask, of });
 
 /** @param {Document} of @param {string | null} [id] @returns {Layer | null} */
 export const layerOf = (of, id = of.active) => of.layers.find((layer) => layer.id === id) ?? null;
@@ -120,6 +121,10 @@ export function hit(of, x, y, alpha) {
   }
   return null;
 }
+
+/** The files of which there is something to be seen. @param {Document} of @returns {string[]} */
+export const parts = (of) =>
+  [...new Set(of.layers.filter((layer) => layer.visible && layer.opacity > 0).flatMap((layer) => layer.of ?? []))];
 
 /** All tiles that a document names. @param {Document} of @returns {string[]} */
 export function named(of) {

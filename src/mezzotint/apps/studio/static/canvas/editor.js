@@ -295,10 +295,10 @@ export class Editor {
 
   // --- layers -----------------------------------------------------------------------------------
 
-  /** A picture as a layer of its own. @param {string} name @param {Raster} raster @param {Raster | null} [mask] */
-  place(name, raster, mask = null) {
+  /** A picture as a layer of its own. @param {string} name @param {Raster} raster @param {Raster | null} [mask] @param {string[]} [of] */
+  place(name, raster, mask = null, of = []) {
     const pixels = this.tiled(raster), tiles = mask && this.tiled(mask);
-    return this.queue(() => this.commit("place", documents.added(this.document, documents.made(name, pixels, tiles))));
+    return this.queue(() => this.commit("place", documents.added(this.document, documents.made(name, pixels, tiles, of))));
   }
 
   /** @param {string} label @param {(document: Document) => Document} by */
@@ -317,9 +317,9 @@ export class Editor {
       const made = crop(this.at(lower.pixels), where);
       if (lower.opacity < 1) for (let i = 3; i < made.data.length; i += 4) made.data[i] *= lower.opacity;
       if (upper.visible) over(made, { pixels: this.at(upper.pixels), mask: upper.mask && this.at(upper.mask), opacity: upper.opacity });
-      const pixels = this.tiled(made);
+      const pixels = this.tiled(made), of = [...new Set([...(lower.of ?? []), ...(upper.visible ? upper.of ?? [] : [])])];
       const fewer = documents.removed(this.document, upper.id);
-      await this.commit("merge", { ...documents.changed(fewer, lower.id, { pixels, opacity: 1 }), active: lower.id });
+      await this.commit("merge", { ...documents.changed(fewer, lower.id, { pixels, opacity: 1, of }), active: lower.id });
     });
   }
 

@@ -152,8 +152,9 @@ export class Making {
   async use() {
     const { editor, pending } = this, sheet = await this.sheet(this.chosen.value);
     if (!sheet || !pending) return;
+    const file = this.candidates.value[this.chosen.value]?.output.file;
     this.discard();
-    const layer = documents.made(pending.name, editor.tiled(sheet.pixels), sheet.mask && editor.tiled(sheet.mask));
+    const layer = documents.made(pending.name, editor.tiled(sheet.pixels), sheet.mask && editor.tiled(sheet.mask), file ? [file] : []);
     await editor.apply(KINDS[pending.kind].title.toLowerCase(), (document) => {
       const [only] = document.layers;
       const empty = pending.kind === "new" && document.layers.length === 1 && !only.pixels.tiles.some(Boolean);

@@ -5,12 +5,11 @@ import { Icon } from "../icons.js";
 import { MenuButton } from "../parts.js";
 import { handed } from "../store.js";
 import { html, useEffect, useRef, useState } from "../ui.js";
-import { Canvases, NewCanvas, Place } from "./dialogs.js";
+import { Canvases, NewCanvas, Place, Save } from "./dialogs.js";
 import { attach } from "./hand.js";
 import { listen, step } from "./keys.js";
 import { ToolOptions } from "./options.js";
 import { Candidates, DrawPanel, LayersPanel } from "./panels.js";
-import { encode } from "./png.js";
 import { begin, copy, from, place, session } from "./session.js";
 import { choose, options, panning, revision, sheet, tool, WANTED } from "./setting.js";
 import { TOOLS, toolOf } from "./tools.js";
@@ -51,14 +50,6 @@ function Stage({ session: { editor, making } }) {
 
 const SAVED = { saved: "Saved", waiting: "Saving …", saving: "Saving …", here: "In this browser only: the server does not take it" };
 
-/** The picture as a file. @param {Session} session */
-async function download({ editor }) {
-  const url = URL.createObjectURL(await encode(editor.flattened()));
-  const link = Object.assign(document.createElement("a"), { href: url, download: `${editor.kept.name.replace(/[^\p{L}\p{N} _-]/gu, "").trim() || "canvas"}.png` });
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(url), 10_000);
-}
-
 /** @param {{session: Session, onDialog: (name: string) => void}} props */
 function Top({ session: held, onDialog }) {
   revision.value;
@@ -74,7 +65,7 @@ function Top({ session: held, onDialog }) {
     { label: "Open …", icon: "folder", run: () => onDialog("open") },
     { label: "Make a copy", icon: "copy", run: () => copy(`${editor.kept.name} (copy)`) },
     { label: "Place a picture …", icon: "image", run: () => onDialog("place") },
-    { label: "Download as PNG", icon: "download", run: () => download(held) },
+    { label: "Download …", icon: "download", run: () => onDialog("save") },
   ];
   return html`<header class="cv-top">
     <h1 class="hidden">Canvas</h1>
@@ -137,6 +128,7 @@ function Open({ session: held }) {
     <aside class=${`cv-side ${sheet.value}`}><${DrawPanel} session=${held} /><${LayersPanel} editor=${editor} /></aside>
     ${dialog === "open" && html`<${Canvases} onClose=${close} />`}
     ${dialog === "new" && html`<${NewCanvas} onClose=${close} />`}
+    ${dialog === "save" && html`<${Save} session=${held} onClose=${close} />`}
     ${dialog === "place" && html`<${Place} onClose=${close} />`}
   </div>`;
 }

@@ -1,7 +1,7 @@
 // @ts-check
 /** The canvas that is open, whichever view is shown: opened, made, copied. One tab has it. */
 
-import { ApiError, request } from "../api.js";
+import { api, ApiError, request } from "../api.js";
 import { attempt, models, say } from "../store.js";
 import { signal } from "../ui.js";
 import * as documents from "./document.js";
@@ -93,13 +93,13 @@ export async function open(id) {
   return true;
 }
 
-/** @param {number} width @param {number} height @param {string} [name] @param {Raster} [first] a picture to begin with */
-export async function create(width, height, name = "Untitled", first) {
+/** @param {number} width @param {number} height @param {string} [name] @param {Raster} [first] a picture to begin with @param {string[]} [of] its files */
+export async function create(width, height, name = "Untitled", first, of = []) {
   await leave();
   const kept = fresh(name), document = documents.created(width, height);
   await alone(kept.id);
   const filled = first && (async (/** @type {Editor} */ editor) => documents.changed(document, document.layers[0].id, {
-    name: "Picture", pixels: editor.tiled(first),
+    name: "Picture", pixels: editor.tiled(first), of,
   }));
   enter(await Editor.begin(kept, document, complain, filled));
 }
@@ -163,11 +163,13 @@ export async function from(output) {
   const answer = await attempt(request("GET", output.url));
   if (!answer) return;
   const raster = await picture(await answer.blob());
-  await create(raster.width, raster.height, output.prompt.slice(0, 60) || "Untitled", raster);
+  await create(raster.width, raster.height, output.prompt.slice(0, 60) || "Untitled", raster, [output.file]);
 }
 
-/** A file as a new layer, as large as the frame at most, in its middle. @param {Blob} file @param {string} name */
-export async function place(file, name) {
+/** A file as a new layer, as large as the frame at most, in its middle.
+ * @param {Blob} file @param {string} name @param {string} [of] what the server calls it; else it is given to it, so that
+ * what it carries is not lost */
+export async function place(file, name, of) {
   const held = session.peek();
   if (!held) return;
   try {
@@ -177,7 +179,8 @@ export async function place(file, name) {
     const width = Math.max(Math.round(raster.width * by), 1), height = Math.max(Math.round(raster.height * by), 1);
     const where = { x: frame.x + Math.round((frame.width - width) / 2), y: frame.y + Math.round((frame.height - height) / 2), width, height };
     raster = by < 1 ? resized(raster, where) : { ...raster, ...where };
-    await held.editor.place(name.slice(0, 60) || "Picture", raster);
+    const known = of ?? (await api.upload(file, name.slice(0, 200)).catch(() => null))?.id;
+    await held.editor.place(name.slice(0, 60) || "Picture", raster, null, known ? [known] : []);
   } catch {
     say(`${name || "It"} is no picture that this browser can read`, true);
   }

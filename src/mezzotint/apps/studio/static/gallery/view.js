@@ -6,10 +6,12 @@ import { End } from "../create/view.js";
 import { MenuButton } from "../parts.js";
 import { attempt, modelNames } from "../store.js";
 import { html, signal, useCallback, useEffect, useMemo, useState } from "../ui.js";
-import { gone } from "../viewer/steer.js";
+import { added, gone } from "../viewer/steer.js";
 import { onTileKey, Tile } from "../viewer/tile.js";
 import { addBoard, BoardButton, boards, readBoards } from "./boards.js";
 import { Compare } from "./compare.js";
+import { Space } from "./space.js";
+import { like, Liked, LikeFile, likeFile } from "./like.js";
 
 /** @typedef {import("../api.js").Output} Output */
 /** @typedef {import("../api.js").Board} Board */
@@ -28,7 +30,7 @@ function asked() {
   day?.setDate(day.getDate() + 1);
   return {
     ...words, since: since ? new Date(`${since}T00:00`).toISOString() : "", until: day?.toISOString() ?? "",
-    board: board.value === "favourites" ? "" : board.value, favourite: board.value === "favourites" ? "true" : undefined,
+    like: like.value?.id, board: board.value === "favourites" ? "" : board.value, favourite: board.value === "favourites" ? "true" : undefined,
   };
 }
 
@@ -39,13 +41,23 @@ function Search() {
   const [isWide, setWide] = useState(false);
   const set = (/** @type {string} */ name) => (/** @type {Event} */ event) => { sought.value = { ...sought.value, [name]: valueOf(event).trim() }; };
   const now = sought.value;
-  const busy = Object.values(now).some(Boolean);
-  return html`<form class="search" role="search" onSubmit=${(/** @type {Event} */ event) => event.preventDefault()}>
+  const busy = Object.values(now).some(Boolean) || like.value;
+  const drop = (/** @type {DragEvent} */ event) => {
+    const file = event.dataTransfer?.files[0];
+    if (!file) return;
+    event.preventDefault(); // and so it is not what Create starts from
+    event.stopPropagation();
+    dispatchEvent(new DragEvent("dragleave"));
+    likeFile(file);
+  };
+  return html`<form class="search" role="search" onDrop=${drop} onSubmit=${(/** @type {Event} */ event) => event.preventDefault()}>
     <div class="search-main"><${Icon} name="search" />
       <input data-first type="search" aria-label="Words of the prompt" placeholder="Search the prompts" value=${now.q} onInput=${set("q")} />
       <button type="button" class="button small" aria-expanded=${isWide} onClick=${() => setWide(!isWide)}><${Icon} name="sliders" /><span>${isWide ? "Less" : "More"}</span></button>
-      ${busy && html`<button type="button" class="button small" onClick=${() => { sought.value = FIRST; }}>All again</button>`}
+      <${LikeFile} />
+      ${busy && html`<button type="button" class="button small" onClick=${() => { sought.value = FIRST; like.value = null; }}>All again</button>`}
     </div>
+    <${Liked} />
     ${isWide && html`<div class="options">
       <label class="field"><span>Model</span><select value=${now.model} onChange=${set("model")}><option value="">any</option>
         ${modelNames.value.map((name) => html`<option key=${name} value=${name}>${name}</option>`)}</select></label>
@@ -122,7 +134,8 @@ export function Gallery() {
   const [state, setState] = useState(/** @type {"reading" | "here" | string} */ ("reading"));
   const [round, setRound] = useState(0);
   const [chosen, setChosen] = useState(/** @type {Output[] | null} */ (null));
-  const key = JSON.stringify([sought.value, board.value]);
+  const [space, setSpace] = useState(false);
+  const key = JSON.stringify([sought.value, board.value, like.value]);
   const newest = jobs.value.reduce((most, live) => Math.max(most, ...live.job.value.outputs.map((each) => each.number)), 0);
   useEffect(() => {
     let over = false;
@@ -139,11 +152,11 @@ export function Gallery() {
       }
     }, 150);
     return () => { over = true; clearTimeout(wait); };
-  }, [key, newest]);
+  }, [key, newest, added.value]);
   const more = useCallback(async () => {
     const last = outputs.at(-1);
     if (!last || outputs.length < EVERY) return false;
-    const found = await api.outputs({ ...asked(), limit: EVERY, before: last.number });
+    const found = await api.outputs({ ...asked(), limit: EVERY, before: last.number, beyond: last.likeness });
     setOutputs([...outputs, ...found]);
     return found.length > 0;
   }, [outputs, key]);
@@ -153,12 +166,14 @@ export function Gallery() {
     return there.some((each) => each.id === output.id) ? there.filter((each) => each.id !== output.id) : [...there, output];
   });
   return html`<div class="head"><h1>Gallery</h1>
-      <button type="button" class="button small end" aria-pressed=${chosen !== null} onClick=${() => setChosen(chosen ? null : [])}><${Icon} name="check" /><span>Choose</span></button></div>
+      <button type="button" class="button small end" onClick=${() => setSpace(true)}><${Icon} name="folder" /><span>Space</span></button>
+      <button type="button" class="button small" aria-pressed=${chosen !== null} onClick=${() => setChosen(chosen ? null : [])}><${Icon} name="check" /><span>Choose</span></button></div>
+    ${space && html`<${Space} onClose=${() => setSpace(false)} />`}
     <${Search} /><${Boards} />
     ${chosen && html`<${Chosen} outputs=${shown} chosen=${chosen} setChosen=${setChosen} />`}
     ${state !== "reading" && state !== "here" && html`<p class="bad" role="alert">${state}</p>`}
     <p class="hidden" role="status">${state === "here" ? `${shown.length} pictures` : ""}</p>
-    ${state === "here" && !shown.length && html`<section class="empty"><h2>Nothing here</h2><p class="soft">${key === JSON.stringify([FIRST, ""]) ? "What you create is kept here." : "Nothing fits what is sought."}</p></section>`}
+    ${state === "here" && !shown.length && html`<section class="empty"><h2>Nothing here</h2><p class="soft">${key === JSON.stringify([FIRST, "", null]) ? "What you create is kept here." : "Nothing fits what is sought."}</p></section>`}
     <div class="wall" onKeyDown=${onTileKey}>${shown.map((output) => html`<${Tile} key=${output.id} output=${output} among=${shown}
       chosen=${chosen?.some((each) => each.id === output.id)} onChoose=${chosen ? choose : undefined} />`)}</div>
     ${outputs.length >= EVERY && html`<${End} key=${round} onNear=${more} />`}`;

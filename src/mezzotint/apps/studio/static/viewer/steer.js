@@ -1,9 +1,10 @@
 // What can be done from a picture: each is a job made from its recipe.
 import { api, request } from "../api.js";
 import { askable, begin } from "../create/form.js";
+import { moreLike } from "../gallery/like.js";
 import { submit } from "../live.js";
 import { routes } from "../routes.js";
-import { attempt, beside, go, handed, say, view } from "../store.js";
+import { attempt, beside, go, handed, modelNames, say, view } from "../store.js";
 import { signal } from "../ui.js";
 
 /** @typedef {import("../api.js").Output} Output */
@@ -23,6 +24,7 @@ export function whole(id) {
 
 /** @param {Output} output @returns {Promise<Options>} */
 export async function optionsOf(output) {
+  if (output.derived) return { prompt: output.prompt, ...(modelNames.value.includes(output.model) && { model: output.model }) };
   return askable((await whole(output.id)).recipe?.options ?? {});
 }
 
@@ -105,6 +107,15 @@ async function asStructure(output, control) {
 export const repeat = (output) =>
   ask(optionsOf(output).then((options) => ({ ...options, count: 1 })), "The same once more.");
 
+/** @param {Output} output */
+async function cutOut(output) {
+  say("Removing the background …");
+  const made = await attempt(api.cutout(output.id));
+  if (!made) return;
+  added.value++;
+  view(made.id);
+}
+
 /** @param {Output} output @param {string} format */
 export async function download(output, format) {
   const own = output.type.endsWith(`/${format}`);
@@ -137,6 +148,9 @@ export async function favour(output) {
 /** Those that were thrown away here. @type {import("../ui.js").Signal<Set<string>>} */
 export const gone = signal(new Set());
 
+/** Counts up when there is a new one that no job in Create has made. @type {import("../ui.js").Signal<number>} */
+export const added = signal(0);
+
 /** @param {Output} output */
 export async function forget(output) {
   if (!confirm("Throw this picture away for good?")) return;
@@ -152,21 +166,30 @@ export async function forget(output) {
  * @returns {{name: string, label: string, icon: string, key?: string, run: () => void, group: string}[]}
  */
 export function steps(output) {
+  const drawn = !output.derived; // what was put together has no recipe to go on with
   const canvas = routes.some((route) => route.name === "canvas");
   /** @type {ReturnType<typeof steps>} */
-  const all = [
+  const of = [
     { name: "subtle", label: "Vary subtly", icon: "vary", key: "v", group: "vary", run: () => vary(output, "subtle") },
     { name: "strong", label: "Vary strongly", icon: "varies", key: "V", group: "vary", run: () => vary(output, "strong") },
     { name: "enlarge", label: "Enlarge twofold", icon: "enlarge", key: "e", group: "vary", run: () => enlarge(output) },
     { name: "remix", label: "Remix", icon: "remix", key: "r", group: "vary", run: () => remix(output) },
+  ];
+  /** @type {ReturnType<typeof steps>} */
+  const all = [
+    ...(drawn ? of : []),
     { name: "zoom", label: "Zoom out", icon: "expand", key: "z", group: "frame", run: () => zoomOut(output) },
     { name: "left", label: "Pan left", icon: "west", group: "frame", run: () => pan(output, "left") },
     { name: "right", label: "Pan right", icon: "east", group: "frame", run: () => pan(output, "right") },
     { name: "top", label: "Pan up", icon: "up", group: "frame", run: () => pan(output, "top") },
     { name: "bottom", label: "Pan down", icon: "down", group: "frame", run: () => pan(output, "bottom") },
     { name: "start", label: "Use as start", icon: "image", group: "use", run: () => asStart(output) },
-    { name: "tile", label: "Make it tile", icon: "tile", group: "use", run: () => tiled(output) },
+    { name: "like", label: "More like this", icon: "search", key: "l", group: "use", run: () => moreLike(output) },
   ];
+  if (drawn) all.push({ name: "tile", label: "Make it tile", icon: "tile", group: "use", run: () => tiled(output) });
+  if (!output.transparent) {
+    all.push({ name: "cutout", label: "Remove the background", icon: "half", group: "use", run: () => cutOut(output) });
+  }
   for (const name of beside.value.controls) {
     all.push({
       name: `control ${name}`, label: `Follow it with ${name}`, icon: "tree", group: "use", run: () => asStructure(output, name),

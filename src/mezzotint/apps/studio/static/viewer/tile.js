@@ -27,15 +27,15 @@ export function Tile({ output, among, chosen, onChoose }) {
   items.push({ label: "Download PNG", icon: "download", run: () => download(output, "png") });
   return html`<figure ref=${at} class=${`tile${chosen ? " chosen" : ""}`} style=${{ aspectRatio: `${output.width} / ${output.height}` }}>
     <button type="button" class="tile-open" aria-pressed=${onChoose ? !!chosen : undefined} onClick=${open}
-      aria-label=${`${onChoose ? "Choose" : "Open"}: ${output.prompt}, seed ${output.seed}`}>
+      aria-label=${`${onChoose ? "Choose" : "Open"}: ${output.prompt || "a picture"}${output.seed && `, seed ${output.seed}`}`}>
       <${Picture} src=${output.url} alt="" width=${output.width} height=${output.height} lazy /></button>
     ${onChoose ? html`<span class="mark" aria-hidden="true"><${Icon} name="check" /></span>` : html`
     <div class=${`tile-heart${loved ? " on" : ""}`}><button type="button" class="bare" aria-pressed=${loved} aria-label="Favourite" title="Favourite (F)"
       onClick=${() => favour(output)}><${Icon} name="heart" /></button></div>
-    <div class="tile-bar">
+    <div class="tile-bar">${!output.derived && html`
       <button type="button" class="bare fine" aria-label="Vary subtly" title="Vary subtly (V)" onClick=${() => vary(output, "subtle")}><${Icon} name="vary" /></button>
       <button type="button" class="bare fine" aria-label="Vary strongly" title="Vary strongly (Shift V)" onClick=${() => vary(output, "strong")}><${Icon} name="varies" /></button>
-      <button type="button" class="bare fine" aria-label="Enlarge" title="Enlarge (E)" onClick=${() => enlarge(output)}><${Icon} name="enlarge" /></button>
+      <button type="button" class="bare fine" aria-label="Enlarge" title="Enlarge (E)" onClick=${() => enlarge(output)}><${Icon} name="enlarge" /></button>`}
       <${MenuButton} label="More to do with it" items=${items} up />
     </div>`}
   </figure>`;

@@ -27,7 +27,7 @@ function shown(value) {
 }
 
 /** What the recipe says in words, but for what stands elsewhere. */
-const ELSEWHERE = new Set(["format", "prompt", "options", "files", "licences", "versions", "machine", "pixels", "energy", "marks"]);
+const ELSEWHERE = new Set(["format", "prompt", "options", "files", "licences", "versions", "machine", "pixels", "energy", "marks", "lost"]);
 
 /** @param {{output: Output}} props */
 function About({ output }) {
@@ -47,13 +47,13 @@ function About({ output }) {
         ${each.commercial && html`<br /><span class="soft">commercial use: ${each.commercial}${each.clause ? `, ${each.clause}` : ""}</span>`}
         ${each.attribution && html`<details class="said"><summary>Who is to be named</summary>${each.attribution.map((line, n) => html`<p key=${n} class="soft">${line}</p>`)}</details>`}</dd></div>`)}
       ${output.energy && html`<div><dt>energy</dt><dd>${energy([output])}</dd></div>`}
-      <div><dt>marks</dt><dd>${recipe.marks ? "a watermark in the noise that it is made of" : "none"}</dd></div>
+      <div><dt>marks</dt><dd>${recipe.marks ? (output.derived ? "a watermark in its pixels" : "a watermark in the noise that it is made of") : "none"}</dd></div>
       ${rows.map(([name, value]) => html`<div key=${name}><dt>${name}</dt><dd>${value}</dd></div>`)}
     </dl></section>`;
 }
 
 const HOW = /** @type {Record<string, string>} */ ({
-  vary: "varied", image: "drawn after", mask: "masked by", reference: "led by", control: "followed",
+  cutout: "cut out", layer: "put together", vary: "varied", image: "drawn after", mask: "masked by", reference: "led by", control: "followed",
 });
 
 /** What it came from and what came from it. @param {{output: Output}} props */
@@ -95,11 +95,11 @@ function Panel({ output }) {
   const loved = isFavourite(output);
   return html`<div class="panel">
     <p class="panel-prompt">${output.prompt}</p>
-    <p class="soft small-text">${output.model} · seed ${output.seed} · ${output.width}×${output.height} · ${since(output.created)}</p>
+    <p class="soft small-text">${[output.model, output.seed && `seed ${output.seed}`].filter(Boolean).map((each) => `${each} · `)}${output.width}×${output.height} · ${since(output.created)}</p>
     <div class="row">
       <button type="button" class="button small" aria-pressed=${loved} onClick=${() => favour(output)}><${Icon} name="heart" /><span>Favourite</span></button>
       <${BoardsOf} output=${output} />
-      <button type="button" class="button small" onClick=${() => repeat(output)} title="The very same once more"><${Icon} name="repeat" /><span>Repeat</span></button>
+      ${!output.derived && html`<button type="button" class="button small" onClick=${() => repeat(output)} title="The very same once more"><${Icon} name="repeat" /><span>Repeat</span></button>`}
       <button type="button" class="button small danger" onClick=${() => forget(output)}><${Icon} name="trash" /><span>Throw away</span></button>
     </div>
     <${Steer} output=${output} />
@@ -110,7 +110,7 @@ function Panel({ output }) {
     <${Proofs} output=${output} key=${output.id} />
     <${Family} output=${output} />
     <${About} output=${output} />
-    <${Copies} output=${output} />
+    ${!output.derived && html`<${Copies} output=${output} />`}
   </div>`;
 }
 
