@@ -82,7 +82,10 @@ class Service:
         pixels = asked.pixels or _GUESSED_PIXELS
         self.store.check_room(asked.count * pixels * _BYTES)
         steps = asked.count * (asked.steps or _GUESSED_STEPS)
-        return self._enter(who, "generate", options, asked.count, steps, priority, key)
+        entered = queue.Asked(
+            who.owner, "generate", options, asked.count, steps, priority, key, asked.batch
+        )
+        return self._enter(who, entered)
 
     def look(self, who: Who, kind: Kind, name: str, form: str | None = None) -> Row[Any]:
         """A new job that looks at a picture; form: as what it is to be exported.
@@ -95,19 +98,9 @@ class Service:
         if file is None:
             raise MissingError(f"no picture {name!r}: give it first")
         wished = {"file": file, "pictures": [file], "format": form}
-        return self._enter(who, kind, wished, 0, 1, LOOKS_FIRST, None)
+        return self._enter(who, queue.Asked(who.owner, kind, wished, 0, 1, LOOKS_FIRST))
 
-    def _enter(
-        self,
-        who: Who,
-        kind: str,
-        options: dict[str, Any],
-        count: int,
-        steps: int,
-        priority: int,
-        key: str | None,
-    ) -> Row[Any]:
-        asked = queue.Asked(who.owner, kind, options, count, steps, priority, key)
+    def _enter(self, who: Who, asked: queue.Asked) -> Row[Any]:
         limits = queue.Limits(self.limits.all, who.jobs or self.limits.owner)
         return queue.submit(self.engine, asked, limits)
 
