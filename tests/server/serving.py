@@ -44,6 +44,7 @@ class Serving:
         assert found is not None, self.log.read_text()
         self.base = found[0].rstrip("/")
         if wait:
+            httpx.get(f"{self.base}/")  # workers rest until somebody is there
             self.until(lambda: httpx.get(f"{self.base}/v1/health").json()["ready"])
 
     def until(self, holds: object, seconds: float = WAIT) -> None:

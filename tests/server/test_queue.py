@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import threading
+from itertools import pairwise
+from typing import Any
 
 import pytest
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Engine, Row, func, select
 
 from mezzotint.apps.server import gallery, queue, tables, uses
 from mezzotint.apps.server.queue import Asked, FullError, KeyUsedError, Limits, Made
 
 
-def asked(owner: str = "a", steps: int = 1, priority: int = 0, key: str | None = None) -> Asked:
-    return Asked(owner, "generate", {"owner": owner}, 1, steps, priority, key)
+def asked(
+    owner: str = "a", steps: int = 1, priority: int = 0, key: str | None = None, batch: str = ""
+) -> Asked:
+    return Asked(owner, "generate", {"owner": owner}, 1, steps, priority, key, batch)
 
 
 def made(place: int = 0) -> Made:
@@ -63,6 +67,90 @@ def test_priority_goes_before_turns(engine: Engine) -> None:
     assert job is not None and job.id == late.id
     assert not queue.hasten(engine, late.id, 2)  # it runs
     assert queue.hasten(engine, waits.id, -3)
+
+
+def taken(engine: Engine) -> list[Row[Any]]:
+    """All jobs in the order in which a worker with room for one model takes them."""
+    found: list[Row[Any]] = []
+    while (job := queue.claim(engine, "w", [row.batch for row in found[-1:]])) is not None:
+        found.append(job)
+        assert queue.finish(engine, job)
+    return found
+
+
+def interleaved(engine: Engine, count: int, steps: int) -> list[Row[Any]]:
+    """So many jobs of each of two owners, whose models are two, in turns."""
+    both = [asked("a", steps, batch="x"), asked("b", steps, batch="y")]
+    for each in both * count:
+        queue.submit(engine, each)
+    return taken(engine)
+
+
+def reloads(rows: list[Row[Any]]) -> int:
+    return sum(one.batch != next_.batch for one, next_ in pairwise(rows))
+
+
+def test_what_is_loaded_goes_first_until_others_were_passed(engine: Engine) -> None:
+    """Jobs of 100 steps: the first of B is passed by four of A, those after it by fewer, so B's
+    run is twice as long before the first of A has been passed by 400 steps."""
+    rows = interleaved(engine, 20, 100)
+    assert "".join(row.owner for row in rows).startswith("aaaaabbbbbbbbbaaaaaaaa")
+    assert len(rows) == 40 and reloads(rows) == 5  # taken by turns it would be 39
+    for owner in "ab":
+        own = [row.number for row in rows if row.owner == owner]
+        assert own == sorted(own)
+
+
+@pytest.mark.parametrize("steps", [7, 50, 100, 1000])
+def test_nobody_is_passed_by_more_and_everybody_gets_his_share(engine: Engine, steps: int) -> None:
+    rows = interleaved(engine, 12, steps)
+    most = queue.MOST_PASSED + steps
+    for number, row in enumerate(rows):
+        later = [o for o in rows[:number] if (o.turn, o.number) > (row.turn, row.number)]
+        assert sum(o.cost for o in later) == row.passed < most
+    served = {"a": 0.0, "b": 0.0}
+    for row in rows:
+        served[row.owner] += row.cost
+        if min(served.values()) < 12 * steps:  # while both wait
+            assert abs(served["a"] - served["b"]) <= most + steps
+
+
+def test_one_who_asks_again_and_again_does_not_keep_others_waiting(engine: Engine) -> None:
+    """Each of A's jobs comes when the last is done, and fits what is loaded."""
+    queue.submit(engine, asked("a", 100, batch="x"))
+    assert queue.claim(engine, "w") is not None
+    queue.submit(engine, asked("b", 1, batch="y"))
+    waited = 0
+    while True:
+        queue.submit(engine, asked("a", 100, batch="x"))
+        job = queue.claim(engine, "w", ["x"])
+        assert job is not None
+        if job.owner == "b":
+            break
+        waited += 1
+    assert waited == 4
+
+
+def test_a_higher_priority_goes_before_what_is_loaded(engine: Engine) -> None:
+    queue.submit(engine, asked("a", batch="x"))
+    queue.submit(engine, asked("b", batch="y", priority=1))
+    queue.submit(engine, asked("c", batch="y", priority=-1))
+    order = [queue.claim(engine, "w", ["x"]) for _ in range(3)]
+    assert [job.owner for job in order if job is not None] == ["b", "a", "c"]
+
+
+def test_what_was_passed_and_comes_back_keeps_its_place(engine: Engine) -> None:
+    """A worker that dies costs neither the attempt's number nor what was passed."""
+    for each in (asked("a", 500, batch="y"), asked("b", 500, batch="x")):
+        queue.submit(engine, each)
+    first = queue.claim(engine, "w", ["x"])
+    assert first is not None and first.owner == "b"
+    passed = queue.claim(engine, "w", ["x"])
+    assert passed is not None and (passed.owner, passed.passed, passed.attempt) == ("a", 500, 1)
+    queue.submit(engine, asked("c", 500, batch="x"))
+    assert queue.give_back(engine, [(passed.id, passed.attempt)], crashed=True)
+    again = queue.claim(engine, "w", ["x"])
+    assert again is not None and (again.id, again.attempt) == (passed.id, 2)
 
 
 def test_a_key_is_done_once(engine: Engine) -> None:
@@ -141,8 +229,8 @@ def test_many_workers_and_askers_at_once(engine: Engine) -> None:
 
     def ask(owner: str) -> None:
         try:
-            for _ in range(20):
-                queue.submit(engine, asked(owner))
+            for number in range(20):
+                queue.submit(engine, asked(owner, 50, batch=f"w{number % 4}"))
         except BaseException as error:
             errors.append(error)
 
@@ -150,7 +238,7 @@ def test_many_workers_and_askers_at_once(engine: Engine) -> None:
         try:
             idle = 0
             while idle < 20:
-                job = queue.claim(engine, name)
+                job = queue.claim(engine, name, [name])
                 if job is None:
                     idle += 1
                     threading.Event().wait(0.01)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 
 import torch
@@ -181,11 +182,12 @@ def _in_frames(path: Path, own: keys.MarkKey) -> list[Line]:
     return found
 
 
-def looked(path: Path, args: argparse.Namespace, models: dict[str, Model]) -> Iterator[Line]:
-    """What is looked for in a file, one after another.
+Load = Callable[[str], Model]
+"""The model of a name or path; raises CheckpointError."""
 
-    models: the one that was loaded last, by its name; it is kept there.
-    """
+
+def looked(path: Path, args: argparse.Namespace, load: Load) -> Iterator[Line]:
+    """What is looked for in a file, one after another."""
     own = keys.chosen(args.mark_key)
     if path.suffix.lower() in audio.READABLE:
         yield from _in_samples(path, own)
@@ -196,7 +198,7 @@ def looked(path: Path, args: argparse.Namespace, models: dict[str, Model]) -> It
     how, image = _known(path), _eight_bits(open_image(path))
     for key in dict.fromkeys((keys.PUBLIC, own)):
         yield _in_pixels(path, image, how, key)
-    model = _loaded(path, how, args, models)
+    model = _loaded(path, how, args, load)
     if model is not None:
         yield from _in_noise(path, how, model, args)
 
@@ -208,11 +210,11 @@ def run(args: argparse.Namespace) -> int:
     for path in args.files:  # all of them before the first model is loaded
         if not path.is_file():
             raise ImageError(f"{path}: no such file")
-    models: dict[str, Model] = {}
+    last = lru_cache(1)(partial(load, device=args.device))
     good = True
     for path in args.files:
         found = False
-        for line in looked(path, args, models):
+        for line in looked(path, args, last):
             print(json.dumps(asdict(line)) if args.json else line.text(), flush=True)
             found = found or line.p_value <= MARKED
         good = good and found
@@ -220,7 +222,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _loaded(
-    path: Path, how: recipe.Recipe | None, args: argparse.Namespace, models: dict[str, Model]
+    path: Path, how: recipe.Recipe | None, args: argparse.Namespace, load: Load
 ) -> Model | None:
     """The model to look into the noise with; None: there is no saying which, or it is not here.
 
@@ -230,15 +232,10 @@ def _loaded(
     asked = (args.model, args.prompt, args.seed, args.steps, args.spacing)
     if how is None and all(value is None for value in asked):
         return None
-    name = _model_of(path, how, args)
     try:
-        if name not in models:
-            found = load(name, args.device)
-            models.clear()
-            models[name] = found
+        return load(_model_of(path, how, args))
     except CheckpointError as error:
         if args.model is not None:
             raise
         print(f"{path}: not looked for in the noise: {one_line(error)}", file=sys.stderr)
         return None
-    return models[name]

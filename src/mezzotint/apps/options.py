@@ -313,6 +313,13 @@ def _serving(parser: argparse.ArgumentParser) -> None:
     add("--origin", action="append", default=[], metavar="URL", help="of pages that may ask it")
     add("--device", action="append", default=[], metavar="NAME", help="a worker on it (several)")
     add("--memory", metavar="GB", help="of a worker's models, such as 12GB (default: one model)")
+    add(
+        "--idle",
+        type=values.seconds,
+        default=300,
+        metavar="SECONDS",
+        help="without work, after which a worker gives all memory back (default: 300; 0: never)",
+    )
     add("--most-jobs", type=values.count, default=1000, metavar="N", help="that may wait")
     add("--token", action="store_true", help="ask for a token, even from this machine")
     add(

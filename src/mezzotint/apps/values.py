@@ -47,6 +47,12 @@ def port(text: str) -> int:
     return int(text)
 
 
+def seconds(text: str) -> float:
+    if not re.fullmatch(r"[0-9]+(\.[0-9]+)?", text):
+        raise argparse.ArgumentTypeError(f"{text!r}: give seconds, 0 or more")
+    return float(text)
+
+
 def alias(text: str) -> tuple[str, str]:
     """``NAME=MODEL``."""
     name, sign, model = text.partition("=")

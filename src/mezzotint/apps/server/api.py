@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Row
 
 from mezzotint.apps.server import boards, gallery, queue, shown, wish
-from mezzotint.apps.server.asking import Asks, Serves
+from mezzotint.apps.server.asking import Asks, Knows, Serves
 from mezzotint.apps.server.gallery import Page
 from mezzotint.apps.server.hub import ALL, messages
 from mezzotint.apps.server.service import MissingError
@@ -93,7 +93,13 @@ async def submit(
     job = await asyncio.to_thread(service.submit, who, asked, priority, idempotency_key)
     service.began(job)
     response.headers["location"] = f"/v1/jobs/{job.id}"
-    return shown.job(job)
+    return await asyncio.to_thread(_whole, service, job)
+
+
+def _whole(service: Serves, row: Row[Any]) -> dict[str, Any]:
+    """A job with the pictures that it has made so far; one that never ran has none."""
+    made = gallery.outputs_by_job(service.engine, [row.id])[row.id] if row.attempt else ()
+    return shown.job(row, made)
 
 
 @router.get("/jobs")
@@ -108,8 +114,7 @@ def list_jobs(who: Asks, service: Serves, page: Pages) -> dict[str, Any]:
 @router.get("/jobs/{name}")
 def get_job(name: Id, who: Asks, service: Serves) -> dict[str, Any]:
     """A job, with the pictures that it has made so far."""
-    row = service.job(who, name)
-    return shown.job(row, gallery.outputs_by_job(service.engine, [name])[name])
+    return _whole(service, service.job(who, name))
 
 
 @router.delete("/jobs/{name}")
@@ -117,7 +122,7 @@ async def cancel(name: Id, who: Asks, service: Serves) -> dict[str, Any]:
     """Cancel a job: it ends within a step; the pictures that it has made stay."""
     row = await asyncio.to_thread(service.cancel, who, name)
     service.ended(row)
-    return shown.job(row)
+    return await asyncio.to_thread(_whole, service, row)
 
 
 @router.patch("/jobs/{name}")
@@ -127,7 +132,7 @@ def hasten(name: Id, body: Priority, who: Asks, service: Serves) -> dict[str, An
     service.need(who, "admin" if body.priority > 0 else "make")
     if not queue.hasten(service.engine, name, body.priority):
         raise HTTPException(409, "it does not wait any more")
-    return shown.job(service.job(who, name))
+    return _whole(service, service.job(who, name))
 
 
 def _event(told: dict[str, Any] | None) -> str:
@@ -304,7 +309,7 @@ async def recipe(body: Named, who: Asks, service: Serves) -> dict[str, Any]:
 
 
 @router.get("/models")
-def models(who: Asks, service: Serves) -> dict[str, Any]:
+def models(who: Asks, service: Knows) -> dict[str, Any]:
     """What there is to make pictures with: in our form, and as `data` in OpenAI's."""
     about = _about(service)
     kinds = ("models", "loras", "embeddings", "controls", "wildcards")
@@ -314,7 +319,7 @@ def models(who: Asks, service: Serves) -> dict[str, Any]:
 
 
 @router.get("/samplers")
-def samplers(who: Asks, service: Serves) -> dict[str, Any]:
+def samplers(who: Asks, service: Knows) -> dict[str, Any]:
     about = _about(service)
     return {name: about.get(name, []) for name in ("samplers", "spacings")}
 
@@ -327,10 +332,12 @@ def fields(who: Asks) -> dict[str, str]:
 
 @router.get("/health")
 def health(service: Serves) -> dict[str, Any]:
-    """Whether it works; no token is needed, and nothing is told that is private."""
+    """Whether it works; no token is needed, and nothing is told that is private.  Workers end when
+    they have nothing to do, and are started when they are needed."""
     alive = 0 if service.crew is None else service.crew.alive
+    rests = service.crew is not None and service.crew.rests
     ready = bool(_about(service))
-    return {"status": "ok" if alive else "no worker", "workers": alive, "ready": ready}
+    return {"status": "ok" if alive or rests else "no worker", "workers": alive, "ready": ready}
 
 
 def _about(service: Serves) -> dict[str, Any]:

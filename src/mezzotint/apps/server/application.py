@@ -44,7 +44,8 @@ class Settings:
     """How a server is set up.
 
     hosts: names that it answers to beside those of this machine; origins: of pages elsewhere that
-    may ask it; devices: one worker each (None: the one that torch prefers); memory: of a worker.
+    may ask it; devices: one worker each (None: the one that torch prefers); memory: of a worker;
+    idle: seconds after which one ends that has nothing to do; 0: none does.
     """
 
     places: Places
@@ -53,6 +54,7 @@ class Settings:
     origins: Sequence[str] = ()
     devices: Sequence[str | None] = (None,)
     memory: str | None = None
+    idle: float = 0.0
     limits: queue.Limits = field(default_factory=queue.Limits)
     tokens_needed: bool = False
     aliases: Mapping[str, str] = field(default_factory=dict)
@@ -127,6 +129,7 @@ def build(engine: Engine, settings: Settings) -> tuple[App, Hub]:
             list(settings.devices),
             service.hear,
             settings.memory,
+            settings.idle,
         )
         service.crew.start()
         sweeping = asyncio.create_task(asyncio.to_thread(_sweep, service))

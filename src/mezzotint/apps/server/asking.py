@@ -67,8 +67,16 @@ def whose(request: Request, found: Service, token: str, kind: str) -> Who:
     return LOCAL
 
 
+async def _knowing(found: Annotated[Service, Depends(service)]) -> Service:
+    if found.crew is not None:
+        await found.crew.known()
+    return found
+
+
 Asks = Annotated[Who, Depends(who)]
 Serves = Annotated[Service, Depends(service)]
+Knows = Annotated[Service, Depends(_knowing)]
+"""The service once it knows what its workers can do."""
 
 
 def in_json(data: object, code: int = 200, headers: Mapping[str, str] | None = None) -> Response:

@@ -1,4 +1,9 @@
-"""The workers of a server: started, listened to, and started again when they die."""
+"""The workers of a server: started when they are needed, listened to, and started again when they
+die.
+
+A worker that has had nothing to do for some time ends, and all its memory goes back to the system:
+a server at rest is this process alone.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +28,7 @@ from mezzotint.apps.server.places import Places
 SILENT_SECONDS = 20.0
 """A job whose worker has not said so long that it lives is given to another."""
 LOOK_SECONDS = 1.0
+HELLO_SECONDS = 20.0
 _SHORTEST, _LONGEST = 0.1, 10.0  # seconds before a worker that died at once is started again
 _LINE = 4 << 20  # bytes of a line: a preview is in it
 
@@ -33,9 +39,14 @@ Hear = Callable[[dict[str, Any]], None]
 class _Worker:
     name: str
     device: str | None
+    wanted: asyncio.Event = field(default_factory=asyncio.Event)
     process: asyncio.subprocess.Process | None = None
     job: tuple[str, int] | None = None
     about: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def alive(self) -> bool:
+        return self.process is not None and self.process.returncode is None
 
 
 class Crew:
@@ -49,14 +60,16 @@ class Crew:
         devices: list[str | None],
         hear: Hear,
         memory: str | None = None,
+        idle: float = 0.0,
     ) -> None:
-        """hear: is told what workers tell, in the loop's thread."""
+        """hear: is told what workers tell, in the loop's thread; memory, idle: of a worker."""
         self._engine, self._address, self._places, self._hear = engine, address, places, hear
-        self._memory = memory
+        self._memory, self._idle = memory, idle
         here = secrets.token_hex(4)
         self._workers = [_Worker(f"{here}-{n}", device) for n, device in enumerate(devices)]
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = False
+        self._known = asyncio.Event()
         self._seen: dict[tuple[str, int], tuple[int, float]] = {}
 
     @property
@@ -66,7 +79,25 @@ class Crew:
 
     @property
     def alive(self) -> int:
-        return sum(w.process is not None and w.process.returncode is None for w in self._workers)
+        return sum(worker.alive for worker in self._workers)
+
+    @property
+    def rests(self) -> bool:
+        """Whether none is there because none is needed."""
+        return not any(worker.wanted.is_set() for worker in self._workers)
+
+    def rouse(self) -> None:
+        """Somebody is there: start those that rest."""
+        for worker in self._workers:
+            worker.wanted.set()
+
+    async def known(self) -> None:
+        """Wait until it is known what workers can do, which takes them some seconds once; not for
+        ever, for they may not come."""
+        if not self._known.is_set():
+            self.rouse()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._known.wait(), HELLO_SECONDS)
 
     def start(self) -> None:
         self._tasks = [asyncio.create_task(self._keep(worker)) for worker in self._workers]
@@ -101,10 +132,12 @@ class Crew:
                 process.stdin.write(line.encode())
 
     def wake(self) -> None:
-        """There is a new job."""
-        for worker in self._workers:
-            if worker.job is None:
-                self._tell(worker, "wake\n")
+        """There is a new job: for those that wait, or for those that rest, if no other waits."""
+        waiting = [worker for worker in self._workers if worker.alive and worker.job is None]
+        for worker in waiting:
+            self._tell(worker, "wake\n")
+        if not waiting:
+            self.rouse()
 
     def tell(self, word: str, job: str) -> None:
         """``cancel``, ``watch`` or ``unwatch`` a job, if one of these workers is at it."""
@@ -115,23 +148,27 @@ class Crew:
     # -- keeping ------------------------------------------------------------------------------
 
     async def _keep(self, worker: _Worker) -> None:
-        """Start a worker, and again whenever it ends."""
+        """Start a worker when it is needed, and again whenever it dies."""
         pause = _SHORTEST
         while not self._stopping:
+            await worker.wanted.wait()
             began = time.monotonic()
-            await self._run(worker)
+            if await self._run(worker) == 0:  # it had nothing to do: a job that came now is found
+                worker.wanted.clear()
+                continue
             if worker.job is not None:
                 held, worker.job = worker.job, None
                 await self._give_back([held], crashed=True)
             pause = _SHORTEST if time.monotonic() - began > _LONGEST else min(2 * pause, _LONGEST)
             await asyncio.sleep(pause)
 
-    async def _run(self, worker: _Worker) -> None:
+    async def _run(self, worker: _Worker) -> int:
+        """Start a worker and listen to it until it ends; how it did."""
         command = [sys.executable, "-m", "mezzotint.apps.server.worker"]
         command += ["--database", self._address, "--data", str(self._places.data.resolve())]
         for path in self._places.models:
             command += ["--models", str(path.resolve())]
-        command += ["--name", worker.name]
+        command += ["--name", worker.name, "--idle", str(self._idle)]
         command += [] if worker.device is None else ["--device", worker.device]
         command += [] if self._memory is None else ["--memory", self._memory]
         worker.process = await asyncio.create_subprocess_exec(
@@ -147,7 +184,7 @@ class Crew:
                 self._heard(worker, line)
         except (ValueError, asyncio.LimitOverrunError):  # a line too long: it is not our worker
             worker.process.send_signal(signal.SIGKILL)
-        await worker.process.wait()
+        return await worker.process.wait()
 
     def _heard(self, worker: _Worker, line: bytes) -> None:
         try:
@@ -156,6 +193,7 @@ class Crew:
             return
         if "hello" in told:
             worker.about = told["hello"]
+            self._known.set()
         if told.get("state") == "running":
             worker.job = (told["job"], told["attempt"])
         elif "state" in told:
@@ -175,9 +213,12 @@ class Crew:
         self.wake()
 
     async def _look(self) -> None:
-        """Find jobs whose worker is silent, by the time that passes here: no clock can lie."""
+        """Find jobs whose worker is silent, by the time that passes here: no clock can lie; and
+        those that wait while workers rest, which other servers or other runs have taken in."""
         while True:
             with suppress(DBAPIError):
+                if not self.alive and await asyncio.to_thread(queue.waits, self._engine):
+                    self.rouse()
                 rows = await asyncio.to_thread(queue.running, self._engine)
                 now, seen = time.monotonic(), {}
                 for row in rows:

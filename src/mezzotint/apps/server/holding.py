@@ -10,6 +10,7 @@ from typing import Any
 
 from mezzotint.apps.making import loaded, loading_key
 from mezzotint.apps.server.places import WEIGHTS, Places
+from mezzotint.apps.server.wish import batch_of
 from mezzotint.checkpoints.files import CheckpointError
 from mezzotint.checkpoints.inspect import inspect
 from mezzotint.diffusion import samplers, spacings
@@ -27,6 +28,7 @@ class Held:
         """most: bytes that the process may have when it begins to load; None: one model."""
         self._most = most
         self._models: OrderedDict[tuple[Any, ...], Model] = OrderedDict()
+        self._batches: dict[tuple[Any, ...], str] = {}
         self._known: dict[Path, str] = {}
 
     def of(self, how: argparse.Namespace) -> Model:
@@ -41,7 +43,13 @@ class Held:
             return self._models[key]
         self._make_room(how)
         self._models[key] = loaded(how)
+        self._batches[key] = batch_of(Path(how.model).name, how.precision)
         return self._models[key]
+
+    @property
+    def batches(self) -> list[str]:
+        """What the wishes have in common that are made with what is here."""
+        return [self._batches[key] for key in self._models]
 
     def _make_room(self, args: argparse.Namespace) -> None:
         """Drop what was used longest ago until the new one fits."""

@@ -17,6 +17,7 @@ from mezzotint.apps.server.likeness import packed
 from mezzotint.apps.server.places import Places
 from mezzotint.apps.server.store import Store, StoreError
 from mezzotint.families import ledger
+from mezzotint.families.model import Model
 from mezzotint.modalities import image as pictures
 from mezzotint.modalities.ground import cut_out
 from mezzotint.modalities.image import read_text
@@ -109,14 +110,19 @@ def export(path: Path, kind: str, store: Store) -> dict[str, Any]:
     return {"file": store.put(data), "type": mime}
 
 
-def detect(path: Path, places: Places, device: str | None) -> dict[str, Any]:
+def detect(path: Path, places: Places, models: Models, device: str | None) -> dict[str, Any]:
     """Look for the marks in a picture; each with how sure it is."""
     words = [] if device is None else ["--device", device]
     with suppress(ValueError):  # without a recipe nothing is looked for in the noise
         name = str(recipe_of(path, opened(path)).options.get("model", ""))
         words += [f"--model={each}" for each in places.weights() if each.name == name]
     args = parse(["detect", str(path), *words])
-    lines = [replace(line, file="") for line in looked(path, args, {})]
+
+    def load(name: str) -> Model:
+        at = [] if device is None else ["--device", device]
+        return models.of(parse(["generate", f"--model={name}", *at, "--", ""]))
+
+    lines = [replace(line, file="") for line in looked(path, args, load)]
     marks = [{**asdict(line), "found": line.p_value <= MARKED} for line in lines]
     return {"marks": marks, "most": MARKED}
 

@@ -26,7 +26,7 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException  # what the guard raises is no fastapi one
 
 from mezzotint.apps.server import asking, gallery, given, links, openai_asked, queue, shown
-from mezzotint.apps.server.asking import RETRY_SECONDS, STATUS, Asks, Serves, status
+from mezzotint.apps.server.asking import RETRY_SECONDS, STATUS, Asks, Knows, Serves, status
 from mezzotint.apps.server.given import Given
 from mezzotint.apps.server.openai_asked import Edit, Generation, Variation
 from mezzotint.apps.server.service import MissingError, Service
@@ -361,7 +361,7 @@ def _with_form(model: type[Variation], *needed: str) -> dict[str, Any]:
 
 @router.post("/images/generations")
 async def generations(
-    body: Generation, request: Request, who: Asks, service: Serves, idempotency_key: Key = None
+    body: Generation, request: Request, who: Asks, service: Knows, idempotency_key: Key = None
 ) -> Response:
     """Pictures from words."""
     about = service.about(body.model or openai_asked.MODEL)
@@ -372,7 +372,7 @@ async def generations(
 
 @router.post("/images/edits", openapi_extra=_with_form(Edit, "prompt"))
 async def edits(
-    request: Request, who: Asks, service: Serves, idempotency_key: Key = None
+    request: Request, who: Asks, service: Knows, idempotency_key: Key = None
 ) -> Response:
     """A picture drawn anew by words: all of it, or where the mask is transparent."""
     parts = await _form(request, service, who)
@@ -402,7 +402,7 @@ async def _recipe(service: Service, who: Who, picture: Given) -> dict[str, Any] 
 
 @router.post("/images/variations", openapi_extra=_with_form(Variation))
 async def variations(
-    request: Request, who: Asks, service: Serves, idempotency_key: Key = None
+    request: Request, who: Asks, service: Knows, idempotency_key: Key = None
 ) -> Response:
     """Pictures like one: of a picture that was made here, by its recipe."""
     parts = await _form(request, service, who)
@@ -426,7 +426,7 @@ async def variations(
 
 
 @router.get("/models/{name}")
-def model(name: str, who: Asks, service: Serves) -> dict[str, Any]:
+def model(name: str, who: Asks, service: Knows) -> dict[str, Any]:
     """A model, as OpenAI's programs read it."""
     if not service.about(name):
         raise WishError(f"no model {name[:80]!r}", "model")

@@ -8,6 +8,10 @@ makes the rest.
 Turns are those of start-time fair queuing (Goyal et al. 1996): a job's turn is the later of the
 turn that is being served and the end of its owner's last job, and an owner's end moves on by the
 cost.  So of two owners each gets half, however many jobs one has asked for.
+
+What takes the model that a worker has loaded goes before what does not, within bounds: a job is
+passed by so much work and no more, and then it is its turn.  Turns stay as they are, so who was
+passed has as much of the device in the end.
 """
 
 from __future__ import annotations
@@ -28,6 +32,8 @@ State = Literal["submitted", "running", "done", "failed", "cancelled"]
 OPEN = ("submitted", "running")
 CRASHES = 5
 """So often a job may bring its worker down."""
+MOST_PASSED = 400.0
+"""Once so many steps of others were done before a job out of turn, no more are."""
 
 
 class QueueError(ValueError):
@@ -42,9 +48,13 @@ class KeyUsedError(QueueError):
     """An idempotency key came a second time with another wish."""
 
 
+_SUBMITS, _CLAIMS = 1299861866, 1299861867  # names of PostgreSQL's advisory locks
+
+
 @dataclass(frozen=True)
 class Asked:
-    """A job to be: kind and wish as wish.py reads them; cost: in steps, what it will take."""
+    """A job to be: kind and wish as wish.py reads them; cost: in steps, what it will take; batch:
+    jobs that have the same take the same model; empty: none."""
 
     owner: str
     kind: str
@@ -53,6 +63,7 @@ class Asked:
     steps: int
     priority: int = 0
     key: str | None = None
+    batch: str = ""
 
     @property
     def text(self) -> str:
@@ -102,10 +113,10 @@ def _turn(connection: Connection, owner: str) -> float:
     return max(connection.scalar(served) or 0.0, connection.scalar(last) or 0.0)
 
 
-def _alone(connection: Connection) -> None:
-    """One who submits at a time, so that the limits and the turns hold; SQLite has one writer."""
+def _alone(connection: Connection, what: int) -> None:
+    """One who does so at a time, so that limits and turns hold; SQLite has one writer anyway."""
     if connection.dialect.name == "postgresql":
-        connection.execute(select(func.pg_advisory_xact_lock(1299861866)))
+        connection.execute(select(func.pg_advisory_xact_lock(what)))
 
 
 def submit(engine: Engine, asked: Asked, limits: Limits = Limits()) -> Row[Any]:
@@ -115,7 +126,7 @@ def submit(engine: Engine, asked: Asked, limits: Limits = Limits()) -> Row[Any]:
         FullError: too many wait; KeyUsedError: its key was used for something else.
     """
     with engine.begin() as connection:
-        _alone(connection)
+        _alone(connection, _SUBMITS)
         if asked.key is not None and (found := _of_key(connection, asked)) is not None:
             return found
         _check_room(connection, asked.owner, limits)
@@ -130,6 +141,7 @@ def submit(engine: Engine, asked: Asked, limits: Limits = Limits()) -> Row[Any]:
             "priority": asked.priority,
             "turn": _turn(connection, asked.owner),
             "cost": cost,
+            "batch": asked.batch,
             "pictures": asked.pictures,
             "steps": asked.steps,
             "created": time.time(),
@@ -161,17 +173,28 @@ def _check_room(connection: Connection, owner: str, limits: Limits) -> None:
 # --- working ----------------------------------------------------------------------------------
 
 
-def claim(engine: Engine, worker: str) -> Row[Any] | None:
-    """The job whose turn it is, which is the worker's from now on; None: none waits."""
+def claim(engine: Engine, worker: str, loaded: Sequence[str] = ()) -> Row[Any] | None:
+    """The job whose turn it is, which is the worker's from now on; None: none waits.
+
+    loaded: the batches whose models the worker has.  Of the highest priority that waits, the first
+    job that fits them is taken, unless one before it has been passed by :data:`MOST_PASSED`.
+    """
+    ahead = or_(jobs.c.batch.in_(loaded), jobs.c.passed >= MOST_PASSED)
     next_ = (
         select(jobs.c.number)
         .where(jobs.c.state == "submitted")
-        .order_by(jobs.c.priority.desc(), jobs.c.turn, jobs.c.number)
+        .order_by(
+            jobs.c.priority.desc(),
+            *([case((ahead, 0), else_=1)] if loaded else []),
+            jobs.c.turn,
+            jobs.c.number,
+        )
         .limit(1)
         .with_for_update(skip_locked=True)  # SQLite has one writer at a time, and leaves it out
     )
     with engine.begin() as connection:
-        return connection.execute(
+        _alone(connection, _CLAIMS)
+        job = connection.execute(
             update(jobs)
             .where(jobs.c.number == next_.scalar_subquery(), jobs.c.state == "submitted")
             .values(
@@ -183,6 +206,19 @@ def claim(engine: Engine, worker: str) -> Row[Any] | None:
             )
             .returning(jobs)
         ).one_or_none()
+        if job is not None and loaded:
+            _pass(connection, job)
+        return job
+
+
+def _pass(connection: Connection, job: Row[Any]) -> None:
+    """Note what a job that is taken costs with those whose turn was before."""
+    before = or_(jobs.c.turn < job.turn, and_(jobs.c.turn == job.turn, jobs.c.number < job.number))
+    connection.execute(
+        update(jobs)
+        .where(jobs.c.state == "submitted", jobs.c.priority == job.priority, before)
+        .values(passed=jobs.c.passed + job.cost)
+    )
 
 
 def _held(job: Row[Any]) -> Any:
@@ -291,6 +327,13 @@ def running(engine: Engine) -> list[Any]:
     with reading(engine) as connection:
         wanted = select(*columns).where(jobs.c.state == "running")
         return [*connection.execute(wanted)]
+
+
+def waits(engine: Engine) -> bool:
+    """Whether any job waits."""
+    with reading(engine) as connection:
+        one = select(jobs.c.number).where(jobs.c.state == "submitted").limit(1)
+        return connection.scalar(one) is not None
 
 
 # --- steering ---------------------------------------------------------------------------------

@@ -101,6 +101,7 @@ def run(args: argparse.Namespace, told: Callable[[str], None] = lambda address: 
             origins=args.origin,
             devices=tuple(args.device) or (None,),
             memory=args.memory,
+            idle=args.idle,
             limits=queue.Limits(args.most_jobs),
             tokens_needed=public or args.token,
             aliases=dict(args.alias),

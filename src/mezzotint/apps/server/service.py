@@ -82,7 +82,10 @@ class Service:
         pixels = asked.pixels or _GUESSED_PIXELS
         self.store.check_room(asked.count * pixels * _BYTES)
         steps = asked.count * (asked.steps or _GUESSED_STEPS)
-        return self._enter(who, "generate", options, asked.count, steps, priority, key)
+        entered = queue.Asked(
+            who.owner, "generate", options, asked.count, steps, priority, key, asked.batch
+        )
+        return self._enter(who, entered)
 
     def look(self, who: Who, kind: Kind, name: str, form: str | None = None) -> Row[Any]:
         """A new job that looks at a picture; form: as what it is to be exported.
@@ -97,7 +100,7 @@ class Service:
         made = int(kind == "cutout")
         self.store.check_room(made * _GUESSED_PIXELS * _BYTES)
         wished = {"file": file, "pictures": [file], "format": form}
-        return self._enter(who, kind, wished, made, 1, LOOKS_FIRST, None)
+        return self._enter(who, queue.Asked(who.owner, kind, wished, made, 1, LOOKS_FIRST))
 
     def compose(
         self, who: Who, data: bytes, parts: Sequence[str], name: str, form: str, keep: bool
@@ -130,7 +133,8 @@ class Service:
             "format": form,
             "keep": keep,
         }
-        return self._enter(who, "composite", wished, int(keep), 1, LOOKS_FIRST, None)
+        asked = queue.Asked(who.owner, "composite", wished, int(keep), 1, LOOKS_FIRST)
+        return self._enter(who, asked)
 
     def tidy(self, files: Sequence[str]) -> None:
         """Drop those of some files that nothing names any more."""
@@ -138,17 +142,7 @@ class Service:
             if not uses.is_used(self.engine, file):
                 self.store.drop(file)
 
-    def _enter(
-        self,
-        who: Who,
-        kind: str,
-        options: dict[str, Any],
-        count: int,
-        steps: int,
-        priority: int,
-        key: str | None,
-    ) -> Row[Any]:
-        asked = queue.Asked(who.owner, kind, options, count, steps, priority, key)
+    def _enter(self, who: Who, asked: queue.Asked) -> Row[Any]:
         limits = queue.Limits(self.limits.all, who.jobs or self.limits.owner)
         return queue.submit(self.engine, asked, limits)
 

@@ -63,6 +63,8 @@ jobs = Table(
     Column("priority", Integer, nullable=False),
     Column("turn", Float, nullable=False),  # in which order within a priority, fair among owners
     Column("cost", Float, nullable=False),
+    Column("batch", String(16), nullable=False, default=""),  # what takes the same model has one
+    Column("passed", Float, nullable=False, default=0.0),  # cost of what was taken out of turn
     Column("pictures", Integer, nullable=False),  # that are asked for
     Column("step", Integer, nullable=False, default=0),  # of all its pictures together
     Column("steps", Integer, nullable=False, default=0),

@@ -28,7 +28,7 @@ from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException  # what the guard raises is no fastapi one
 
 from mezzotint.apps.server import asking, gallery, given, webui_asked, webui_text
-from mezzotint.apps.server.asking import RETRY_SECONDS, STATUS, Serves, status, whose
+from mezzotint.apps.server.asking import RETRY_SECONDS, STATUS, Knows, Serves, status, whose
 from mezzotint.apps.server.gallery import UploadError
 from mezzotint.apps.server.given import Given, Masking
 from mezzotint.apps.server.service import Service
@@ -274,7 +274,7 @@ Key = Annotated[str | None, Header(max_length=256)]
 
 @router.post("/txt2img")
 async def txt2img(
-    body: Given64, who: Asks, service: Serves, state: Remembers, idempotency_key: Key = None
+    body: Given64, who: Asks, service: Knows, state: Remembers, idempotency_key: Key = None
 ) -> Response:
     """Pictures from words."""
     asked, model, sends = _begun(service, who, state, body)
@@ -315,7 +315,7 @@ def _wished(
 
 @router.post("/img2img")
 async def img2img(
-    body: Given64, who: Asks, service: Serves, state: Remembers, idempotency_key: Key = None
+    body: Given64, who: Asks, service: Knows, state: Remembers, idempotency_key: Key = None
 ) -> Response:
     """Pictures from one, all of it or what a mask has in white."""
     asked, model, sends = _begun(service, who, state, body)
@@ -368,7 +368,7 @@ async def interrupt(who: Asks, service: Serves, state: Remembers) -> dict[str, A
 
 
 @router.get("/samplers")
-def samplers(who: Asks, service: Serves) -> list[dict[str, Any]]:
+def samplers(who: Asks, service: Knows) -> list[dict[str, Any]]:
     """The samplers, by AUTOMATIC1111's names where it has them."""
     found = []
     for name in _about(service).get("samplers", []):
@@ -380,7 +380,7 @@ def samplers(who: Asks, service: Serves) -> list[dict[str, Any]]:
 
 
 @router.get("/schedulers")
-def schedulers(who: Asks, service: Serves) -> list[dict[str, Any]]:
+def schedulers(who: Asks, service: Knows) -> list[dict[str, Any]]:
     """The spacings; Automatic is the model's own."""
     rows = [("automatic", "Automatic")]
     spacings = _about(service).get("spacings", [])
@@ -390,7 +390,7 @@ def schedulers(who: Asks, service: Serves) -> list[dict[str, Any]]:
 
 
 @router.get("/sd-models")
-def sd_models(who: Asks, service: Serves) -> list[dict[str, Any]]:
+def sd_models(who: Asks, service: Knows) -> list[dict[str, Any]]:
     """The models; never where they are."""
     more = {"hash": None, "sha256": None, "config": None}
     names = [*_names(service), *service.aliases]
@@ -470,7 +470,7 @@ def options(who: Asks, state: Remembers) -> dict[str, Any]:
 
 
 @router.post("/options")
-def choose(body: Given64, who: Asks, service: Serves, state: Remembers) -> None:
+def choose(body: Given64, who: Asks, service: Knows, state: Remembers) -> None:
     """Choose the model that this token's next requests take, until the server is stopped."""
     service.need(who, "make")
     wanted = webui_asked.settings(body, [])

@@ -11,6 +11,8 @@ a path in it is refused here, before anything looks at a disk, and looked up by 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import re
 import secrets
 from collections.abc import Mapping
@@ -63,6 +65,11 @@ class WishError(ValueError):
         self.field = field
 
 
+def batch_of(model: str, precision: str) -> str:
+    """A short name of what is loaded: of a model by its file's name, and in which numbers."""
+    return hashlib.sha256(json.dumps([model, precision]).encode()).hexdigest()[:16]
+
+
 @dataclass(frozen=True)
 class Wish:
     """A wish that is understood: options as a recipe has them, with a seed, and the ids in them.
@@ -78,6 +85,12 @@ class Wish:
     pictures: tuple[str, ...]
     steps: int | None
     pixels: int | None
+
+    @property
+    def batch(self) -> str:
+        """Wishes that have the same are made with the same model in memory."""
+        model = self.options.get("model", "icons")
+        return batch_of(str(model), str(self.options.get("precision", "auto")))
 
     def as_json(self) -> dict[str, Any]:
         pictures = list(self.pictures)

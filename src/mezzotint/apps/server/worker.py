@@ -2,7 +2,7 @@
 
 It is told by lines on its standard input, and tells by lines of JSON on its standard output; what
 must not be lost goes through the database and the store.  When its input ends, whoever started it
-is gone, and it goes too.
+is gone, and it goes too; and so it does when it had nothing to do for long.
 """
 
 from __future__ import annotations
@@ -154,12 +154,13 @@ class Worker:
 
     # -- working ------------------------------------------------------------------------------
 
-    def work(self) -> None:
-        """Take jobs for ever."""
-        while True:
+    def work(self, idle: float = 0.0) -> None:
+        """Take jobs until there were none for so many seconds; 0: for ever."""
+        last = time.monotonic()
+        while not idle or time.monotonic() < last + idle:
             self.awake.clear()
             try:
-                job = queue.claim(self.engine, self.name)
+                job = queue.claim(self.engine, self.name, self.held.batches)
             except DBAPIError as error:  # it may come back
                 print(f"no database: {one_line(error)}", file=sys.stderr, flush=True)
                 job = None
@@ -167,6 +168,7 @@ class Worker:
                 self.awake.wait(LOOK_SECONDS)
             else:
                 self._do(job)
+                last = time.monotonic()
 
     @contextmanager
     def _at(self, job: Row[Any]) -> Iterator[Attempt]:
@@ -288,7 +290,7 @@ class Worker:
         return looking.verify(path, self.store, self.places, self.held, self.device)
 
     def detect(self, job: Row[Any], attempt: Attempt) -> dict[str, Any]:
-        return looking.detect(self._seen(job), self.places, self.device)
+        return looking.detect(self._seen(job), self.places, self.held, self.device)
 
     def recipe(self, job: Row[Any], attempt: Attempt) -> dict[str, Any]:
         return looking.recipe(self._seen(job), self.store)
@@ -366,6 +368,7 @@ def main() -> None:
     parser.add_argument("--name", required=True)
     parser.add_argument("--device")
     parser.add_argument("--memory", type=parse_memory)
+    parser.add_argument("--idle", type=float, default=0.0)
     args = parser.parse_args()
     told = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever prints, prints there
@@ -381,7 +384,9 @@ def main() -> None:
     worker.meter.watch(device(args.device))
     threading.Thread(target=worker.hear, args=(sys.stdin,), daemon=True).start()
     voice.say(hello=about(places), software=SOFTWARE, memory=resident())
-    worker.work()
+    worker.work(args.idle)
+    shutil.rmtree(folder, ignore_errors=True)
+    os._exit(0)  # the thread that hears cannot be waited for
 
 
 if __name__ == "__main__":

@@ -56,7 +56,9 @@ def _answer(request: Request, name: str) -> Response:
 
 
 @router.get("/")
-def index(request: Request) -> Response:
+async def index(request: Request) -> Response:
+    if (crew := request.app.state.service.crew) is not None:
+        crew.rouse()  # who opens the page wants pictures soon
     return _answer(request, "")
 
 

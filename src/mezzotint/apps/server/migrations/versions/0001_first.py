@@ -25,6 +25,8 @@ def upgrade() -> None:
         sa.Column("priority", sa.Integer(), nullable=False),
         sa.Column("turn", sa.Float(), nullable=False),
         sa.Column("cost", sa.Float(), nullable=False),
+        sa.Column("batch", sa.String(16), nullable=False),
+        sa.Column("passed", sa.Float(), nullable=False),
         sa.Column("pictures", sa.Integer(), nullable=False),
         sa.Column("step", sa.Integer(), nullable=False),
         sa.Column("steps", sa.Integer(), nullable=False),
