@@ -56,7 +56,9 @@ class Crew:
         here = secrets.token_hex(4)
         self._workers = [_Worker(f"{here}-{n}", device) for n, device in enumerate(devices)]
         self._tasks: list[asyncio.Task[None]] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping = False
+        self.clean = True  # no worker has died at a job
         self._seen: dict[tuple[str, int], tuple[int, float]] = {}
 
     @property
@@ -68,7 +70,13 @@ class Crew:
     def alive(self) -> int:
         return sum(w.process is not None and w.process.returncode is None for w in self._workers)
 
+    @property
+    def tasks(self) -> int:
+        """Tasks of the event loop, of requests too."""
+        return 0 if self._loop is None else len(asyncio.all_tasks(self._loop))
+
     def start(self) -> None:
+        self._loop = asyncio.get_running_loop()
         self._tasks = [asyncio.create_task(self._keep(worker)) for worker in self._workers]
         self._tasks.append(asyncio.create_task(self._look()))
 
@@ -82,10 +90,12 @@ class Crew:
             task.cancel()
         for worker in self._workers:
             if worker.process is not None and worker.process.returncode is None:
+                self.clean &= worker.job is None
                 worker.process.kill()
                 await worker.process.wait()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await asyncio.to_thread(self._give_back_own)
+        with suppress(DBAPIError):  # the next server gives them back
+            await asyncio.to_thread(self._give_back_own)
 
     def _give_back_own(self) -> None:
         names = {worker.name for worker in self._workers}
@@ -121,7 +131,7 @@ class Crew:
             began = time.monotonic()
             await self._run(worker)
             if worker.job is not None:
-                held, worker.job = worker.job, None
+                held, worker.job, self.clean = worker.job, None, False
                 await self._give_back([held], crashed=True)
             pause = _SHORTEST if time.monotonic() - began > _LONGEST else min(2 * pause, _LONGEST)
             await asyncio.sleep(pause)
@@ -170,6 +180,9 @@ class Crew:
                 break
             except DBAPIError:
                 await asyncio.sleep(LOOK_SECONDS)
+        self._told_back(names)
+
+    def _told_back(self, names: list[str]) -> None:
         for name in names:
             self._hear({"job": name, "state": "submitted"})
         self.wake()
@@ -177,7 +190,7 @@ class Crew:
     async def _look(self) -> None:
         """Find jobs whose worker is silent, by the time that passes here: no clock can lie."""
         while True:
-            with suppress(DBAPIError):
+            try:
                 rows = await asyncio.to_thread(queue.running, self._engine)
                 now, seen = time.monotonic(), {}
                 for row in rows:
@@ -188,11 +201,15 @@ class Crew:
                 silent = [key for key, (_, when) in seen.items() if now - when > SILENT_SECONDS]
                 if silent:
                     await self._silence(silent)
+            except DBAPIError:  # it takes nothing in, so that nobody can say that he lives
+                self._seen = {}
             await asyncio.sleep(LOOK_SECONDS)
 
     async def _silence(self, silent: list[tuple[str, int]]) -> None:
+        """Take jobs from those who are silent, in a database that can be written to."""
+        names = await asyncio.to_thread(queue.give_back, self._engine, silent)
         for worker in self._workers:
             if worker.job in silent and worker.process is not None:
                 with suppress(ProcessLookupError):
-                    worker.process.kill()  # and _keep gives its job back
-        await self._give_back(silent)
+                    worker.process.kill()
+        self._told_back(names)

@@ -22,6 +22,8 @@ from mezzotint.apps.server.tables import (
 MOST_PIXELS = 64 * 2**20
 KINDS = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp", "TIFF": "image/tiff"}
 MOST_ROWS = 200
+_USERS = (outputs, uploads)
+"""The tables that refer to files."""
 
 
 class UploadError(ValueError):
@@ -169,5 +171,11 @@ def is_used(engine: Engine, file: str) -> bool:
     with reading(engine) as connection:
         return any(
             connection.scalar(select(table.c.file).where(table.c.file == file).limit(1)) is not None
-            for table in (outputs, uploads)
+            for table in _USERS
         )
+
+
+def used(engine: Engine) -> set[str]:
+    """All files that anything refers to."""
+    with reading(engine) as connection:
+        return {name for table in _USERS for name in connection.scalars(select(table.c.file))}

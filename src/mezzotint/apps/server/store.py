@@ -6,10 +6,10 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 
-from mezzotint.files import atomic_write
+from mezzotint.files import WriteError, atomic_write, remove_leftovers
 
 _NAME = re.compile(r"[0-9a-f]{64}")
 SPARE = 256 << 20
@@ -50,7 +50,10 @@ class Store:
         name = hashlib.sha256(data).hexdigest()
         path = self.path(name)
         if not path.exists():
-            path.parent.mkdir(exist_ok=True)
+            try:
+                path.parent.mkdir(exist_ok=True)
+            except OSError as error:
+                raise WriteError(f"cannot write {path.parent}: {error.strerror}") from error
             with atomic_write(path) as file:
                 file.write(data)
         return name
@@ -85,6 +88,13 @@ class Store:
         for path in self.folder.glob("??/*"):
             if _NAME.fullmatch(path.parent.name + path.name):
                 yield path.parent.name + path.name
+
+    def keep_only(self, used: Set[str]) -> None:
+        """Forget all other files, and those that were half written: while nobody writes."""
+        for name in set(self.names()) - used:
+            self.drop(name)
+        for folder in self.folder.glob("??"):
+            remove_leftovers(folder)
 
     def check_room(self, wanted: int) -> None:
         """Raise NoRoomError unless there is room for so many bytes and some to spare."""
