@@ -37,7 +37,7 @@ def test_killed(which: str, tmp_path: Path, request: pytest.FixtureRequest) -> N
     dice = random.Random(3)
     with setup(tmp_path, *options) as at:
         at.server.start()
-        rows = list(kill.rounds(at, 1, 30, dice))
+        rows = list(kill.rounds(at, 1, 100, dice))
         after = kill.after(at, address, 5, dice)
     assert rows[0].good and rows[0].killed_server + rows[0].killed_worker, rows
     assert after.good and after.checked == 5, after
