@@ -176,6 +176,6 @@ def is_used(engine: Engine, file: str) -> bool:
 
 
 def used(engine: Engine) -> set[str]:
-    """All files that anything refers to."""
+    """The files of all pictures that were made or given."""
     with reading(engine) as connection:
         return {name for table in _USERS for name in connection.scalars(select(table.c.file))}

@@ -29,7 +29,7 @@ def started(engine: Engine, places: Places) -> None:
     try:
         _give_back(engine, places)
         if places.unclean.exists():  # else all that was stored was entered
-            Store(places.files).keep_only(gallery.used(engine))
+            _sweep(engine, Store(places.files))
     except DBAPIError as error:
         reason = str(error.orig).strip().splitlines()[0]
         raise DatabaseError(f"the database cannot be used: {reason}") from None
@@ -44,6 +44,14 @@ def _give_back(engine: Engine, places: Places) -> None:
     lite = engine.dialect.name == "sqlite"
     held = [(row.id, row.attempt) for row in queue.running(engine) if lite or row.worker in here]
     queue.give_back(engine, held)
+
+
+def _sweep(engine: Engine, store: Store) -> None:
+    """Drop files that nothing refers to."""
+    store.drop_halves()
+    for name in set(store.names()) - gallery.used(engine):
+        if not gallery.is_used(engine, name):
+            store.drop(name)
 
 
 def stopped(places: Places) -> None:

@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Iterator, Set
+from collections.abc import Iterator
 from pathlib import Path
 
 from mezzotint.files import WriteError, atomic_write, remove_leftovers
@@ -89,10 +89,8 @@ class Store:
             if _NAME.fullmatch(path.parent.name + path.name):
                 yield path.parent.name + path.name
 
-    def keep_only(self, used: Set[str]) -> None:
-        """Forget all other files, and those that were half written: while nobody writes."""
-        for name in set(self.names()) - used:
-            self.drop(name)
+    def drop_halves(self) -> None:
+        """Forget what was half written: while nobody writes."""
         for folder in self.folder.glob("??"):
             remove_leftovers(folder)
 
