@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 _SUFFIX = ".mezzotint-part"
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""What writing to a full disk fails with."""
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
 """What writing itself can fail with; other errors in the body belong to the caller."""
 

@@ -20,9 +20,12 @@ WAIT = 60.0
 class Serving:
     """A running server: its process, address and folder."""
 
-    def __init__(self, folder: Path, options: Sequence[str] = ()) -> None:
+    def __init__(
+        self, folder: Path, options: Sequence[str] = (), within: Sequence[str] = ()
+    ) -> None:
+        """within: a command that is to run the server's."""
         folder.mkdir(exist_ok=True)
-        self.folder, self._options = folder, options
+        self.folder, self._options, self._within = folder, options, within
         self.env = os.environ | {"MEZZOTINT_HOME": str(folder / "home"), "OMP_NUM_THREADS": "1"}
         self.data = folder / "data"
         self.log = folder / "server.log"
@@ -31,7 +34,8 @@ class Serving:
 
     def start(self, wait: bool = True) -> None:
         """Start it at a free port; wait: until a worker is there."""
-        command = [sys.executable, "-m", "mezzotint", "serve", "--data", str(self.data)]
+        command = [*self._within, sys.executable, "-m", "mezzotint", "serve"]
+        command += ["--data", str(self.data)]
         command += ["--port", "0", "--device", "cpu", *self._options]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(

@@ -42,7 +42,9 @@ def test_one_after_another(engine: Engine) -> None:
     other = queue.claim(engine, "v")
     assert other is not None and other.id == second.id
     assert queue.claim(engine, "u") is None
-    assert queue.keep(engine, job, made()) is not None
+    kept = queue.keep(engine, job, made())
+    assert kept is not None
+    assert queue.keep(engine, job, made()) == kept  # once more, as if the answer had been lost
     assert queue.finish(engine, job, {"a": 1})
     row = gallery.job(engine, job.id, "a")
     assert row is not None and (row.state, row.result, row.worker) == ("done", '{"a": 1}', None)

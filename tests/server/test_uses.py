@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Engine, update
 
-from mezzotint.apps.server import boards, canvases, gallery, queue, space, uses
+from mezzotint.apps.server import boards, canvases, gallery, queue, recovery, space, uses
+from mezzotint.apps.server.places import Places
 from mezzotint.apps.server.queue import Asked, Made
 from mezzotint.apps.server.store import Store
 from mezzotint.apps.server.tables import uploads
@@ -115,17 +115,18 @@ def test_what_was_given_and_nothing_is_made_of(engine: Engine) -> None:
 
 
 def test_a_file_that_nothing_names_is_swept(engine: Engine, tmp_path: Path) -> None:
-    store = Store(tmp_path / "files")
+    places = Places(tmp_path)
+    store = Store(places.files)
     names = [store.put(bytes([number])) for number in range(6)]
     keep(engine, names[0], image=names[1])
     gallery.enter(engine, "ben", names[2], "image/png", 1, "a.png")
     queue.submit(engine, Asked("anna", "generate", {"pictures": [names[3]]}, 1, 1))
-    for name in names:
-        old = time.time() - space.STALE_SECONDS - 1
-        os.utime(store.path(name), (old, old))
+    document = {"layers": [{"of": [names[4]]}]}
+    kept = canvases.Kept(name="a", document=document, files=[])
+    assert canvases.keep(engine, "anna", "c" * 32, kept) == 1
     (store.folder / "ab").mkdir(exist_ok=True)
     (store.folder / "ab" / "notes.txt").write_text("mine")
-    assert store.put(bytes([5])) == names[5]  # put again it is new
-    assert space.sweep(engine, store) == 1
-    assert set(store.names()) == {*names} - {names[4]}
+    places.unclean.touch()
+    recovery.started(engine, places)
+    assert set(store.names()) == {*names} - {names[5]}
     assert (store.folder / "ab" / "notes.txt").exists()

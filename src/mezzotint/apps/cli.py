@@ -13,6 +13,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from functools import cache
 from importlib import import_module
 from typing import NoReturn
 
@@ -97,7 +98,26 @@ class _Parser(argparse.ArgumentParser):
         )
 
 
-def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
+_Parsers = tuple[_Parser, dict[str, _Parser]]
+
+
+@cache
+def _parsers() -> _Parsers:
+    """Made once: a worker of the server reads a command line for each job."""
+    return _made()
+
+
+@cache
+def _untyped() -> _Parsers:
+    """Those that leave what is typed as it is, and add nothing."""
+    top, parsers = _made()
+    for action in parsers["generate"]._actions:  # argparse has no other way to ask for the text
+        if action.dest != "help":
+            action.type, action.default = None, None
+    return top, parsers
+
+
+def _made() -> _Parsers:
     top = _Parser(
         prog="mezzotint",
         description="Pictures from words, on this machine.",
@@ -129,16 +149,15 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     if args.command is None:
         top.print_help()
         raise SystemExit(0)
+    for name, value in vars(args).items():
+        if isinstance(value, list):  # perhaps the parsers' own
+            setattr(args, name, list(value))
     return _from_picture(args, arguments) if args.command == "generate" else args
 
 
 def _typed(arguments: Sequence[str]) -> dict[str, str | list[str] | bool]:
     """The options of `generate` that were given, by name, as they were typed."""
-    top, parsers = _parsers()
-    for action in parsers["generate"]._actions:  # argparse has no other way to ask for the text
-        if action.dest != "help":
-            action.type, action.default = None, None
-    given = vars(top.parse_args(arguments))
+    given = vars(_untyped()[0].parse_args(arguments))
     return {
         name.replace("_", "-"): value
         for name, value in given.items()

@@ -6,9 +6,16 @@ Nothing private is in it: no path, no name of a user or of a machine.
 from __future__ import annotations
 
 import platform
+from functools import cache
 from importlib import metadata
 
 import torch
+
+
+@cache
+def _installed(name: str) -> str:
+    """The version of a package, which is looked up in the file system."""
+    return metadata.version(name)
 
 
 def versions(own: str) -> dict[str, str]:
@@ -17,8 +24,8 @@ def versions(own: str) -> dict[str, str]:
         "mezzotint": own,
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "numpy": metadata.version("numpy"),
-        "pillow": metadata.version("pillow"),
+        "numpy": _installed("numpy"),
+        "pillow": _installed("pillow"),
     }
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from sqlalchemy import Engine, select
-from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
 
 import mezzotint
@@ -23,10 +21,11 @@ from mezzotint.apps.server import (
     metrics,
     openai,
     queue,
+    recovery,
     space,
     webui,
 )
-from mezzotint.apps.server.asking import RETRY_SECONDS, STATUS, in_json, status
+from mezzotint.apps.server.asking import RETRY_SECONDS, STATUS, in_json, said, status
 from mezzotint.apps.server.crew import Crew
 from mezzotint.apps.server.guard import App, Guard
 from mezzotint.apps.server.hub import Hub
@@ -66,8 +65,8 @@ def has_tokens(engine: Engine) -> bool:
 
 
 def _error(message: str, code: int, field: str | None = None) -> dict[str, Any]:
-    said: dict[str, Any] = {"message": message, "status": code}
-    return {"error": said if field is None else {**said, "field": field}}
+    told: dict[str, Any] = {"message": message, "status": code}
+    return {"error": told if field is None else {**told, "field": field}}
 
 
 def _answers(app: FastAPI) -> None:
@@ -75,9 +74,9 @@ def _answers(app: FastAPI) -> None:
 
     async def known(_: Request, error: Exception) -> Response:
         code = status(error)
-        headers = {"retry-after": str(RETRY_SECONDS)} if code == 429 else None
-        said = _error(" ".join(str(error).split()), code, getattr(error, "field", None))
-        return in_json(said, code, headers)
+        headers = {"retry-after": str(RETRY_SECONDS)} if code in (429, 503) else None
+        told = _error(said(error), code, getattr(error, "field", None))
+        return in_json(told, code, headers)
 
     async def http(_: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
@@ -92,21 +91,10 @@ def _answers(app: FastAPI) -> None:
         where = f"{field}: " if field else ""
         return in_json(_error(f"{where}{first['msg']}", 422, field), 422)
 
-    async def away(_: Request, error: Exception) -> Response:
-        said = _error("the database is not there: ask again later", 503)
-        return in_json(said, 503, {"retry-after": str(RETRY_SECONDS)})
-
     for kind in STATUS:
         app.add_exception_handler(kind, known)
     app.add_exception_handler(HTTPException, http)
     app.add_exception_handler(RequestValidationError, invalid)
-    app.add_exception_handler(DBAPIError, away)
-
-
-def _sweep(service: Service) -> None:
-    """Drop the files that nothing names; what cannot be done now is done at the next start."""
-    with suppress(DBAPIError, OSError):
-        space.sweep(service.engine, service.store)
 
 
 def build(engine: Engine, settings: Settings) -> tuple[App, Hub]:
@@ -132,10 +120,10 @@ def build(engine: Engine, settings: Settings) -> tuple[App, Hub]:
             settings.idle,
         )
         service.crew.start()
-        sweeping = asyncio.create_task(asyncio.to_thread(_sweep, service))
         yield
         await service.crew.stop()
-        await sweeping
+        if service.crew.clean:
+            recovery.stopped(settings.places)
 
     app = FastAPI(
         title="Mezzotint",

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 from fastapi import Depends, HTTPException, Request, Response
 from fastapi.routing import APIRoute
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as NoConnectionError
 
 from mezzotint.apps.server import tokens
 from mezzotint.apps.server.boards import BoardError
@@ -15,6 +17,7 @@ from mezzotint.apps.server.gallery import UploadError
 from mezzotint.apps.server.queue import FullError, KeyUsedError
 from mezzotint.apps.server.service import ForbiddenError, MissingError, Service
 from mezzotint.apps.server.store import NoRoomError, StoreError
+from mezzotint.apps.server.tables import is_full
 from mezzotint.apps.server.tokens import LOCAL, Who
 from mezzotint.apps.server.wish import WishError
 from mezzotint.files import WriteError
@@ -30,13 +33,25 @@ STATUS: dict[type[Exception], int] = {
     FullError: 429,
     NoRoomError: 507,
     WriteError: 507,
+    DBAPIError: 503,
+    NoConnectionError: 503,
 }
 """The status of each error that a request can meet."""
 RETRY_SECONDS = 5
 
 
 def status(error: Exception) -> int:
+    if is_full(error):
+        return 507
     return next(code for kind, code in STATUS.items() if isinstance(error, kind))
+
+
+def said(error: Exception) -> str:
+    """An error of those in one line."""
+    if isinstance(error, DBAPIError | NoConnectionError):
+        full = "the disk of the database is full: free some"
+        return full if is_full(error) else "the database is not there: ask again later"
+    return " ".join(str(error).split())
 
 
 def service(request: Request) -> Service:

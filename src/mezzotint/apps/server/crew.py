@@ -68,8 +68,10 @@ class Crew:
         here = secrets.token_hex(4)
         self._workers = [_Worker(f"{here}-{n}", device) for n, device in enumerate(devices)]
         self._tasks: list[asyncio.Task[None]] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping = False
         self._known = asyncio.Event()
+        self.clean = True  # no worker has died at a job
         self._seen: dict[tuple[str, int], tuple[int, float]] = {}
 
     @property
@@ -99,7 +101,13 @@ class Crew:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._known.wait(), HELLO_SECONDS)
 
+    @property
+    def tasks(self) -> int:
+        """Tasks of the event loop, of requests too."""
+        return 0 if self._loop is None else len(asyncio.all_tasks(self._loop))
+
     def start(self) -> None:
+        self._loop = asyncio.get_running_loop()
         self._tasks = [asyncio.create_task(self._keep(worker)) for worker in self._workers]
         self._tasks.append(asyncio.create_task(self._look()))
 
@@ -113,10 +121,12 @@ class Crew:
             task.cancel()
         for worker in self._workers:
             if worker.process is not None and worker.process.returncode is None:
+                self.clean &= worker.job is None
                 worker.process.kill()
                 await worker.process.wait()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await asyncio.to_thread(self._give_back_own)
+        with suppress(DBAPIError):  # the next server gives them back
+            await asyncio.to_thread(self._give_back_own)
 
     def _give_back_own(self) -> None:
         names = {worker.name for worker in self._workers}
@@ -157,7 +167,7 @@ class Crew:
                 worker.wanted.clear()
                 continue
             if worker.job is not None:
-                held, worker.job = worker.job, None
+                held, worker.job, self.clean = worker.job, None, False
                 await self._give_back([held], crashed=True)
             pause = _SHORTEST if time.monotonic() - began > _LONGEST else min(2 * pause, _LONGEST)
             await asyncio.sleep(pause)
@@ -208,6 +218,9 @@ class Crew:
                 break
             except DBAPIError:
                 await asyncio.sleep(LOOK_SECONDS)
+        self._told_back(names)
+
+    def _told_back(self, names: list[str]) -> None:
         for name in names:
             self._hear({"job": name, "state": "submitted"})
         self.wake()
@@ -216,7 +229,7 @@ class Crew:
         """Find jobs whose worker is silent, by the time that passes here: no clock can lie; and
         those that wait while workers rest, which other servers or other runs have taken in."""
         while True:
-            with suppress(DBAPIError):
+            try:
                 if not self.alive and await asyncio.to_thread(queue.waits, self._engine):
                     self.rouse()
                 rows = await asyncio.to_thread(queue.running, self._engine)
@@ -229,11 +242,15 @@ class Crew:
                 silent = [key for key, (_, when) in seen.items() if now - when > SILENT_SECONDS]
                 if silent:
                     await self._silence(silent)
+            except DBAPIError:  # it takes nothing in, so that nobody can say that he lives
+                self._seen = {}
             await asyncio.sleep(LOOK_SECONDS)
 
     async def _silence(self, silent: list[tuple[str, int]]) -> None:
+        """Take jobs from those who are silent, in a database that can be written to."""
+        names = await asyncio.to_thread(queue.give_back, self._engine, silent)
         for worker in self._workers:
             if worker.job in silent and worker.process is not None:
                 with suppress(ProcessLookupError):
-                    worker.process.kill()  # and _keep gives its job back
-        await self._give_back(silent)
+                    worker.process.kill()
+        self._told_back(names)

@@ -24,6 +24,8 @@ from mezzotint.apps.server.tables import (
 MOST_PIXELS = 64 * 2**20
 KINDS = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp", "TIFF": "image/tiff"}
 MOST_ROWS = 200
+_USERS = (outputs, uploads)
+"""The tables that refer to files."""
 
 
 class UploadError(ValueError):

@@ -42,6 +42,7 @@ class _Told(Collector):
         crew, hub = self._service.crew, self._service.hub
         for name, what, value in (
             ("workers", "Worker processes that live.", 0 if crew is None else crew.alive),
+            ("tasks", "Tasks of the event loop.", 0 if crew is None else crew.tasks),
             ("listeners", "Clients that follow jobs.", len(hub)),
             ("outputs", "Pictures in the gallery.", made),
             ("output_bytes", "Bytes of their files.", size),

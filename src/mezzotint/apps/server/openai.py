@@ -21,7 +21,6 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import StreamingResponse
 from pydantic import ValidationError
 from sqlalchemy import Row
-from sqlalchemy.exc import DBAPIError
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException  # what the guard raises is no fastapi one
 
@@ -68,7 +67,7 @@ def _error(code: int, message: str, param: str | None = None, named: str | None 
 def _known(error: Exception) -> Response:
     """One of ours."""
     field = getattr(error, "field", None)
-    told = " ".join(str(error).split())
+    told = asking.said(error)
     if isinstance(error, WishError) and field == "model" and told.startswith("no model"):
         return _error(404, told, "model", "model_not_found")
     if isinstance(error, queue.FullError):
@@ -95,8 +94,6 @@ def _said(error: Exception) -> Response:
         return answer
     if isinstance(error, tuple(STATUS)):
         return _known(error)
-    if isinstance(error, DBAPIError):
-        return _error(503, "the database is not there: ask again later")
     traceback.print_exception(error)
     return _error(500, "a fault of the server: its log says more")
 

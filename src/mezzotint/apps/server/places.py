@@ -24,9 +24,19 @@ class Places:
     def database(self) -> Path:
         return self.data / "mezzotint.db"
 
+    @property
+    def unclean(self) -> Path:
+        """A file that is there while a server runs, and after one that did not end well."""
+        return self.data / "unclean"
+
+    @property
+    def works(self) -> Path:
+        """The folders of the workers."""
+        return self.data / "work"
+
     def work(self, worker: str) -> Path:
         """A worker's own folder, in which it stands."""
-        return self.data / "work" / worker
+        return self.works / worker
 
     def all_of(self, kind: str) -> list[Path]:
         """The folders ``kind`` below those of models, that are there."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType, ModuleType
 
 from mezzotint.apps.errors import UsageError
-from mezzotint.apps.server import queue, tables, tokens
+from mezzotint.apps.server import queue, recovery, tables, tokens
 from mezzotint.apps.server.application import Settings, build, has_tokens
 from mezzotint.apps.server.guard import App
 from mezzotint.apps.server.hub import Hub
@@ -91,9 +91,7 @@ def run(args: argparse.Namespace, told: Callable[[str], None] = lambda address: 
                 f"{args.host} can be reached from elsewhere, so a token is needed: make one with "
                 "mezzotint token add NAME"
             )
-        if engine.dialect.name == "sqlite":  # nobody else can be at work in it
-            held = [(row.id, row.attempt) for row in queue.running(engine)]
-            queue.give_back(engine, held)
+        recovery.started(engine, places)
         settings = Settings(
             places=places,
             address=address,

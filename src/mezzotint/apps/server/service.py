@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from sqlalchemy import Engine, Row
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as NoConnectionError
 
 from mezzotint.apps.server import gallery, queue, uses, wish
 from mezzotint.apps.server.crew import Crew
@@ -23,6 +25,7 @@ Kind = Literal["verify", "detect", "recipe", "credentials", "export", "see", "cu
 LOOKS_FIRST = 10
 """Priority of what somebody waits for, and is done at once: before the pictures that wait."""
 _GUESSED_STEPS, _GUESSED_PIXELS = 20, 512 * 512
+_AWAY_SECONDS = 2.0  # between looks into a database that is away
 _BYTES = 5  # a pixel, of a file on the disk, at most
 
 
@@ -223,20 +226,29 @@ class Service:
         nothing happens.  It looks into the database too: another server may have the job."""
         with self.hub.listening(name) as waiting:
             while True:
-                job = await asyncio.to_thread(self.job, who, name)
-                yield {"job": name, "state": job.state, "step": job.step, "steps": job.steps}
-                if job.state not in queue.OPEN:
-                    return
+                job = await self._seen(who, name)
+                if job is not None:
+                    yield {"job": name, "state": job.state, "step": job.step, "steps": job.steps}
+                    if job.state not in queue.OPEN:
+                        return
                 told: dict[str, Any] | None = None
                 with suppress(TimeoutError):
                     while "state" not in (told or {}):
-                        told = await asyncio.wait_for(waiting.get(), seconds)
+                        patience = seconds if job is not None else min(seconds, _AWAY_SECONDS)
+                        told = await asyncio.wait_for(waiting.get(), patience)
                         if told is END:
                             return
                         if "state" not in told:
                             yield told
                 if told is None or "state" not in told:
                     yield None
+
+    async def _seen(self, who: Who, name: str) -> Row[Any] | None:
+        """A job; None: the database is away, and may come back."""
+        try:
+            return await asyncio.to_thread(self.job, who, name)
+        except (DBAPIError, NoConnectionError):
+            return None
 
     async def end(self, who: Who, name: str) -> Row[Any]:
         """A job when it has ended."""

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from mezzotint.files import atomic_write
+from mezzotint.files import WriteError, atomic_write, remove_leftovers
 
 _NAME = re.compile(r"[0-9a-f]{64}")
 SPARE = 256 << 20
@@ -49,10 +49,11 @@ class Store:
         """
         name = hashlib.sha256(data).hexdigest()
         path = self.path(name)
-        if path.exists():
-            os.utime(path)  # it is as new as one that is written now: see space.sweep
-        else:
-            path.parent.mkdir(exist_ok=True)
+        if not path.exists():
+            try:
+                path.parent.mkdir(exist_ok=True)
+            except OSError as error:
+                raise WriteError(f"cannot write {path.parent}: {error.strerror}") from error
             with atomic_write(path) as file:
                 file.write(data)
         return name
@@ -87,6 +88,11 @@ class Store:
         for path in self.folder.glob("??/*"):
             if _NAME.fullmatch(path.parent.name + path.name):
                 yield path.parent.name + path.name
+
+    def drop_halves(self) -> None:
+        """Forget what was half written: while nobody writes."""
+        for folder in self.folder.glob("??"):
+            remove_leftovers(folder)
 
     def check_room(self, wanted: int) -> None:
         """Raise NoRoomError unless there is room for so many bytes and some to spare."""

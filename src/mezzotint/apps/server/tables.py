@@ -32,8 +32,8 @@ from sqlalchemy import (
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
-BUSY_SECONDS = 30
-"""How long a writer of SQLite waits for another."""
+BUSY_SECONDS = 5
+"""How long a writer of SQLite waits for another, and who connects to PostgreSQL for an answer."""
 
 
 class DatabaseError(ValueError):
@@ -216,7 +216,9 @@ def connect(address: str) -> Engine:
         elif url.get_backend_name() != "sqlite":
             raise DatabaseError(f"no database {url.get_backend_name()!r}: sqlite or postgresql")
         lite = url.get_backend_name() == "sqlite"
-        arguments = {"timeout": BUSY_SECONDS, "check_same_thread": False} if lite else {}
+        arguments: dict[str, Any] = {"connect_timeout": BUSY_SECONDS}
+        if lite:
+            arguments = {"timeout": BUSY_SECONDS, "check_same_thread": False}
         engine = create_engine(url, connect_args=arguments, pool_pre_ping=not lite)
     except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
         if isinstance(error, ModuleNotFoundError):
@@ -253,6 +255,13 @@ def _migrate(engine: Engine) -> None:
             raise DatabaseError("the database is of a newer mezzotint: update the program")
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+
+
+def is_full(error: Exception) -> bool:
+    """Whether a database says that its disk is full."""
+    said = getattr(error, "orig", None)
+    lite = getattr(said, "sqlite_errorname", "") == "SQLITE_FULL"
+    return lite or getattr(said, "sqlstate", "") == "53100"  # PostgreSQL's disk_full
 
 
 def metadata() -> MetaData:

@@ -6,6 +6,7 @@ that it names; a canvas; and a job that waits or runs.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ from mezzotint.apps.server.tables import canvases, inputs, jobs, outputs, readin
 
 _WEIGHTS = ("model", "refiner", "part", "lora", "embedding", "ip-adapter", "image-encoder")
 _OPEN = ("submitted", "running")
+_NAMES = re.compile(r"[0-9a-f]{64}")
 
 
 def inputs_of(recipe: Mapping[str, Any]) -> dict[str, str]:
@@ -40,6 +42,25 @@ def _is_used(connection: Connection, file: str) -> bool:
     named.append(select(canvases.c.id).where(canvases.c.files.contains(f'"{file}"')))
     named.append(select(jobs.c.id).where(jobs.c.state.in_(_OPEN), jobs.c.wish.contains(file)))
     return any(connection.scalar(each.limit(1)) is not None for each in named)
+
+
+def named(connection: Connection, owner: str | None = None) -> set[str]:
+    """All files that canvases and open jobs name, in their documents and wishes too; owner: whose
+    canvases, None: anybody's."""
+    mine = [] if owner is None else [canvases.c.owner == owner]
+    texts = [
+        select(canvases.c.document, canvases.c.files).where(*mine),
+        select(jobs.c.wish).where(jobs.c.state.in_(_OPEN)),
+    ]
+    rows = (row for wanted in texts for row in connection.execute(wanted))
+    return {name for row in rows for text in row for name in _NAMES.findall(text)}
+
+
+def all_used(engine: Engine) -> set[str]:
+    """All files that anything names."""
+    with reading(engine) as connection:
+        rows = (connection.scalars(select(table.c.file)) for table in (outputs, uploads, inputs))
+        return named(connection).union(*rows)
 
 
 def is_used(engine: Engine, file: str) -> bool:

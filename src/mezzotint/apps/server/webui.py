@@ -24,7 +24,6 @@ from fastapi import APIRouter, Depends, Header, Request, Response
 from fastapi.exceptions import RequestValidationError
 from PIL import ExifTags, Image
 from sqlalchemy import Row
-from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException  # what the guard raises is no fastapi one
 
 from mezzotint.apps.server import asking, gallery, given, webui_asked, webui_text
@@ -87,9 +86,7 @@ def _answer(error: Exception) -> Response:
         answer.headers.update(error.headers or {})
         return answer
     if isinstance(error, tuple(STATUS)):
-        return _error(status(error), type(error).__name__, " ".join(str(error).split()))
-    if isinstance(error, DBAPIError):
-        return _error(503, "HTTPException", "the database is not there: ask again later")
+        return _error(status(error), type(error).__name__, asking.said(error))
     traceback.print_exception(error)
     return _error(500, "HTTPException", "a fault of the server: its log says more")
 

@@ -16,13 +16,14 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from sqlalchemy import Engine, Row
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 from mezzotint.apps import derived
 from mezzotint.apps.cli import parse
@@ -31,7 +32,7 @@ from mezzotint.apps.errors import one_line
 from mezzotint.apps.making import SOFTWARE, Made, begin, making
 from mezzotint.apps.repeat import Used, followed
 from mezzotint.apps.sealing import MIMES, sealed, signing
-from mezzotint.apps.server import gallery, looking, queue, tables
+from mezzotint.apps.server import gallery, looking, queue, tables, uses
 from mezzotint.apps.server.holding import Held, about
 from mezzotint.apps.server.places import Places
 from mezzotint.apps.server.store import Store
@@ -40,12 +41,14 @@ from mezzotint.engine.request import Progress
 from mezzotint.families.catalogue import device
 from mezzotint.families.memory import parse as parse_memory
 from mezzotint.families.memory import resident
-from mezzotint.files import WriteError
+from mezzotint.files import FULL, WriteError
 from mezzotint.modalities import image as pictures
 from mezzotint.provenance.grid import chosen
 from mezzotint.provenance.identity import configured
 from mezzotint.provenance.meter import Meter, Shares
 from mezzotint.provenance.recipe import Recipe
+
+T = TypeVar("T")
 
 BEAT_SECONDS = 1.0
 LOOK_SECONDS = 1.0
@@ -123,6 +126,16 @@ def _small(progress: Progress) -> str:
     return base64.b64encode(pictures.encode(image, "WEBP")).decode()
 
 
+def _surely(change: Callable[[], T]) -> T:
+    """What the database must take or tell, however long it is away."""
+    while True:
+        try:
+            return change()
+        except (OperationalError, InterfaceError) as error:
+            print(f"the database is away: {one_line(error)}", file=sys.stderr, flush=True)
+            time.sleep(LOOK_SECONDS)
+
+
 class Worker:
     """The state of a worker: what it holds, and what it is at."""
 
@@ -186,16 +199,15 @@ class Worker:
             self.voice.say(job=job.id, attempt=job.attempt, state="running")
             try:
                 result = KINDS[job.kind](self, job, attempt)
-                ended = queue.finish(self.engine, job, result)
+                ended = _surely(partial(queue.finish, self.engine, job, result))
                 self.voice.say(job=job.id, state="done" if ended else "gone")
             except Gone:
                 self.voice.say(job=job.id, state="gone")
             except (WriteError, MemoryError) as error:
                 self._failed(job, one_line(error), "program")
             except (ValueError, OSError) as error:
-                self._failed(job, one_line(error), "request")
-            except DBAPIError:
-                raise  # it goes: the job is given back when the database is there again
+                full = isinstance(error, OSError) and error.errno in FULL
+                self._failed(job, one_line(error), "program" if full else "request")
             except Exception as error:
                 traceback.print_exc()
                 memory = "not enough memory" in str(error) or "out of memory" in str(error)
@@ -204,7 +216,7 @@ class Worker:
         shutil.rmtree(self._folder(job), ignore_errors=True)
 
     def _failed(self, job: Row[Any], why: str, fault: Any) -> None:
-        ended = queue.fail(self.engine, job, why, fault)
+        ended = _surely(partial(queue.fail, self.engine, job, why, fault))
         self.voice.say(job=job.id, state="failed" if ended else "gone", error=why)
 
     def _folder(self, job: Row[Any]) -> Path:
@@ -242,7 +254,7 @@ class Worker:
         begin(args)
         how, kind = signing(args), FORMATS[wish["format"]]
         attempt.check()
-        left = sorted(set(range(job.pictures)) - queue.places(self.engine, job))
+        left = sorted(set(range(job.pictures)) - _surely(partial(queue.places, self.engine, job)))
         self.meter.take()  # what was spent since the last job is not this one's
         shares = Shares(self.meter, max(len(left), 1), chosen())
         used = Used(args, self.held.known(args))
@@ -262,25 +274,24 @@ class Worker:
         kind, quality = form
         data, document = sealed(made, kind, _title(job, place, kind), how, quality)
         name = self.store.put(data)
-        entered = queue.keep(
-            self.engine,
-            job,
-            queue.Made(
-                place=place,
-                file=name,
-                kind=MIMES[kind],
-                bytes=len(data),
-                width=made.image.width,
-                height=made.image.height,
-                seed=made.seed if "seed" in document or "options" in document else None,
-                model=made.model,
-                prompt=str(document.get("prompt", "")),
-                licence=made.licence,
-                recipe=json.dumps(document),
-                seen=looking.sight(made.image),
-            ),
+        about = queue.Made(
+            place=place,
+            file=name,
+            kind=MIMES[kind],
+            bytes=len(data),
+            width=made.image.width,
+            height=made.image.height,
+            seed=made.seed if "seed" in document or "options" in document else None,
+            model=made.model,
+            prompt=str(document.get("prompt", "")),
+            licence=made.licence,
+            recipe=json.dumps(document),
+            seen=looking.sight(made.image),
         )
+        entered = _surely(partial(queue.keep, self.engine, job, about))
         if entered is None:
+            if not _surely(partial(uses.is_used, self.engine, name)):
+                self.store.drop(name)
             raise Gone
         self.voice.say(job=job.id, attempt=job.attempt, place=place, output=entered, file=name)
         return _result(entered, name, MIMES[kind])
