@@ -53,6 +53,13 @@ class Named(BaseModel):
     )
 
 
+def _seconds(when: datetime | None) -> float | None:
+    try:
+        return None if when is None else when.timestamp()
+    except (OverflowError, ValueError):  # in the year 1, of a zone that is behind
+        raise HTTPException(422, "no such time: since and until") from None
+
+
 def _page(
     before: Annotated[int | None, Query(ge=1, lt=2**63)] = None,
     limit: Annotated[int, Query(ge=1, le=gallery.MOST_ROWS)] = 50,
@@ -66,7 +73,7 @@ def _page(
     board: Annotated[str, Query(pattern="^([0-9a-f]{32})?$")] = "",
     favourite: bool = False,
 ) -> Page:
-    begin, end = (None if when is None else when.timestamp() for when in (since, until))
+    begin, end = _seconds(since), _seconds(until)
     return Page(before, limit, q, model, seed, state, licence, begin, end, board or None, favourite)
 
 

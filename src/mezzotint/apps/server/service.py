@@ -91,10 +91,11 @@ class Service:
             MissingError, ForbiddenError, QueueError: as :func:`submit`.
         """
         self.need(who, "make")
+        self.need(who, "read")
         file = gallery.file_of(self.engine, name, who.sees)
         if file is None:
             raise MissingError(f"no picture {name!r}: give it first")
-        wished = {"file": file, "pictures": [file], "format": form}
+        wished = {"file": file, "pictures": [file], "format": form, "sees": who.sees}
         return self._enter(who, kind, wished, 0, 1, LOOKS_FIRST, None)
 
     def _enter(

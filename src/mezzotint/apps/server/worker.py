@@ -30,10 +30,10 @@ from mezzotint.apps.errors import one_line
 from mezzotint.apps.making import SOFTWARE, Made, begin, making
 from mezzotint.apps.repeat import Used, followed
 from mezzotint.apps.sealing import MIMES, sealed, signing
-from mezzotint.apps.server import looking, queue, tables
+from mezzotint.apps.server import gallery, looking, queue, tables
 from mezzotint.apps.server.holding import Held, about
 from mezzotint.apps.server.places import Places
-from mezzotint.apps.server.store import Store
+from mezzotint.apps.server.store import Store, is_name
 from mezzotint.apps.server.wish import FORMATS
 from mezzotint.engine.request import Progress
 from mezzotint.families.catalogue import device
@@ -50,6 +50,7 @@ LOOK_SECONDS = 1.0
 """How often one that waits looks for jobs that other servers have taken in."""
 PREVIEW_SECONDS = 0.2
 _PREVIEW = 256  # pixels of the longer edge
+_MOST_WHY = 2000
 
 
 class Gone(BaseException):
@@ -200,6 +201,8 @@ class Worker:
         shutil.rmtree(self._folder(job), ignore_errors=True)
 
     def _failed(self, job: Row[Any], why: str, fault: Any) -> None:
+        # it may quote a stranger's file, and no database takes everything
+        why = "".join(c if c.isprintable() else "�" for c in why)[:_MOST_WHY]
         ended = queue.fail(self.engine, job, why, fault)
         self.voice.say(job=job.id, state="failed" if ended else "gone", error=why)
 
@@ -282,19 +285,30 @@ class Worker:
 
     def verify(self, job: Row[Any], attempt: Attempt) -> dict[str, Any]:
         path = self._seen(job)
-        return looking.verify(path, self.store, self.places, self.held, self.device)
+        theirs = self._theirs(job)
+        return looking.verify(path, self.store, theirs, self.places, self.held, self.device)
 
     def detect(self, job: Row[Any], attempt: Attempt) -> dict[str, Any]:
         return looking.detect(self._seen(job), self.places, self.device)
 
     def recipe(self, job: Row[Any], attempt: Attempt) -> dict[str, Any]:
-        return looking.recipe(self._seen(job), self.store)
+        return looking.recipe(self._seen(job), self._theirs(job))
 
     def credentials(self, job: Row[Any], attempt: Attempt) -> dict[str, Any]:
         return looking.credentials(self._seen(job))
 
     def export(self, job: Row[Any], attempt: Attempt) -> dict[str, Any]:
         return looking.export(self._seen(job), json.loads(job.wish)["format"], self.store)
+
+    def _theirs(self, job: Row[Any]) -> looking.Theirs:
+        """Which pictures are of the one who asks, or all for who sees everybody's: a stranger's
+        recipe may name any."""
+        sees = json.loads(job.wish).get("sees", job.owner)
+
+        def theirs(file: str) -> bool:
+            return is_name(file) and gallery.file_of(self.engine, file, sees) is not None
+
+        return theirs
 
     def _seen(self, job: Row[Any]) -> Path:
         """The picture that a job looks at."""
