@@ -244,6 +244,8 @@ async def looked(
     row = await service.end(who, job.id)
     if row.state in queue.OPEN:
         raise HTTPException(503, "the server stops: ask again later")
+    if row.state == "cancelled":
+        raise HTTPException(409, "the job was cancelled")
     if row.state != "done":
         raise HTTPException(422 if row.fault == "request" else 500, row.error or row.state)
     return json.loads(row.result or "null")
