@@ -7,6 +7,7 @@ import asyncio
 import itertools
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -89,13 +90,12 @@ def test_no_page_of_another_site_does_anything(alone: tuple[App, Engine]) -> Non
             forms = itertools.cycle(FORMS)
             for (method, route), theirs in itertools.product(every, THEIRS):
                 visits = method == "GET" and theirs.get("sec-fetch-mode") == "navigate"
+                if visits:  # a link may be followed, into no frame
+                    theirs = {**theirs, "sec-fetch-dest": "iframe"}
                 kind, body = next(forms)
                 answer = await client.request(
                     method, route, headers={"content-type": kind, **theirs}, content=body
                 )
-                if visits:  # a link may be followed; in a frame it may not
-                    frame = {"sec-fetch-dest": "iframe", **theirs}
-                    answer = await client.request(method, route, headers=frame)
                 assert answer.status_code == 403, (method, route, theirs)
                 assert "access-control-allow-origin" not in answer.headers
 
@@ -128,11 +128,12 @@ def said(server: Attacked, raw: bytes) -> tuple[int, bytes]:
     """What a server answers to some bytes: the status of the first answer, and all."""
     at = urlsplit(server.base)
     with socket.create_connection((at.hostname, at.port), timeout=30) as line:
-        line.sendall(raw)
-        line.shutdown(socket.SHUT_WR)
+        with suppress(ConnectionError):
+            line.sendall(raw)
         found = b""
-        while more := line.recv(1 << 16):
-            found += more
+        with suppress(ConnectionResetError):  # of what was sent too much
+            while more := line.recv(1 << 16):
+                found += more
     return int(found.split(b" ", 2)[1]) if found else 0, found
 
 
@@ -226,6 +227,7 @@ def test_requests_that_are_two_in_one(attacked: Attacked) -> None:
     """What a proxy may read otherwise: lengths that lie, lengths beside pieces, ends of lines."""
     body = b'{"prompt": "a fox"}'
     head = b"POST /v1/boards HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+    head += b"connection: close\r\n"
     get = b"GET / HTTP/1.1\r\nhost: localhost\r\n"
     for raw in (
         head + b"content-length: 5\r\ncontent-length: 6\r\n\r\n" + body,
@@ -247,6 +249,6 @@ def test_requests_that_are_two_in_one(attacked: Attacked) -> None:
         assert 400 <= status < 500 and found.count(b"HTTP/1.1 ") == 1, raw[:200]
     piped = (get + b"\r\n") * 20 + get + b"connection: close\r\n\r\n"
     assert said(attacked, piped)[1].count(b"HTTP/1.1 200") == 21
-    upgrade = b"connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n"
+    upgrade = b"connection: upgrade, close\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n"
     upgrade += b"sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     assert b"101" not in said(attacked, get + upgrade)[1][:20]
