@@ -10,6 +10,7 @@ import postgres
 import pytest
 from sqlalchemy import Engine, text
 
+from hostile import Attacked
 from mezzotint.apps.server import tables
 
 
@@ -37,3 +38,12 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
             connection.execute(text(f"TRUNCATE {names} RESTART IDENTITY CASCADE"))
     yield found
     found.dispose()
+
+
+@pytest.fixture(scope="session")
+def attacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Attacked]:
+    """The server that all attacks are tried against."""
+    server = Attacked(tmp_path_factory.mktemp("attacked"))
+    server.start()
+    yield server
+    server.stop()

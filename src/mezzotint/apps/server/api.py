@@ -54,6 +54,13 @@ class Named(BaseModel):
     )
 
 
+def _seconds(when: datetime | None) -> float | None:
+    try:
+        return None if when is None else when.timestamp()
+    except (OverflowError, ValueError):  # in the year 1, of a zone that is behind
+        raise HTTPException(422, "no such time: since and until") from None
+
+
 def _page(
     before: Annotated[int | None, Query(ge=1, lt=2**63)] = None,
     limit: Annotated[int, Query(ge=1, le=gallery.MOST_ROWS)] = 50,
@@ -68,7 +75,7 @@ def _page(
     favourite: bool = False,
     beyond: Annotated[float | None, Query(ge=-2, le=2)] = None,
 ) -> Page:
-    begin, end = (None if when is None else when.timestamp() for when in (since, until))
+    begin, end = _seconds(since), _seconds(until)
     return Page(
         before, limit, q, model, seed, state, licence, begin, end, board or None, favourite, beyond
     )
@@ -282,6 +289,8 @@ async def ended(service: Serves, who: Asks, job: Row[Any]) -> Row[Any]:
     row = await service.end(who, job.id)
     if row.state in queue.OPEN:
         raise HTTPException(503, "the server stops: ask again later")
+    if row.state == "cancelled":
+        raise HTTPException(409, "the job was cancelled")
     if row.state != "done":
         raise HTTPException(422 if row.fault == "request" else 500, row.error or row.state)
     return row

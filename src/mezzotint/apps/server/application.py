@@ -18,6 +18,7 @@ from mezzotint.apps.server import (
     boards_api,
     canvases,
     derived_api,
+    links,
     metrics,
     openai,
     queue,
@@ -107,6 +108,8 @@ def build(engine: Engine, settings: Settings) -> tuple[App, Hub]:
         limits=settings.limits,
         aliases=settings.aliases,
     )
+
+    links.key(settings.places.data)  # or the first who asks for a picture would make it
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

@@ -213,7 +213,9 @@ def kind_of(data: bytes) -> str:
 
 
 def enter(engine: Engine, owner: str, file: str, kind: str, size: int, name: str) -> None:
-    """Note that somebody has given a file; twice is once."""
+    """Note that somebody has given a file; twice is once.  name: what he calls it, of which is kept
+    what can be seen."""
+    name = "".join(c for c in name if c.isprintable())[:200]
     with engine.begin() as connection:
         there = select(uploads.c.file).where(uploads.c.file == file, uploads.c.owner == owner)
         if connection.scalar(there) is None:

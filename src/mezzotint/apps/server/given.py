@@ -58,7 +58,7 @@ def enter(service: Service, who: Who, data: bytes, name: str = "") -> Given:
     size = _size(data)
     service.store.check_room(len(data))
     file = service.store.put(data)
-    gallery.enter(service.engine, who.owner, file, kind, len(data), name[:200])
+    gallery.enter(service.engine, who.owner, file, kind, len(data), name)
     return Given(file, size)
 
 

@@ -2,17 +2,19 @@
 
 The server is for people at this machine, and browsers there run everybody's pages: so a request
 must name a host that is ours (against DNS rebinding), and come from our own page or from no page at
-all (against forms and fetches of others').  Bodies have an end, in bytes and in time.
+all (against forms and fetches of others').  Bodies have an end, in bytes, values and time, and so
+have all of them together.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from starlette.exceptions import HTTPException
 
@@ -23,8 +25,14 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 MOST_BYTES = 64 << 20
+MOST_AT_ONCE = 512 << 20
+"""Of the bodies of all requests that are not answered yet."""
+MOST_VALUES = 1_000_000
+"""Of a body in JSON: three bytes of it can be a list, which takes sixty."""
 BODY_SECONDS, BODY_RATE = 20.0, 32 << 10
 """A body has so long, and a second more for so many bytes."""
+_ONCE = ("host", "origin", "sec-fetch-site", "authorization", "content-type", "content-length")
+"""Headers of which a second one would be read by one reader, and the first by another."""
 
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
@@ -54,7 +62,7 @@ class Guard:
         self, app: App, hosts: Iterable[str], origins: Iterable[str] = (), most: int = MOST_BYTES
     ) -> None:
         """hosts: names that are ours, without a port; origins: of pages elsewhere that may ask."""
-        self._app, self._most = app, most
+        self._app, self._most, self._held = app, most, 0
         self._hosts = frozenset(host.lower() for host in hosts)
         self._origins = frozenset(origin.lower().rstrip("/") for origin in origins)
 
@@ -67,7 +75,7 @@ class Guard:
             return
         headers = _headers(scope)
         origin = headers.get("origin", "").lower()
-        begun = False
+        body, begun = _Body(self, receive, "json" in headers.get("content-type", "")), False
 
         async def answer(message: Message) -> None:
             nonlocal begun
@@ -81,11 +89,26 @@ class Guard:
             if scope["method"] == "OPTIONS" and origin in self._origins:
                 await _answer(answer, 204, None)
                 return
-            await self._app(scope, _Body(receive, self._most), answer)
+            await self._app(scope, body, answer)
         except _RefusedError as refused:
             if begun:
                 raise
             await _answer(answer, refused.status, str(refused))
+        finally:
+            self._held -= body.got
+
+    def take(self, got: int, of: int) -> None:
+        """Note that so many bytes more are held, of a body that has so many now.
+
+        Raises:
+            HTTPException: they are too many.
+        """
+        self._held += got
+        if of > self._most:
+            raise HTTPException(413, f"a body has at most {self._most >> 20} MB")
+        if self._held > MOST_AT_ONCE:
+            told = "too much is being sent here at once: ask again later"
+            raise HTTPException(429, told, {"retry-after": "5"})
 
     def _said(self, origin: str) -> list[tuple[bytes, bytes]]:
         said = dict(_SAID)
@@ -100,6 +123,12 @@ class Guard:
         return [(name.encode(), value.encode()) for name, value in said.items()]
 
     def _check(self, scope: Scope, headers: dict[str, str], origin: str) -> None:
+        names = [name.decode("latin-1") for name, _ in scope["headers"]]
+        if twice := next((name for name in _ONCE if names.count(name) > 1), None):
+            raise _RefusedError(400, f"there are two headers {twice}")
+        asked = scope.get("path", "/") + unquote(scope.get("query_string", b"").decode("latin-1"))
+        if "\0" in asked or not asked.startswith("/"):
+            raise _RefusedError(400, "this is no address of a page here")
         host = headers.get("host", "").lower()
         if _name(host) not in self._hosts:
             raise _RefusedError(421, "this is not the host that was asked for")
@@ -108,6 +137,7 @@ class Guard:
         if origin and urlsplit(origin).netloc != host:
             raise _RefusedError(403, "pages of other sites may not ask here")
         visits = scope["method"] == "GET" and headers.get("sec-fetch-mode") == "navigate"
+        visits &= headers.get("sec-fetch-dest", "document") == "document"  # a link, and no frame
         if headers.get("sec-fetch-site") in ("cross-site", "same-site") and not visits:
             raise _RefusedError(403, "pages of other sites may not ask here")
         try:
@@ -121,31 +151,35 @@ class Guard:
 class _Body:
     """Receives a request's body, and no more than it may be."""
 
-    def __init__(self, receive: Receive, most: int) -> None:
-        self._receive, self._most, self._got = receive, most, 0
+    def __init__(self, guard: Guard, receive: Receive, in_json: bool) -> None:
+        self._guard, self._receive, self._in_json = guard, receive, in_json
+        self.got, self._values = 0, 0
         self._began, self._whole = time.monotonic(), False
 
     async def __call__(self) -> Message:
         if self._whole:  # from now on it only tells that the client has gone
             return await self._receive()
-        left = self._began + BODY_SECONDS + self._got / BODY_RATE - time.monotonic()
+        left = self._began + BODY_SECONDS + self.got / BODY_RATE - time.monotonic()
         try:
             message = await asyncio.wait_for(self._receive(), max(left, 0.01))
         except TimeoutError:
             raise HTTPException(408, "the body came too slowly") from None
         if message["type"] == "http.request":
-            self._got += len(message.get("body", b""))
+            data = message.get("body", b"")
+            self.got += len(data)
             self._whole = not message.get("more_body", False)
-            if self._got > self._most:
-                raise HTTPException(413, f"a body has at most {self._most >> 20} MB")
+            self._guard.take(len(data), self.got)
+            if self._in_json:
+                self._values += sum(data.count(mark) for mark in (b",", b"[", b"{"))
+                if self._values > MOST_VALUES:
+                    raise HTTPException(413, f"JSON here has at most {MOST_VALUES:,} values")
         return message
 
 
 def _name(host: str) -> str:
-    """A host without its port."""
-    if host.startswith("["):
-        return host.partition("]")[0] + "]"
-    return host.partition(":")[0]
+    """A host without its port; what is not written as one is nobody's."""
+    found = re.fullmatch(r"(\[[0-9a-f:.]+\]|[^\[\]:@/]+)(?::[0-9]{1,5})?", host)
+    return "" if found is None else found[1]
 
 
 def _headers(scope: Scope) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -45,22 +46,27 @@ def _documents(path: Path) -> list[dict[str, Any]]:
     return pictures_of(path, document) if "pictures" in document else [document]
 
 
-def _with_inputs(path: Path, store: Store) -> None:
+Theirs = Callable[[str], bool]
+"""Whether a file of the store, by its SHA-256, is of the one who asks."""
+
+
+def _with_inputs(path: Path, store: Store, theirs: Theirs) -> None:
     """Lay the pictures that a recipe names beside it, those that are here."""
     for document in _documents(path):
         for file in files_of(path, document):
             beside = path.with_name(Path(file.name).name)
-            if not beside.exists():
+            name = file.fingerprint.removeprefix("sha256:")
+            if not beside.exists() and theirs(name):
                 with suppress(StoreError):
-                    store.link(file.fingerprint.removeprefix("sha256:"), beside)
+                    store.link(name, beside)
 
 
 def verify(
-    path: Path, store: Store, places: Places, models: Models, device: str | None
+    path: Path, store: Store, theirs: Theirs, places: Places, models: Models, device: str | None
 ) -> dict[str, Any]:
     """Make a file again, and say how it compares."""
     with suppress(RecipeError, ValueError):  # which the verdict says
-        _with_inputs(path, store)
+        _with_inputs(path, store, theirs)
     words = [word for folder in places.sought() for word in ("--in", str(folder))]
     words += [] if device is None else ["--device", device]
     verdict = verified(path, parse(["verify", str(path), *words]), parse, models)
@@ -127,7 +133,7 @@ def detect(path: Path, places: Places, models: Models, device: str | None) -> di
     return {"marks": marks, "most": MARKED}
 
 
-def recipe(path: Path, store: Store) -> dict[str, Any]:
+def recipe(path: Path, theirs: Theirs) -> dict[str, Any]:
     """How a file was made, as the wishes of jobs; a sheet has several.
 
     Raises:
@@ -144,14 +150,7 @@ def recipe(path: Path, store: Store) -> dict[str, Any]:
         options: dict[str, Any] = dict(how.options)
         for file in how.files:
             name = file.fingerprint.removeprefix("sha256:")
-            if options.get(file.option) == file.name and _is_there(store, name):
+            if options.get(file.option) == file.name and theirs(name):
                 options[file.option] = name
         wishes.append(options)
     return {"program": "mezzotint", "wishes": wishes, "left": []}
-
-
-def _is_there(store: Store, name: str) -> bool:
-    try:
-        return store.path(name).exists()
-    except StoreError:
-        return False

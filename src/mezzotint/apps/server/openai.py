@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import re
 import time
 import traceback
 from collections.abc import AsyncIterator
@@ -198,6 +199,7 @@ async def _make(
     event: str,
 ) -> Response:
     """Make what is wished, and answer."""
+    service.need(who, "read")
     job = await asyncio.to_thread(service.submit, who, wished, 0, key)
     service.began(job)
     if getattr(form.body, "stream", None):
@@ -314,8 +316,11 @@ async def _form(request: Request, service: Service, who: Who) -> _Parts:
         WishError: it is none, or has too much; UploadError: a picture is none.
     """
     service.need(who, "make")
-    if request.headers.get("content-type", "").partition(";")[0] != "multipart/form-data":
+    said = request.headers.get("content-type", "").lower()
+    if said.partition(";")[0] != "multipart/form-data":
         _refuse("the body must be multipart/form-data", "image")
+    if not re.search(r"charset=\"?utf-8\"?\s*(;|$)", said) and "charset=" in said:
+        _refuse("a form is in UTF-8 here", "image")
     texts: dict[str, Any] = {}
     images: list[Given] = []
     mask: bytes | None = None

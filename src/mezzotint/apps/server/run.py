@@ -117,6 +117,8 @@ def _serve(
     told: Callable[[str], None],
 ) -> None:
     """Listen, say where, and answer until a signal comes."""
+    from mezzotint.apps.server.connections import Connection
+
     host, port = place
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as listens:
@@ -133,6 +135,8 @@ def _serve(
         told(f"http://{shown}:{at}/")
         config = uvicorn.Config(
             app,
+            http=Connection,
+            ws="none",
             log_level="warning",
             server_header=False,
             timeout_graceful_shutdown=10,

@@ -97,12 +97,13 @@ class Service:
             MissingError, ForbiddenError, QueueError: as :func:`submit`.
         """
         self.need(who, "make")
+        self.need(who, "read")
         file = gallery.file_of(self.engine, name, who.sees)
         if file is None:
             raise MissingError(f"no picture {name!r}: give it first")
         made = int(kind == "cutout")
         self.store.check_room(made * _GUESSED_PIXELS * _BYTES)
-        wished = {"file": file, "pictures": [file], "format": form}
+        wished = {"file": file, "pictures": [file], "format": form, "sees": who.sees}
         return self._enter(who, queue.Asked(who.owner, kind, wished, made, 1, LOOKS_FIRST))
 
     def compose(

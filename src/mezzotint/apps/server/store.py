@@ -24,6 +24,10 @@ class NoRoomError(StoreError):
     """The disk is full, or nearly so."""
 
 
+def is_name(text: str) -> bool:
+    return _NAME.fullmatch(text) is not None
+
+
 class Store:
     """A folder ``ab/cdef…`` of files."""
 
@@ -37,7 +41,7 @@ class Store:
         Raises:
             StoreError: it is no name.
         """
-        if _NAME.fullmatch(name) is None:
+        if not is_name(name):
             raise StoreError("no such file")
         return self.folder / name[:2] / name[2:]
 
@@ -86,7 +90,7 @@ class Store:
     def names(self) -> Iterator[str]:
         """All names, in no order."""
         for path in self.folder.glob("??/*"):
-            if _NAME.fullmatch(path.parent.name + path.name):
+            if is_name(path.parent.name + path.name):
                 yield path.parent.name + path.name
 
     def drop_halves(self) -> None:

@@ -57,6 +57,8 @@ def add(engine: Engine, name: str, scopes: str = "make read", jobs: int | None =
         raise TokenError(f"no scope {unknown[0]!r}: {', '.join(SCOPES)}")
     if not name or len(name) > 64 or not name.isprintable():
         raise TokenError("a token's name has 1 to 64 characters")
+    if name == LOCAL.owner:
+        raise TokenError(f"{name!r} is whoever sits at this machine: choose another name")
     token = _PREFIX + secrets.token_urlsafe(32)
     try:
         with engine.begin() as connection:

@@ -260,6 +260,7 @@ def _begun(
 ) -> tuple[Body, str, bool]:
     """The fields of a request, its model, and whether its pictures are sent."""
     service.need(who, "make")
+    service.need(who, "read")
     body = Body(given_)
     wanted = webui_asked.settings(body.get("override_settings") or {}, body.left)
     model = state.models.get(who.owner, MODEL) if wanted is None else _model(service, wanted)

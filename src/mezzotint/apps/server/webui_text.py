@@ -9,7 +9,7 @@ from typing import Any
 
 from mezzotint.provenance.called import WEBUI_SAMPLERS, WEBUI_SPACINGS
 
-_FIELD = re.compile(r'\s*+([A-Za-z][\w \-/.]{0,60}+):\s*+("(?:\\.|[^\\"])*+"|[^,]*+)(?:,|$)')
+_FIELD = re.compile(r'([A-Za-z][\w \-/.]{0,60}+):\s*+("(?:\\.|[^\\"])*+"|[^,]*+)(?:,|$)')
 _MOST_FIELDS = 300
 _NEGATIVE = "Negative prompt: "
 
@@ -63,12 +63,13 @@ def parsed(text: str) -> dict[str, str]:
     lines = text.strip().split("\n")
     last = len(_FIELD.findall(lines[-1], 0, 2000)) >= 3
     head, tail = (lines[:-1], lines[-1]) if last else (lines, "")
-    found = {"Prompt": "", "Negative prompt": ""}
+    said: dict[str, list[str]] = {"Prompt": [], "Negative prompt": []}
     into = "Prompt"
     for line in head:
         if line.startswith(_NEGATIVE.strip()):
             into, line = "Negative prompt", line[len(_NEGATIVE) :]
-        found[into] += f"\n{line}" if found[into] else line
+        said[into].append(line)
+    found = {name: "\n".join(lines).lstrip("\n") for name, lines in said.items()}
     for count, match in enumerate(_FIELD.finditer(tail)):
         if count == _MOST_FIELDS:
             break

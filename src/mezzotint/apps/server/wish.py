@@ -28,6 +28,8 @@ from mezzotint.families.sizes import Aspect
 SEEDS = 2**32
 MOST_PICTURES = 64
 MOST_TEXT = 10_000
+MOST_STEPS = 1000
+"""Of one picture: as many as a model is trained on, and more make no better one."""
 FORMATS = {"png": "PNG", "webp": "WEBP", "jpeg": "JPEG", "tiff": "TIFF"}
 
 _OURS = frozenset(
@@ -206,6 +208,8 @@ def read(body: Mapping[str, object]) -> Wish:
     args = _parsed(options)
     if args.count > MOST_PICTURES:
         raise WishError(f"count is {args.count}: at most {MOST_PICTURES} in one job", "count")
+    if (args.steps or 0) > MOST_STEPS:
+        raise WishError(f"steps is {args.steps}: at most {MOST_STEPS}", "steps")
     options.setdefault("seed", str(secrets.randbelow(SEEDS)))
     options.pop("count", None)
     size = None if isinstance(args.size, Aspect) else args.size

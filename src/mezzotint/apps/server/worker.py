@@ -35,7 +35,7 @@ from mezzotint.apps.sealing import MIMES, sealed, signing
 from mezzotint.apps.server import gallery, looking, queue, tables, uses
 from mezzotint.apps.server.holding import Held, about
 from mezzotint.apps.server.places import Places
-from mezzotint.apps.server.store import Store
+from mezzotint.apps.server.store import Store, is_name
 from mezzotint.apps.server.wish import FORMATS
 from mezzotint.engine.request import Progress
 from mezzotint.families.catalogue import device
@@ -55,6 +55,7 @@ LOOK_SECONDS = 1.0
 """How often one that waits looks for jobs that other servers have taken in."""
 PREVIEW_SECONDS = 0.2
 _PREVIEW = 256  # pixels of the longer edge
+_MOST_WHY = 2000
 
 
 class Gone(BaseException):
@@ -216,6 +217,8 @@ class Worker:
         shutil.rmtree(self._folder(job), ignore_errors=True)
 
     def _failed(self, job: Row[Any], why: str, fault: Any) -> None:
+        # it may quote a stranger's file, and no database takes everything
+        why = "".join(c if c.isprintable() else "�" for c in why)[:_MOST_WHY]
         ended = _surely(partial(queue.fail, self.engine, job, why, fault))
         self.voice.say(job=job.id, state="failed" if ended else "gone", error=why)
 
@@ -298,13 +301,14 @@ class Worker:
 
     def verify(self, job: Row[Any], attempt: Attempt) -> dict[str, Any]:
         path = self._seen(job)
-        return looking.verify(path, self.store, self.places, self.held, self.device)
+        theirs = self._theirs(job)
+        return looking.verify(path, self.store, theirs, self.places, self.held, self.device)
 
     def detect(self, job: Row[Any], attempt: Attempt) -> dict[str, Any]:
         return looking.detect(self._seen(job), self.places, self.held, self.device)
 
     def recipe(self, job: Row[Any], attempt: Attempt) -> dict[str, Any]:
-        return looking.recipe(self._seen(job), self.store)
+        return looking.recipe(self._seen(job), self._theirs(job))
 
     def credentials(self, job: Row[Any], attempt: Attempt) -> dict[str, Any]:
         return looking.credentials(self._seen(job))
@@ -341,6 +345,16 @@ class Worker:
         """What an earlier attempt has made of a job of one picture."""
         found = gallery.outputs_by_job(self.engine, [job.id])[job.id]
         return _result(found[0].id, found[0].file, found[0].kind) if found else None
+
+    def _theirs(self, job: Row[Any]) -> looking.Theirs:
+        """Which pictures are of the one who asks, or all for who sees everybody's: a stranger's
+        recipe may name any."""
+        sees = json.loads(job.wish).get("sees", job.owner)
+
+        def theirs(file: str) -> bool:
+            return is_name(file) and gallery.file_of(self.engine, file, sees) is not None
+
+        return theirs
 
     def _seen(self, job: Row[Any]) -> Path:
         """The picture that a job looks at."""

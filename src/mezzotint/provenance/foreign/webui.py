@@ -16,7 +16,7 @@ import re
 from mezzotint.provenance.foreign.names import Draft, Foreign, Sought, file_name, literal, told
 from mezzotint.provenance.recipe import RecipeError
 
-_FIELD = re.compile(r'\s*+([A-Za-z][\w \-/.]{0,60}+):\s*+("(?:\\.|[^\\"])*+"|[^,]*+)(?:,|$)')
+_FIELD = re.compile(r'([A-Za-z][\w \-/.]{0,60}+):\s*+("(?:\\.|[^\\"])*+"|[^,]*+)(?:,|$)')
 _NEGATIVE = "Negative prompt:"
 _MOST_FIELDS = 300
 _HIRES = {"Hires upscale": "enlarge", "Denoising strength": "enlarge-strength"}
