@@ -18,6 +18,12 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from mezzotint.apps.cli import parse
+from mezzotint.apps.server import tables
+from mezzotint.apps.server.hub import Hub
+from mezzotint.apps.server.places import Places
+from mezzotint.apps.server.queue import Limits
+from mezzotint.apps.server.service import Service
+from mezzotint.apps.server.store import Store
 from mezzotint.apps.studio import pages, run
 
 ROOT = Path(__file__).parents[2]
@@ -25,8 +31,11 @@ OWN = [path for path in pages.STATIC.rglob("*.js") if path.parent.name != "vendo
 
 
 @pytest.fixture
-def client() -> Iterator[TestClient]:
-    app = FastAPI()
+def client(tmp_path: Path) -> Iterator[TestClient]:
+    app, places = FastAPI(), Places(tmp_path)
+    engine = tables.connect(tables.of_file(tmp_path / "a.db"))
+    hub, limits = Hub(lambda job, begins: None), Limits()
+    app.state.service = Service(engine, Store(places.files), places, hub, limits)  # at rest
     app.include_router(pages.router)
     with TestClient(app) as client:
         yield client

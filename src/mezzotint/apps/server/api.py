@@ -16,7 +16,6 @@ from sqlalchemy import Row
 from mezzotint.apps.server import boards, gallery, queue, shown, wish
 from mezzotint.apps.server.asking import Asks, Knows, Serves
 from mezzotint.apps.server.gallery import Page
-from mezzotint.apps.server.hub import ALL, messages
 from mezzotint.apps.server.service import MissingError
 
 router = APIRouter(prefix="/v1", tags=["mezzotint"])
@@ -164,14 +163,13 @@ async def follow(name: Id, who: Asks, service: Serves) -> StreamingResponse:
 
 @router.get("/events", response_class=StreamingResponse)
 async def follow_all(who: Asks, service: Serves) -> StreamingResponse:
-    """What happens to all jobs: for who may see them all."""
-    service.need(who, "admin")
+    """What happens to all your jobs (of who may see everybody's: to all), with their previews,
+    beginning with those that wait and run."""
+    service.need(who, "read")
 
     async def lines() -> AsyncIterator[str]:
-        with service.hub.listening(ALL) as waiting:
-            yield _event(None)
-            async for told in messages(waiting, PING_SECONDS):
-                yield _event(told)
+        async for told in service.follow_all(who, PING_SECONDS):
+            yield _event(told)
 
     return StreamingResponse(lines(), media_type="text/event-stream", headers=_LIVE)
 

@@ -10,6 +10,7 @@ from PIL import Image, UnidentifiedImageError
 from sqlalchemy import Engine, Row, delete, insert, select, update
 
 from mezzotint.apps.server import likeness, uses
+from mezzotint.apps.server.queue import OPEN
 from mezzotint.apps.server.tables import (
     board_outputs,
     boards,
@@ -70,8 +71,9 @@ def job(engine: Engine, name: str, owner: str | None) -> Row[Any] | None:
 
 
 def jobs_of(engine: Engine, owner: str | None, page: Page) -> list[Row[Any]]:
-    """Jobs, the newest first."""
-    wheres = _mine(jobs, owner) + ([jobs.c.state == page.state] if page.state else [])
+    """Jobs, the newest first; those that wait and those that run are together ``open``."""
+    states = OPEN if page.state == "open" else (page.state,)
+    wheres = _mine(jobs, owner) + ([jobs.c.state.in_(states)] if page.state else [])
     return _found(engine, jobs, wheres, page)
 
 

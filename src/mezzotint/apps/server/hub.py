@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,25 +12,37 @@ _WAITING = 256
 """So many messages wait for a listener that does not read; of more it loses the oldest, and each
 says how things are then, not what has changed."""
 ALL = ""
+"""Where those listen who hear of everybody's jobs."""
+
+
+def of(owner: str) -> str:
+    """Where one listens to hear of an owner's jobs."""
+    return f"@{owner}"
+
+
 END: dict[str, Any] = {"end": True}
 """The last message: the server stops."""
 
 
 class Hub:
-    """Messages of one event loop, by job; under ``ALL`` those of all."""
+    """Messages of one event loop, by job, by owner, and under ``ALL`` those of all."""
 
     def __init__(self, watched: Callable[[str, bool], None]) -> None:
         """watched: is told when somebody begins to look at a job's previews, and when nobody is
         left."""
         self._listeners: dict[str, set[asyncio.Queue[dict[str, Any]]]] = defaultdict(set)
+        self._running: dict[str, str] = {}
         self._watched = watched
 
     def __len__(self) -> int:
         return sum(map(len, self._listeners.values()))
 
-    def tell(self, told: dict[str, Any]) -> None:
-        """Pass a message on to those who listen to its job."""
-        for name in (told.get("job", ALL), ALL):
+    def tell(self, told: dict[str, Any], owner: str | None = None) -> None:
+        """Pass a message on to those who listen to its job; owner: whose it is, if it is not
+        running."""
+        job = told.get("job", ALL)
+        owner = self._running.get(job, owner)
+        for name in (job, ALL) if owner is None else (job, ALL, of(owner)):
             for waiting in self._listeners.get(name, ()):
                 if waiting.full():
                     waiting.get_nowait()
@@ -44,36 +56,36 @@ class Hub:
                     waiting.get_nowait()
                 waiting.put_nowait(END)
 
-    def rewatch(self, job: str) -> None:
-        """A job has begun: its worker does not know yet that somebody looks."""
-        if self._listeners.get(job) or self._listeners.get(ALL):
+    def begins(self, job: str, owner: str) -> None:
+        """A job runs from now on: its worker does not know yet whether somebody looks."""
+        self._running[job] = owner
+        if self._is_watched(job):
             self._watched(job, True)
+
+    def ends(self, job: str) -> None:
+        """A job does not run any more."""
+        self._running.pop(job, None)
+
+    def _is_watched(self, job: str) -> bool:
+        names = (job, ALL, of(self._running[job]))
+        return any(self._listeners.get(name) for name in names)
 
     @contextmanager
     def listening(self, name: str = ALL) -> Iterator[asyncio.Queue[dict[str, Any]]]:
-        """A queue of what happens from now on."""
+        """A queue of what happens from now on: to a job, to those :func:`of` an owner, to all."""
         waiting: asyncio.Queue[dict[str, Any]] = asyncio.Queue(_WAITING)
         self._listeners[name].add(waiting)
-        self._watched(name, True)
+        self._watch(name, True)
         try:
             yield waiting
         finally:
             self._listeners[name].discard(waiting)
             if not self._listeners[name]:
                 del self._listeners[name]
-                self._watched(name, False)
+                self._watch(name, False)
 
-
-async def messages(
-    waiting: asyncio.Queue[dict[str, Any]], seconds: float
-) -> AsyncIterator[dict[str, Any] | None]:
-    """Messages as they come, and None after so long without one."""
-    while True:
-        try:
-            told = await asyncio.wait_for(waiting.get(), seconds)
-        except TimeoutError:
-            yield None
-            continue
-        if told is END:
-            return
-        yield told
+    def _watch(self, name: str, begins: bool) -> None:
+        """Who listens there begins to look at the jobs that run, or does not any more."""
+        for job, owner in self._running.items():
+            if name in (job, ALL, of(owner)) and self._is_watched(job) == begins:
+                self._watched(job, begins)

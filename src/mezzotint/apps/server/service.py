@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from sqlalchemy.exc import TimeoutError as NoConnectionError
 
 from mezzotint.apps.server import gallery, queue, uses, wish
 from mezzotint.apps.server.crew import Crew
-from mezzotint.apps.server.hub import END, Hub
+from mezzotint.apps.server.hub import ALL, END, Hub, of
 from mezzotint.apps.server.places import Places
 from mezzotint.apps.server.store import Store
 from mezzotint.apps.server.tokens import Who
@@ -40,6 +41,14 @@ class ForbiddenError(ValueError):
 def _seed_of(owner: str, key: str) -> int:
     digest = hashlib.sha256(f"{owner}\0{key}".encode()).digest()
     return int.from_bytes(digest[:4], "big")
+
+
+def _note(known: dict[str, str], told: Mapping[str, Any]) -> None:
+    """Keep the state of a job that is told, as long as it is open."""
+    if "state" in told:
+        known[told["job"]] = told["state"]
+        if told["state"] not in queue.OPEN:
+            del known[told["job"]]
 
 
 @dataclass
@@ -200,24 +209,26 @@ class Service:
         if state is not None:
             self.counted[state] = self.counted.get(state, 0) + 1
         if state == "running":
-            self.hub.rewatch(told["job"])
+            self.hub.begins(told["job"], told["owner"])
         self.hub.tell(told)
+        if state not in (None, "running"):
+            self.hub.ends(told["job"])
 
     def began(self, job: Row[Any]) -> None:
         """A job was taken in: in the loop's thread."""
         if self.crew is not None:
             self.crew.wake()
-        self.hub.tell({"job": job.id, "state": job.state})
+        self.hub.tell({"job": job.id, "state": job.state}, job.owner)
 
     def ended(self, job: Row[Any]) -> None:
         """A job was cancelled: in the loop's thread."""
         if self.crew is not None:
             self.crew.tell("cancel", job.id)
-        self.hub.tell({"job": job.id, "state": job.state})
+        self.hub.tell({"job": job.id, "state": job.state}, job.owner)
 
     def watched(self, job: str, begins: bool) -> None:
         """Somebody begins, or nobody goes on, to look at a job's previews."""
-        if self.crew is not None and job:
+        if self.crew is not None:
             self.crew.tell("watch" if begins else "unwatch", job)
 
     async def follow(
@@ -250,6 +261,42 @@ class Service:
             return await asyncio.to_thread(self.job, who, name)
         except (DBAPIError, NoConnectionError):
             return None
+
+    async def follow_all(
+        self, who: Who, seconds: float = 15.0
+    ) -> AsyncIterator[dict[str, Any] | None]:
+        """What happens to all jobs that somebody may see, beginning with those that are open; None
+        now and then.  It looks into the database too: other servers may have some of them."""
+        self.need(who, "read")
+        known: dict[str, str] = {}
+        with self.hub.listening(ALL if who.sees is None else of(who.owner)) as waiting:
+            while True:
+                for row in await asyncio.to_thread(self._changed, who, known):
+                    told = {"job": row.id, "state": row.state, "step": row.step, "steps": row.steps}
+                    _note(known, told)
+                    yield told
+                yield None
+                until = time.monotonic() + seconds
+                with suppress(TimeoutError):
+                    while True:
+                        left = until - time.monotonic()
+                        told = await asyncio.wait_for(waiting.get(), left)
+                        if told is END:
+                            return
+                        _note(known, told)
+                        yield told
+
+    def _changed(self, who: Who, known: Mapping[str, str]) -> list[Row[Any]]:
+        """Jobs that are open, or were, whose state is another one than is known; none while the
+        database is away."""
+        page = gallery.Page(limit=gallery.MOST_ROWS, state="open")
+        try:
+            rows = {row.id: row for row in gallery.jobs_of(self.engine, who.sees, page)}
+            ended = [gallery.job(self.engine, name, who.sees) for name in known if name not in rows]
+        except (DBAPIError, NoConnectionError):
+            return []
+        found = [*rows.values(), *(row for row in ended if row is not None)]
+        return [row for row in found if known.get(row.id) != row.state]
 
     async def end(self, who: Who, name: str) -> Row[Any]:
         """A job when it has ended."""

@@ -197,7 +197,7 @@ class Worker:
 
     def _do(self, job: Row[Any]) -> None:
         with self._at(job) as attempt:
-            self.voice.say(job=job.id, attempt=job.attempt, state="running")
+            self.voice.say(job=job.id, attempt=job.attempt, owner=job.owner, state="running")
             try:
                 result = KINDS[job.kind](self, job, attempt)
                 ended = _surely(partial(queue.finish, self.engine, job, result))

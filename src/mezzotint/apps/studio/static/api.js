@@ -57,6 +57,8 @@
  * @property {string} [error]
  * @property {Record<string, string>} [details]
  * @property {string[]} [sizes] that it was trained on
+ * @property {{size?: string, steps?: number, transparent?: boolean, edits?: boolean}} [usual]
+ * @property {boolean} [image_prompts] whether pictures may be a part of the prompt
  *
  * @typedef {{models: Model[], loras: string[], embeddings: string[], controls: string[], wildcards: string[]}} Kinds
  *

@@ -25,17 +25,16 @@ export const open = computed(() => jobs.value.filter((each) => isOpen(each.job.v
 export const isOpen = (job) => job.state === "submitted" || job.state === "running";
 
 const PAUSE = 1500;
-const EVERY = 2500; // of those who may not hear of all jobs
 /** @type {Map<string, Live>} */
 const known = new Map();
-/** @type {Map<string, AbortController>} */
-const followed = new Map();
 
 /** Take a job in, or what is new of it. @param {Job} job @returns {Live} */
 export function enter(job) {
   const there = known.get(job.id);
   if (there) {
-    there.job.value = job;
+    const { outputs } = there.job.peek(); // what is made stays; an answer may leave it out
+    there.job.value = outputs.length > job.outputs.length ? { ...job, outputs } : job;
+    if (!isOpen(job)) there.previews.value = {};
     return there;
   }
   const live = {
@@ -50,9 +49,7 @@ export function enter(job) {
 
 /** Ask for pictures. @param {import("./api.js").Wish} wish @returns {Promise<Live>} */
 export async function submit(wish) {
-  const live = enter(await api.submit(wish));
-  look(live);
-  return live;
+  return enter(await api.submit(wish));
 }
 
 /** @param {string} id */
@@ -60,28 +57,39 @@ export async function cancel(id) {
   enter(await api.cancel(id));
 }
 
-/** Read a job anew. @param {string} id */
+/** Those that are read now, and whether once more. @type {Map<string, boolean>} */
+const reading = new Map();
+
+/** Read a job anew: answers come in their order. @param {string} id */
 async function refresh(id) {
-  try {
-    const live = enter(await api.job(id));
-    look(live);
-  } catch (error) {
-    if (!(error instanceof ApiError)) throw error;
+  if (reading.has(id)) {
+    reading.set(id, true);
+    return;
   }
+  do {
+    reading.set(id, false);
+    try {
+      enter(await api.job(id));
+    } catch (error) {
+      if (!(error instanceof ApiError)) throw error;
+    }
+  } while (reading.get(id));
+  reading.delete(id);
 }
 
 /** @param {Told} told */
 function hear(told) {
-  const live = told.job ? known.get(told.job) : undefined;
   if (!told.job) return;
-  if (!live || told.state || told.output) {
+  const live = known.get(told.job), job = live?.job.peek();
+  if (!live || !job || told.output || (told.state && told.state !== job.state)) {
     refresh(told.job);
     return;
   }
+  if (!isOpen(job)) return;
   batch(() => {
-    const job = live.job.peek();
-    if (told.step !== undefined && isOpen(job)) {
-      live.job.value = { ...job, state: "running", step: told.step, steps: told.steps ?? job.steps };
+    if (told.step !== undefined) {
+      const state = told.state ? job.state : "running";
+      live.job.value = { ...job, state, step: told.step, steps: told.steps ?? job.steps };
     }
     if (told.place !== undefined) live.place.value = told.place;
     if (told.preview && told.place !== undefined) {
@@ -89,27 +97,6 @@ function hear(told) {
       live.previews.value = { ...live.previews.peek(), [told.place]: shown };
     }
   });
-}
-
-let hearsAll = false;
-
-/** Follow a job by itself while it runs: whoever hears of all misses its previews if it had begun
- * before. @param {Live} live */
-function look(live) {
-  const job = live.job.peek();
-  if (!isOpen(job)) {
-    followed.get(job.id)?.abort();
-    followed.delete(job.id);
-    if (Object.keys(live.previews.peek()).length) live.previews.value = {};
-    return;
-  }
-  const wanted = job.state === "running" || (!hearsAll && followed.size < 2);
-  if (!wanted || followed.has(job.id) || followed.size >= 3) return;
-  const control = new AbortController();
-  followed.set(job.id, control);
-  follow(`/v1/jobs/${job.id}/events`, hear, control.signal)
-    .catch(() => {})
-    .finally(() => followed.delete(job.id));
 }
 
 /** @param {number} ms */
@@ -120,26 +107,21 @@ async function readAll() {
   batch(() => found.forEach((job) => enter(job)));
   for (const live of known.values()) {
     if (isOpen(live.job.peek()) && !found.some((job) => job.id === live.id)) refresh(live.id);
-    else look(live);
   }
   connection.value = "here";
 }
 
-/** Stay in touch for ever. */
+/** Stay in touch for ever: one stream tells of all jobs, also of those that run already. */
 export async function stay() {
   for (;;) {
     try {
       await readAll();
-      hearsAll = true;
       await follow("/v1/events", hear, new AbortController().signal);
+      connection.value = "lost";
     } catch (error) {
-      hearsAll = false;
-      if (error instanceof ApiError && error.status === 403) {
-        await pause(EVERY);
-        continue;
-      }
+      const refused = error instanceof ApiError && error.status >= 400 && error.status < 500;
+      connection.value = refused ? "connecting" : "lost";
     }
-    connection.value = "lost";
     await pause(PAUSE);
   }
 }

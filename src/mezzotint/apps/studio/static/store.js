@@ -56,6 +56,9 @@ export const fields = signal({});
 export const modelNames = computed(() =>
   models.value.filter((each) => !each.error).map((each) => each.name));
 
+/** @param {string} name @returns {Model | undefined} */
+export const modelOf = (name) => models.value.find((each) => each.name === name);
+
 /** Ask what there is, until the worker has said it. */
 export async function learn() {
   for (;;) {

@@ -3,9 +3,10 @@
 
 import { api, ApiError, request } from "../api.js";
 import { Icon } from "../icons.js";
-import { Dialog, Picture, since } from "../parts.js";
+import { Dialog, since } from "../parts.js";
 import { attempt, models, say } from "../store.js";
 import { html, useEffect, useState } from "../ui.js";
+import { Picker } from "../viewer/picker.js";
 import { added } from "../viewer/steer.js";
 import { parts } from "./document.js";
 import { usual } from "./plan.js";
@@ -105,28 +106,14 @@ export function Save({ session: { editor }, onClose }) {
 
 /** @param {{onClose: () => void}} props */
 export function Place({ onClose }) {
-  const [outputs, setOutputs] = useState(/** @type {import("../api.js").Output[]} */ ([]));
-  const [words, setWords] = useState("");
-  useEffect(() => {
-    const timer = setTimeout(() => attempt(api.outputs({ limit: 48, q: words }).then(setOutputs)), words ? 250 : 0);
-    return () => clearTimeout(timer);
-  }, [words]);
   const take = async (/** @type {import("../api.js").Output} */ output) => {
     const answer = await attempt(request("GET", output.url));
     if (answer) await place(await answer.blob(), output.prompt, output.file);
     onClose();
   };
-  const file = async (/** @type {Event} */ event) => {
-    for (const each of /** @type {HTMLInputElement} */ (event.target).files ?? []) await place(each, each.name);
+  const file = async (/** @type {File} */ given) => {
+    await place(given, given.name);
     onClose();
   };
-  return html`<${Dialog} title="Place a picture" wide=${true} onClose=${onClose}>
-    <div class="stack">
-      <div class="row"><label class="button"><${Icon} name="folder" /> From a file<input type="file" class="hidden" accept="image/*" multiple onChange=${file} /></label>
-        <span class="soft">or paste one, or drop it on the canvas</span></div>
-      <input type="search" placeholder="Search the gallery" aria-label="Search the gallery" value=${words} onInput=${(/** @type {any} */ event) => setWords(event.target.value)} />
-      <div class="cv-pictures">${outputs.map((each) => html`<button key=${each.id} type="button" aria-label=${each.prompt} title=${each.prompt} onClick=${() => take(each)}>
-        <${Picture} src=${each.url} alt="" lazy=${true} /></button>`)}</div>
-    </div>
-  <//>`;
+  return html`<${Picker} title="Place a picture" note="or paste one, or drop it on the canvas" several=${true} onOutput=${take} onFile=${file} onClose=${onClose} />`;
 }

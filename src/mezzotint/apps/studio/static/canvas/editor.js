@@ -42,6 +42,8 @@ export class Editor {
     this.selection = null;
     /** A candidate that is looked at, over everything. @type {Sheet | null} */
     this.shown = null;
+    /** A layer as it would be, while it is turned. @type {{layer: string, pixels: Raster, mask: Raster | null} | null} */
+    this.trial = null;
     /** @type {Work | null} */
     this.work = null;
     this.turn = Promise.resolve();
@@ -114,6 +116,7 @@ export class Editor {
   /** @returns {Sheet[]} what is seen, the lowest first */
   sheets() {
     return this.document.layers.filter((layer) => layer.visible).map((layer) => {
+      if (this.trial?.layer === layer.id) return { pixels: this.trial.pixels, mask: this.trial.mask, opacity: layer.opacity };
       const work = this.work?.layer === layer.id ? this.work : null;
       const pixels = work?.part === "pixels" ? work.raster : this.at(layer.pixels);
       const mask = work?.part === "mask" ? work.raster : layer.mask && this.at(layer.mask);

@@ -2,9 +2,14 @@
 /** Pointers on the canvas: one draws with the tool, two pan and pinch, the wheel zooms. */
 
 import { grip, toolOf } from "./tools.js";
+import { boxNow, cursorOf, drawHandles, handleAt } from "./turning.js";
 
 /** @typedef {import("./tools.js").Act} Act @typedef {import("./tools.js").Point} Point */
 /** @typedef {{tool: string, options: import("./tools.js").Options, panning: boolean, before: () => void, choose: (by: Partial<import("./tools.js").Options>) => void}} Setting */
+
+const KEYS = -2; // no pointer has this id
+/** Tools that are done where they are put down. */
+const AT_ONCE = new Set(["fill", "text", "pick"]);
 
 /** @param {import("./view.js").View} view @param {() => Setting} setting @returns {() => void} to let go */
 export function attach(view, setting) {
@@ -16,6 +21,8 @@ export function attach(view, setting) {
   let mine = -1, late = false;
   /** @type {Point | null} */
   let hover = null;
+  /** Where the keys point: for those who do not drag. @type {Point | null} */
+  let pointed = null;
 
   const point = (/** @type {PointerEvent} */ event) => ({ ...view.spot(event), pressure: event.pointerType === "pen" ? event.pressure : 1 });
 
@@ -23,6 +30,8 @@ export function attach(view, setting) {
     act?.over?.(context);
     const { tool, options } = setting();
     if (tool === "frame" && !act) grips(context);
+    if (tool === "move" && !act) drawHandles(context, view);
+    crosshair(context);
     if (!hover || !["brush", "eraser", "mask"].includes(tool) || setting().panning) return;
     const at = view.on(hover.x, hover.y), radius = Math.max((options.size * view.zoom) / 2, 1.5);
     for (const [colour, width] of /** @type {const} */ ([["#fffc", 2.5], ["#000c", 1]])) {
@@ -49,12 +58,35 @@ export function attach(view, setting) {
     }
   };
 
+  /** Where the keys point. */
+  const crosshair = (/** @type {CanvasRenderingContext2D} */ context) => {
+    if (!pointed || document.activeElement !== canvas) return;
+    const at = view.on(pointed.x, pointed.y);
+    for (const [colour, width] of /** @type {const} */ ([["#fffd", 3.5], [mine === KEYS ? "#c03" : "#000d", 1.5]])) {
+      context.beginPath();
+      for (const [dx, dy] of [[1, 0], [-1, 0], [0, 1], [0, -1]]) {
+        context.moveTo(at.x + 3 * dx, at.y + 3 * dy);
+        context.lineTo(at.x + 13 * dx, at.y + 13 * dy);
+      }
+      context.lineWidth = width;
+      context.strokeStyle = colour;
+      context.stroke();
+    }
+  };
+
   const end = (/** @type {"end" | "cancel"} */ how, /** @type {Point} */ at) => {
     const ended = act;
     act = null;
     mine = -1;
     ended?.[how]?.(at);
     view.draw();
+  };
+
+  const begin = (/** @type {string} */ name, /** @type {Point} */ from, /** @type {{shiftKey: boolean, altKey: boolean}} */ { shiftKey, altKey }) => {
+    const { options, choose, before } = setting();
+    if (name !== "pan") before();
+    late = false;
+    act = toolOf(name).begin({ editor, view, options, choose, shift: shiftKey, alt: altKey, from });
   };
 
   const onDown = (/** @type {PointerEvent} */ event) => {
@@ -65,15 +97,14 @@ export function attach(view, setting) {
       if (act && !late) end("cancel", point(event));
       return;
     }
-    const { tool, options, panning, choose, before } = setting();
+    const { tool, panning } = setting();
     const hand = event.button === 1 || panning;
     if (event.button > 1) return;
     event.preventDefault();
-    if (!hand && tool !== "pan") before();
-    const drag = { editor, view, options, choose, shift: event.shiftKey, alt: event.altKey, from: point(event) };
+    if (mine === KEYS) end("cancel", point(event));
+    pointed = null;
+    begin(hand ? "pan" : tool, point(event), event);
     mine = event.pointerId;
-    late = false;
-    act = toolOf(hand ? "pan" : tool).begin(drag);
     view.draw();
   };
 
@@ -95,6 +126,7 @@ export function attach(view, setting) {
       late = true;
     }
     const held = setting().tool === "frame" && !setting().panning ? grip(editor.document.frame, hover, 14 / view.zoom) : null;
+    if (setting().tool === "move" && !act) canvas.style.cursor = cursorOf(handleAt(view, hover), boxNow(editor)?.angle ?? 0);
     if (setting().tool === "frame") canvas.style.cursor = held ? CURSORS[`${held.across},${held.down}`] : "default";
     view.draw();
   };
@@ -116,10 +148,38 @@ export function attach(view, setting) {
     view.draw();
   };
 
+  /** The keys as a pointer: Enter puts it down and lifts it. */
+  view.pointer = {
+    nudge(dx, dy) {
+      const { frame } = editor.document;
+      pointed ??= { x: frame.x + Math.floor(frame.width / 2) + 0.5, y: frame.y + Math.floor(frame.height / 2) + 0.5, pressure: 1 };
+      pointed = { ...pointed, x: pointed.x + dx, y: pointed.y + dy };
+      view.reach(pointed);
+      if (mine === KEYS) act?.move?.(pointed);
+      view.draw();
+      return pointed;
+    },
+    press(keys) {
+      const at = pointed ?? this.nudge(0, 0);
+      if (mine === KEYS) return end("end", at);
+      begin(setting().tool, at, keys);
+      if (!act || AT_ONCE.has(setting().tool)) return end("end", at);
+      mine = KEYS;
+      view.draw();
+    },
+    cancel() {
+      if (mine !== KEYS && !pointed) return false;
+      if (mine === KEYS) end("cancel", pointed ?? this.nudge(0, 0));
+      else pointed = null;
+      view.draw();
+      return true;
+    },
+  };
+
   const heard = /** @type {const} */ ([["pointerdown", onDown], ["pointermove", onMove], ["pointerup", onUp], ["pointercancel", onUp], ["pointerleave", onLeave], ["wheel", onWheel]]);
   for (const [name, hear] of heard) canvas.addEventListener(name, /** @type {EventListener} */ (hear), { passive: false });
   return () => {
-    view.over = null;
+    view.over = view.pointer = null;
     for (const [name, hear] of heard) canvas.removeEventListener(name, /** @type {EventListener} */ (hear));
   };
 }

@@ -7,10 +7,11 @@ import { framed, sides } from "./document.js";
 import { select } from "./keys.js";
 import * as masks from "./masks.js";
 import { blank } from "./raster.js";
-import { scale } from "./session.js";
 import { choose, options, revision, tool } from "./setting.js";
 import { cover } from "./paint.js";
 import { toolOf, write } from "./tools.js";
+import { wrapped } from "./transform.js";
+import { boxNow, mirror, rotate, turn } from "./turning.js";
 
 /** @typedef {import("./editor.js").Editor} Editor */
 
@@ -70,16 +71,16 @@ function Selecting({ editor }) {
   </div>`;
 }
 
-/** Numbers for those who do not drag. @param {{names: string[], first: number[], title: string, act: (numbers: number[]) => void}} props */
-function Exactly({ names, first, title, act }) {
+/** Numbers for those who do not drag. @param {{names: string[], first: number[], title: string, whole?: boolean, act: (numbers: number[]) => void}} props */
+function Exactly({ names, first, title, whole = true, act }) {
   const [given, setGiven] = useState(first);
   const submit = (/** @type {Event} */ event) => {
     event.preventDefault();
-    act(given);
+    act(whole ? given.map(Math.round) : given);
   };
   return html`<details class="cv-exactly"><summary class="button small">Exactly …</summary>
     <form onSubmit=${submit}>${names.map((name, i) => html`<label key=${name} class="field"><span>${name}</span>
-      <input type="number" step="1" value=${given[i]} onInput=${(/** @type {Event} */ event) => setGiven(given.map((old, j) => (i === j ? Math.round(Number(at(event).value)) || 0 : old)))} /></label>`)}
+      <input type="number" step="any" value=${given[i]} onInput=${(/** @type {Event} */ event) => setGiven(given.map((old, j) => (i === j ? Number(at(event).value) || 0 : old)))} /></label>`)}
       <button class="button small primary" type="submit">${title}</button></form></details>`;
 }
 
@@ -106,6 +107,24 @@ function Frame({ editor }) {
   return html`<span class="soft">${frame.width} × ${frame.height}${new_ ? " · what is tinted is new: draw it, or paint it" : " · drag an edge; Alt: by single pixels"}</span>
     ${new_ && html`<button type="button" class="button small" onClick=${() => editor.apply("keep the frame", (document) => ({ ...document, known: null }))}>Leave it empty</button>`}
     <${Exactly} names=${["Left", "Top", "Right", "Bottom"]} first=${[0, 0, 0, 0]} title="Add" act=${act} />`;
+}
+
+/** The layer in hand. @param {{editor: Editor}} props */
+function Turning({ editor }) {
+  revision.value;
+  const box = boxNow(editor), { frame } = editor.document;
+  if (!box) return html`<span class="soft">Drag a layer, or the arrow keys: there is nothing on this one</span>`;
+  const [width, height] = [Math.abs(box.width), Math.abs(box.height)];
+  const first = [box.x - width / 2 - frame.x, box.y - height / 2 - frame.y, width, height, box.angle].map((value) => Math.round(value * 10) / 10);
+  const act = (/** @type {number[]} */ [left, top, wide, high, angle]) => turn(editor, "move and turn", () => {
+    const [w, h] = [wide, high].map((size) => Math.min(Math.max(Math.round(size), 1), 8192));
+    return { x: frame.x + left + w / 2, y: frame.y + top + h / 2, width: w * Math.sign(box.width), height: h * Math.sign(box.height), angle: wrapped(angle) };
+  });
+  return html`<button type="button" class="button small" onClick=${() => mirror(editor, "across")}>Mirror</button>
+    <button type="button" class="button small" onClick=${() => mirror(editor, "down")}>Upside down</button>
+    <button type="button" class="button small" onClick=${() => rotate(editor, 90)}>Quarter turn</button>
+    <${Exactly} key=${first.join(" ")} names=${["Left", "Top", "Width", "Height", "Angle"]} first=${first} whole=${false} title="Apply" act=${act} />
+    <span class="soft">${width} × ${height}${box.angle ? `, ${first[4]}°` : ""}</span>`;
 }
 
 /** @param {{editor: Editor}} props */
@@ -144,8 +163,7 @@ export function ToolOptions({ editor }) {
     mask: () => html`<${Size} /><${Hows} /><${Selecting} editor=${editor} />`,
     select: () => html`<${Hows} /><${Selecting} editor=${editor} /><${Box} editor=${editor} key=${`${editor.document.frame.width} ${editor.document.frame.height}`} />`,
     lasso: () => html`<${Hows} /><${Selecting} editor=${editor} />`,
-    move: () => html`<span class="soft">Drag, or the arrow keys</span>
-      ${[["Half", 0.5], ["10 % smaller", 0.9], ["10 % larger", 1.1], ["Double", 2]].map(([title, by]) => html`<button key=${title} type="button" class="button small" onClick=${() => scale(Number(by))}>${title}</button>`)}`,
+    move: () => html`<${Turning} editor=${editor} />`,
     frame: () => html`<${Frame} editor=${editor} />`,
     pan: () => html`<span class="soft">Drag; two fingers pinch; the wheel zooms; Space holds this tool</span>`,
   }[held.name];

@@ -11,7 +11,7 @@ import { listen, step } from "./keys.js";
 import { ToolOptions } from "./options.js";
 import { Candidates, DrawPanel, LayersPanel } from "./panels.js";
 import { begin, copy, from, place, session } from "./session.js";
-import { choose, options, panning, revision, sheet, tool, WANTED } from "./setting.js";
+import { choose, options, panning, pointed, revision, sheet, tool, WANTED } from "./setting.js";
 import { TOOLS, toolOf } from "./tools.js";
 import { View } from "./view.js";
 
@@ -118,7 +118,7 @@ function Open({ session: held }) {
     <${Tools} />
     <div class="cv-middle">
       <${ToolOptions} editor=${editor} />
-      <${Stage} session=${held} />
+      <${Stage} session=${held} /><p class="hidden" role="status">${pointed.value}</p>
       <${Candidates} session=${held} onAgain=${() => making.begin({ ...WANTED, ...editor.kept.settings.wanted })} />
     </div>
     <div class="cv-tabs" role="group" aria-label="Panels">

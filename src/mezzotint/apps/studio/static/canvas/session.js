@@ -9,7 +9,7 @@ import { Editor } from "./editor.js";
 import { Making } from "./making.js";
 import { picture } from "./pictures.js";
 import { usual } from "./plan.js";
-import { crop, meet, resized } from "./raster.js";
+import { resized } from "./raster.js";
 import * as storage from "./storage.js";
 import { fetched, forget, listed, Sync } from "./sync.js";
 
@@ -184,21 +184,4 @@ export async function place(file, name, of) {
   } catch {
     say(`${name || "It"} is no picture that this browser can read`, true);
   }
-}
-
-/** The active layer, larger or smaller about its middle. @param {number} by */
-export async function scale(by) {
-  const editor = session.peek()?.editor;
-  const layer = editor && documents.layerOf(editor.document);
-  if (!editor || !layer) return;
-  const size = (/** @type {import("./raster.js").Rect} */ of) => {
-    const width = Math.max(Math.round(of.width * by), 1), height = Math.max(Math.round(of.height * by), 1);
-    return { x: Math.round(of.x + (of.width - width) / 2), y: Math.round(of.y + (of.height - height) / 2), width, height };
-  };
-  const { content } = await import("./raster.js");
-  const raster = await editor.raster(layer.pixels), part = layer.mask ? layer.pixels : content(raster);
-  if (!part.width || part.width * part.height * by * by > 64 << 20) return;
-  const pixels = editor.tiled(resized(crop(raster, meet(part, raster)), size(part)));
-  const mask = layer.mask && editor.tiled(resized(await editor.raster(layer.mask), size(layer.mask)));
-  await editor.apply("scale", (document) => documents.changed(document, layer.id, { pixels, mask }));
 }

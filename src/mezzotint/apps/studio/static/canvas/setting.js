@@ -11,6 +11,8 @@ export const tool = kept("canvas.tool", "brush");
 export const revision = signal(0);
 /** Space is held. */
 export const panning = signal(false);
+/** Where the keys point, in words. */
+export const pointed = signal("");
 /** On a phone: which panel is open. @type {import("../ui.js").Signal<"" | "draw" | "layers">} */
 export const sheet = signal("");
 

@@ -8,6 +8,7 @@ import * as documents from "./document.js";
 import * as masks from "./masks.js";
 import { cover, dab, erase, flood, lay, shape, stretch, within } from "./paint.js";
 import { blank, inside, join, rect } from "./raster.js";
+import { drag as turning, handleAt } from "./turning.js";
 
 /** @typedef {import("./editor.js").Editor} Editor @typedef {import("./view.js").View} View */
 /** @typedef {import("./raster.js").Rect} Rect @typedef {import("./raster.js").Raster} Raster */
@@ -216,8 +217,10 @@ function drawShape({ editor, options, from, shift }) {
   };
 }
 
-/** @param {Drag} drag @returns {Act} */
-function move({ editor, from, shift }) {
+/** @param {Drag} drag @returns {Act | null} */
+function move(drag) {
+  const { editor, view, from, shift } = drag, handle = handleAt(view, from);
+  if (handle) return turning(drag, handle);
   const alpha = (/** @type {import("./tiles.js").Tiles} */ tiles, /** @type {number} */ x, /** @type {number} */ y) => {
     const raster = editor.at(tiles);
     const i = ((Math.floor(y) - raster.y) * raster.width + Math.floor(x) - raster.x) * raster.channels;
@@ -348,7 +351,7 @@ export const TOOLS = [
   { name: "mask", title: "Paint the mask", key: "q", icon: "mask", cursor: "none", begin: paintMask },
   { name: "select", title: "Select a rectangle", key: "m", icon: "marquee", cursor: "crosshair", begin: selectBox },
   { name: "lasso", title: "Lasso", key: "l", icon: "lasso", cursor: "crosshair", begin: lasso },
-  { name: "move", title: "Move a layer", key: "v", icon: "move", cursor: "move", begin: move },
+  { name: "move", title: "Move and turn a layer", key: "v", icon: "move", cursor: "move", begin: move },
   { name: "frame", title: "Expand the frame", key: "c", icon: "expand", cursor: "default", begin: expand },
   { name: "pan", title: "Pan the view", key: "h", icon: "palm", cursor: "grab", begin: pan },
 ];

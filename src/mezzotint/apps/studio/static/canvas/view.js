@@ -27,6 +27,9 @@ export class View {
     this.edged = null;
     /** What a tool draws over it. @type {((context: CanvasRenderingContext2D, view: View) => void) | null} */
     this.over = null;
+    /** The keys as a pointer. @type {{nudge: (dx: number, dy: number) => import("./tools.js").Point, press: (keys: {shiftKey: boolean, altKey: boolean}) => void,
+     *   cancel: () => boolean} | null} */
+    this.pointer = null;
     this.frame = rect(editor.document.frame);
     this.asked = 0;
     this.dash = 0;
@@ -82,6 +85,14 @@ export class View {
   /** @param {number} x @param {number} y @returns {Spot} on the canvas element */
   on(x, y) {
     return { x: (x - this.left) * this.zoom, y: (y - this.top) * this.zoom };
+  }
+
+  /** Pan until a point of the picture is seen. @param {Spot} point */
+  reach(point) {
+    const at = this.on(point.x, point.y), { width, height } = this.size, edge = 24;
+    const beyond = (/** @type {number} */ value, /** @type {number} */ size) => (value < edge ? edge - value : value > size - edge ? size - edge - value : 0);
+    const dx = beyond(at.x, width), dy = beyond(at.y, height);
+    if (dx || dy) this.pan(dx, dy);
   }
 
   /** All of the picture, in the middle. */

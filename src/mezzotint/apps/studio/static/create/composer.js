@@ -1,10 +1,10 @@
 // The prompt and what stands beside it.
 import { Icon } from "../icons.js";
 import { usePopup } from "../parts.js";
-import { beside, fields, samplers, modelNames, models } from "../store.js";
+import { beside, fields, modelNames, modelOf, samplers } from "../store.js";
 import { html, useEffect, useId, useRef, useState } from "../ui.js";
 import { change, changeMore, create, form, history, wide, wrong } from "./form.js";
-import { Inputs } from "./inputs.js";
+import { AddPicture, Inputs } from "./inputs.js";
 import { STYLES } from "./styles.js";
 
 /** @param {Event} event */
@@ -146,7 +146,7 @@ function Check({ name, label }) {
 
 const SHOWN = new Set([
   "negative", "guidance", "steps", "sampler", "spacing", "tile", "interval", "rescale", "apg", "commercial", "image", "strength", "mask",
-  "expand", "reference",
+  "expand", "reference", "image-prompt",
 ]);
 
 /** What a recipe brought along that has no field here: it can be taken out. */
@@ -160,8 +160,7 @@ function Rest() {
 
 /** @param {string} name */
 function defaultOf(name) {
-  const model = models.value.find((each) => each.name === form.value.model);
-  return model?.details?.[`config.defaults.${name}`];
+  return modelOf(form.value.model)?.details?.[`config.defaults.${name}`];
 }
 
 function Options() {
@@ -219,7 +218,7 @@ export function Composer() {
         ${[...new Set([1, 2, 4, 6, 9, 16, count])].sort((a, b) => a - b).map((n) => html`<option key=${n} value=${String(n)}>${n}</option>`)}</select><//>
       <${Seed} />
       <div class="row choices-end">
-        <${History} />
+        <${History} /><${AddPicture} />
         <button type="button" class="button small" aria-expanded=${wide.value} onClick=${() => { wide.value = !wide.value; }}>
           <${Icon} name="sliders" /><span>${wide.value ? "Less" : "More"}</span></button>
       </div>

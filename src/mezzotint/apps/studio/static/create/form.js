@@ -67,6 +67,26 @@ export function wishOf(asked) {
   return wish;
 }
 
+// --- pictures as prompts ------------------------------------------------------------------------
+
+export const MOST_REFERENCES = 5;
+/** @typedef {{id: string, weight: number}} Reference id of an upload or an output; weight 0 to 1 */
+
+/** @returns {Reference[]} */
+export function references() {
+  const held = form.value.more["image-prompt"];
+  return (Array.isArray(held) ? held : []).map((text) => {
+    const [id = "", weight = "1"] = text.split(":");
+    return { id, weight: Number(weight) };
+  });
+}
+
+/** @param {Reference[]} all */
+export function refer(all) {
+  if (all.length > MOST_REFERENCES) say(`At most ${MOST_REFERENCES} pictures go together.`, true);
+  changeMore("image-prompt", all.slice(0, MOST_REFERENCES).map(({ id, weight }) => `${id}:${Math.round(weight * 100) / 100}`));
+}
+
 const NEVER = ["prompt", "model", "size", "seed", "count", "format"];
 
 /** Options of a recipe that a job may be asked for. @param {Options} options @returns {Options} */
@@ -100,6 +120,11 @@ export function fill(options, how = {}) {
  * @param {{locked?: boolean, count?: number, more?: Options}} [how] */
 export function begin(options, how) {
   fill(options, how);
+  atPrompt();
+}
+
+/** Go to Create, at the prompt. */
+export function atPrompt() {
   go("create");
   setTimeout(() => {
     scrollTo({ top: 0 });
@@ -110,7 +135,7 @@ export function begin(options, how) {
 /** Ask for what the form says. */
 export async function create() {
   const asked = form.value;
-  if (!asked.prompt.trim()) {
+  if (!asked.prompt.trim() && !references().length) {
     wrong.value = { prompt: "Say what to draw." };
     return;
   }
@@ -118,7 +143,7 @@ export async function create() {
     wrong.value = { model: `There is no model ${asked.model} here.` };
     return;
   }
-  history.value = [asked.prompt.trim(), ...history.value.filter((past) => past !== asked.prompt.trim())].slice(0, PAST);
+  if (asked.prompt.trim()) history.value = [asked.prompt.trim(), ...history.value.filter((past) => past !== asked.prompt.trim())].slice(0, PAST);
   try {
     const live = await submit(wishOf(asked));
     wrong.value = {};

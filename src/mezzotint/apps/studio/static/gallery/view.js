@@ -6,7 +6,8 @@ import { End } from "../create/view.js";
 import { MenuButton } from "../parts.js";
 import { attempt, modelNames } from "../store.js";
 import { html, signal, useCallback, useEffect, useMemo, useState } from "../ui.js";
-import { added, gone } from "../viewer/steer.js";
+import { MOST_REFERENCES } from "../create/form.js";
+import { added, asReference, blend, gone, promptedBy } from "../viewer/steer.js";
 import { onTileKey, Tile } from "../viewer/tile.js";
 import { addBoard, BoardButton, boards, readBoards } from "./boards.js";
 import { Compare } from "./compare.js";
@@ -120,6 +121,8 @@ function Chosen({ outputs, chosen, setChosen }) {
   };
   return html`<div class="chosen" role="group" aria-label="What to do with those that are chosen"><span>${chosen.length} chosen</span>
     <button type="button" class="button small" disabled=${chosen.length !== 2} onClick=${() => setComparing(true)} title="Choose two"><${Icon} name="compare" /><span>Compare</span></button>
+    ${a && promptedBy(a) && html`<button type="button" class="button small" disabled=${chosen.length < 2 || chosen.length > MOST_REFERENCES} onClick=${() => blend(chosen)} title="Choose two to five"><${Icon} name="blend" /><span>Blend</span></button>
+      <button type="button" class="button small" disabled=${chosen.length > MOST_REFERENCES} onClick=${() => asReference(chosen)}><${Icon} name="spark" /><span>Use as reference</span></button>`}
     <${BoardButton} label="On a board" outputs=${chosen} onDone=${() => setChosen(null)} />
     ${open && html`<button type="button" class="button small" disabled=${!chosen.length} onClick=${takeOff}>Off ${open.name}</button>`}
     <button type="button" class="button small" onClick=${() => setChosen(outputs)}>All</button>

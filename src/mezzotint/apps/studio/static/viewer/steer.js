@@ -1,10 +1,10 @@
 // What can be done from a picture: each is a job made from its recipe.
 import { api, request } from "../api.js";
-import { askable, begin } from "../create/form.js";
+import { askable, atPrompt, begin, changeMore, form, refer, references } from "../create/form.js";
 import { moreLike } from "../gallery/like.js";
 import { submit } from "../live.js";
 import { routes } from "../routes.js";
-import { attempt, beside, go, handed, modelNames, say, view } from "../store.js";
+import { attempt, beside, fields, go, handed, modelNames, modelOf, say, view } from "../store.js";
 import { signal } from "../ui.js";
 
 /** @typedef {import("../api.js").Output} Output */
@@ -30,7 +30,7 @@ export async function optionsOf(output) {
 
 /** What is of the picture and not of how it is drawn. */
 const OWN = ["seed", "size", "vary", "enlarge", "enlarge-strength", "enlarge-latent", "image", "mask", "strength", "expand",
-  "only-masked", "reference", "region", "control", "tile"];
+  "only-masked", "reference", "region", "control", "tile", "image-prompt"];
 
 /** @param {Options} options @param {string[]} names @returns {Options} */
 const without = (options, names) =>
@@ -101,6 +101,44 @@ async function asStructure(output, control) {
   if (!options) return;
   begin(without(options, OWN), { locked: false, more: { control: [`${control}=${output.file}`] } });
   say(`${control} follows this picture: say what to draw.`);
+}
+
+/** The model that takes pictures as prompts: that of Create, or that of a picture; "" for none.
+ * @param {Output} output */
+export const promptedBy = (output) =>
+  [form.value.model, output.model].find((name) => modelOf(name)?.image_prompts) ?? "";
+
+/** What several pictures have in common, evenly: how much of each is said in Create.
+ * @param {Output[]} outputs two to five, the first one's model */
+export function blend(outputs) {
+  const [first] = outputs;
+  if (!first) return;
+  begin({ model: promptedBy(first), prompt: "" }, { locked: false });
+  refer(outputs.map(({ file }) => ({ id: file, weight: Math.round(20 / outputs.length) / 20 })));
+  say(outputs.length > 1 ? "Say how much of each, and create; words may help." : "Add up to four others to it.");
+}
+
+/** What it shows and its style beside what is asked for in Create. @param {Output[]} outputs */
+export function asReference(outputs) {
+  const [first] = outputs;
+  if (!first) return;
+  form.value = { ...form.value, model: promptedBy(first) || form.value.model };
+  refer([...references(), ...outputs.map(({ file }) => ({ id: file, weight: 0.5 }))]);
+  atPrompt();
+  say("It is a part of the prompt now: add words, and create.");
+}
+
+/** White in it is what is drawn anew. @param {Output} output */
+function asMask(output) {
+  changeMore("mask", output.file);
+  atPrompt();
+  say("What is white in it is drawn anew.");
+}
+
+/** @param {Output} output */
+async function asEdited(output) {
+  begin({ model: output.model, prompt: "" }, { locked: false, more: { reference: output.file } });
+  say("Say what shall be changed in it.");
 }
 
 /** The very same once more: equal pixels on the same machine. @param {Output} output */
@@ -184,12 +222,18 @@ export function steps(output) {
     { name: "top", label: "Pan up", icon: "up", group: "frame", run: () => pan(output, "top") },
     { name: "bottom", label: "Pan down", icon: "down", group: "frame", run: () => pan(output, "bottom") },
     { name: "start", label: "Use as start", icon: "image", group: "use", run: () => asStart(output) },
-    { name: "like", label: "More like this", icon: "search", key: "l", group: "use", run: () => moreLike(output) },
   ];
-  if (drawn) all.push({ name: "tile", label: "Make it tile", icon: "tile", group: "use", run: () => tiled(output) });
-  if (!output.transparent) {
-    all.push({ name: "cutout", label: "Remove the background", icon: "half", group: "use", run: () => cutOut(output) });
+  const use = (/** @type {string} */ name, /** @type {string} */ label, /** @type {string} */ icon, /** @type {() => void} */ run, /** @type {string} */ key = "") =>
+    all.push({ name, label, icon, key, group: "use", run });
+  use("like", "More like this", "search", () => moreLike(output), "l");
+  if (promptedBy(output)) {
+    use("reference", "Use as reference", "spark", () => asReference([output]));
+    use("blend", "Blend with others", "blend", () => blend([output]));
   }
+  if (typeof form.value.more.image === "string") use("mask", "Use as mask", "mask", () => asMask(output));
+  if (modelOf(output.model)?.usual?.edits && "reference" in fields.value) use("edit", "Edit it in words", "text", () => asEdited(output));
+  if (drawn) use("tile", "Make it tile", "tile", () => tiled(output));
+  if (!output.transparent) use("cutout", "Remove the background", "half", () => cutOut(output));
   for (const name of beside.value.controls) {
     all.push({
       name: `control ${name}`, label: `Follow it with ${name}`, icon: "tree", group: "use", run: () => asStructure(output, name),
