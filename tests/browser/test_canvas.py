@@ -50,6 +50,12 @@ def pixels(page: Any) -> np.ndarray:
         return np.array(image.convert("RGBA"))
 
 
+def asked_last(client: httpx.Client) -> dict[str, Any]:
+    """What was last to be drawn."""
+    jobs = client.get("/v1/jobs", params={"limit": 20}).json()["jobs"]
+    return next(job["asked"] for job in jobs if job["kind"] == "generate")
+
+
 def drag(page: Any, *points: tuple[float, float]) -> None:
     """Drag over points of the frame, given as shares of it."""
     frame = page.evaluate(
@@ -166,7 +172,7 @@ def test_a_selection_is_filled_and_the_rest_stays(page: Any, client: httpx.Clien
     assert changed[40:88, 40:88].any()
     changed[32:96, 32:96] = False
     assert not changed.any()
-    asked = client.get("/v1/jobs", params={"limit": 1}).json()["jobs"][0]["asked"]
+    asked = asked_last(client)
     assert {"image", "mask"} <= set(asked) and asked["prompt"] == "a green tree"
     undone(page, "Control+z", "Undone: fill the selection")
     np.testing.assert_array_equal(pixels(page), before)
@@ -203,7 +209,7 @@ def test_the_frame_is_expanded_and_filled(page: Any, client: httpx.Client) -> No
     use(page)
     after = pixels(page)
     np.testing.assert_array_equal(after[:, :128], before)
-    asked = client.get("/v1/jobs", params={"limit": 1}).json()["jobs"][0]["asked"]
+    asked = asked_last(client)
     assert asked["expand"] == "left=0,top=0,right=32,bottom=0"
     undone(page, "Control+z", "Undone: fill the new frame")
     undone(page, "Control+z", "Undone: frame")

@@ -4,16 +4,19 @@ Where the ground is one colour, or runs evenly from one to others, it is known e
 pixel's alpha is how far its colour has gone from the ground's to that of what lies next to it.
 
 Other grounds are told by their colours, as in GrabCut (Rother, Kolmogorov & Blake 2004): mixtures
-of Gaussians for the border and for the middle, learnt in turns with the segmentation.  That one is
+of Gaussians for the ground and for the thing, learnt in turns with the segmentation.  That one is
 a random walk with priors (Grady 2005): what is minimized is
 
-    Σ_ij w_ij (a_i − a_j)² + λ Σ_i (a_i − p_i)²,  w_ij = exp(−β |c_i − c_j|²) + least
+    Σ_ij w_ij (a_i − a_j)² + Σ_i λ_i (a_i − p_i)²,  w_ij = exp(−β |c_i − c_j|²) + least
 
 where p is what the mixtures say of a pixel's colour c; it is one linear system, solved by conjugate
-gradients.  Its edge is fitted to the picture's by a guided filter (He, Sun & Tang 2013).
+gradients.  It begins with where a walk to the border takes long, for there are edges on the way
+(p = 0 at the border, and with a very small λ 1 elsewhere), and that stays a part of what p says.
+The edge is fitted to the picture's by a guided filter (He, Sun & Tang 2013).
 
 In both the colours at the edge are freed of the ground's (Forte 2021).  Nothing has learnt from
-pictures, and nothing is drawn by chance: the same picture gives the same.
+pictures, and nothing is drawn by chance: the same picture gives the same.  It is for a thing that
+lies whole in the picture: what reaches far along its border is taken for ground.
 """
 
 from __future__ import annotations
@@ -35,6 +38,7 @@ _EVEN = 0.09  # of 1 in each channel: how far a ground that runs evenly may be f
 _LEAST = 0.02  # so far it may be at least
 _MOSTLY = 0.9  # share of the border that has to be so
 _FITTED = 1024  # pixels of the longer edge, on which the edges are fitted
+_FLOODED = 640  # pixels of the longer edge, on which an even ground is followed from the border
 _MOST = 24 * 2**20  # pixels
 _OPAQUE = 250  # alpha from which a pixel counts as opaque
 
@@ -47,12 +51,12 @@ def cutout(image: Image.Image) -> Image.Image:
     Raises:
         ImageError: it is transparent already, or all of it is ground.
     """
+    if image.width * image.height > _MOST:
+        raise ImageError(f"is of more than {_MOST >> 20} megapixels: make it smaller first")
     whole = np.array(as_rgba(image))
     if whole[..., 3].min() < _OPAQUE:
         raise ImageError("is transparent already: there is no ground to remove")
     colours = torch.from_numpy(whole[..., :3].astype(np.float32) / 255).permute(2, 0, 1)[None]
-    if image.width * image.height > _MOST:
-        raise ImageError(f"is of more than {_MOST >> 20} megapixels: make it smaller first")
     if min(colours.shape[-2:]) < 8:
         raise ImageError("is too small to tell its ground")
     ground = _even_ground(colours)
@@ -115,7 +119,7 @@ def _unmixed(colours: Tensor, ground: Tensor, near: float) -> Tensor:
     """Alpha before a known ground: with the colour F of what lies next to it, of
     C = a F + (1 − a) B the nearest a."""
     apart = (colours - ground).abs().amax(1, keepdim=True)
-    empty = flooded(apart[0, 0] <= near)[None, None].float()
+    empty = _reached((apart <= near).float())
     sure = 1 - F.max_pool2d(empty, 5, stride=1, padding=2)  # farther than two pixels from it
     weight = sure
     found, reach = torch.zeros_like(colours), torch.zeros_like(sure)
@@ -133,6 +137,15 @@ def _unmixed(colours: Tensor, ground: Tensor, near: float) -> Tensor:
     alpha = torch.where(reach > 0, alpha, apart / strongest.clamp_min(near)).clamp(0, 1)
     beside = F.max_pool2d(1 - empty, 5, stride=1, padding=2)  # the ground next to something
     return torch.where(sure > 0, torch.ones_like(alpha), alpha * beside)
+
+
+def _reached(near: Tensor) -> Tensor:
+    """What of a mask is connected to the border: of a large one as a smaller one tells."""
+    small = flooded(_shrunk(near, _FLOODED)[0, 0] > 0.5)[None, None].float()
+    if small.shape == near.shape:
+        return small
+    grown = F.max_pool2d(small, 3, stride=1, padding=1)
+    return near * F.interpolate(grown, size=near.shape[-2:], mode="nearest")
 
 
 def _mean(of: Tensor, radius: int) -> Tensor:
@@ -196,8 +209,10 @@ def _walked(colours: Tensor, prior: Tensor, trust: Tensor) -> Tensor:
     """What is minimized above, ``(H, W)``; trust: λ of each pixel."""
     right = (colours[..., 1:] - colours[..., :-1]).square().sum(0)
     down = (colours[:, 1:] - colours[:, :-1]).square().sum(0)
-    beta = 1 / (2 * torch.cat([right.flatten(), down.flatten()]).mean() + 1e-8)
-    across, along = ((-beta * each).exp() + 1e-3 for each in (right, down))
+    steps = torch.cat([right.flatten(), down.flatten()])
+    usual = steps[steps <= steps.kthvalue(int(0.995 * len(steps))).values].mean()
+    beta = 1 / (2 * usual.clamp_min(2e-3))  # the sharpest edges do not say what is usual
+    across, along = ((-beta * each).exp() + 1e-4 for each in (right, down))
 
     def system(a: Tensor) -> Tensor:
         made = trust * a
@@ -238,29 +253,27 @@ def _told_by_colours(colours: Tensor) -> Tensor:
     return _guided(colours, fitted, part, max(2, round(max(fitted.shape[-2:]) / 100)))
 
 
+_AWAY = 1e-4  # λ of the first walk: a ground without edges is left in some √(1/λ) = 100 pixels
+
+
 def _segmented(small: Tensor) -> Tensor:
     """What is not ground of a small picture ``(3, H, W)``: 1 there."""
     height, width = small.shape[1:]
-    at = _planes(height, width)
     flat = small.flatten(1).T.contiguous()
     depth = max(2, round(0.025 * max(height, width)))
     frame = torch.ones(height, width)
     frame[depth:-depth, depth:-depth] = 0
-    ground = _learnt(flat, frame.flatten())
-    middle = (-(at[1].square() + at[2].square()) / (2 * 0.5**2)).exp()
-    strange = -ground.log_density(flat).logsumexp(1).view(height, width)
-    usual = strange[frame > 0].quantile(0.9)
-    weights = middle * torch.sigmoid(strange - usual)
-    part = weights
+    apart = _walked(small, 1 - frame, frame + _AWAY)
+    odds = apart.clamp(1e-3, 1 - 1e-3).logit()
+    part = apart
     for _ in range(5):
-        thing = _learnt(flat, (weights + 1e-6).flatten())
-        ground = _learnt(flat, (1 - part).clamp_min(1e-6).mul((part < 0.5) + 1e-6).flatten())
+        thing = _learnt(flat, (part * (part > 0.5) + 1e-6).flatten())
+        ground = _learnt(flat, ((1 - part) * (part < 0.5) + 1e-6).flatten())
         ratio = thing.log_density(flat).logsumexp(1) - ground.log_density(flat).logsumexp(1)
-        prior = torch.sigmoid(ratio.view(height, width).clamp(-6, 6))
+        prior = torch.sigmoid(ratio.view(height, width).clamp(-6, 6) + odds)
         prior = torch.where(frame > 0, prior * 0.3, prior)
         part = _walked(small, prior, 0.03 + 0.3 * frame)
-        weights = part * (part > 0.5)
-        if float(weights.sum()) < 4:
+        if float((part > 0.5).sum()) < 4:
             return torch.zeros(height, width)
     return _largest((part > 0.5).float())
 
