@@ -37,7 +37,7 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "server")]
 
 import postgres  # noqa: E402 (they are the tests')
-from faults import Found, client, clock, database, disk, idle, kill, setup  # noqa: E402
+from faults import Found, client, clock, database, disk, idle, kill, running, setup  # noqa: E402
 
 DATABASES = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
 
@@ -111,7 +111,8 @@ def _database(run: Run) -> Iterator[Told]:
     if run.cluster is not None:
         yield Told(database.stopped(run.folder, run.cluster, 30.0, 20), {})
     else:
-        yield Told(database.locked(run.folder, 30.0, 20), {})
+        with running(run.folder) as at:
+            yield Told(database.locked(at, 30.0, 20), {})
 
 
 def _disk(run: Run) -> Iterator[Told]:
@@ -123,8 +124,9 @@ def _disk(run: Run) -> Iterator[Told]:
 
 
 def _client(run: Run) -> Iterator[Told]:
-    for found in client.gone(run.folder, 300):
-        yield Told(found, {})
+    with running(run.folder) as at:
+        for found in client.gone(at, 300):
+            yield Told(found, {})
 
 
 def _clock(run: Run) -> Iterator[Told]:
@@ -136,8 +138,9 @@ def _clock(run: Run) -> Iterator[Told]:
 
 
 def _idle(run: Run) -> Iterator[Told]:
-    for found in idle.idle(run.folder, 1000, 60.0):
-        yield Told(found, {})
+    with running(run.folder) as at:
+        for found in idle.idle(at, 1000, 60.0):
+            yield Told(found, {})
 
 
 PARTS = {

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import postgres
 import pytest
-from faults import Found, client, clock, database, disk, idle, kill, setup
+from faults import Found, Setup, client, clock, database, disk, idle, kill, running, setup
 from postgres import PostgreSQL
 
 
@@ -23,6 +23,13 @@ def cluster() -> Iterator[PostgreSQL]:
         postgres.postgresql(Path(folder)) as running,
     ):
         yield running
+
+
+@pytest.fixture(scope="module")
+def at(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setup]:
+    """A server on SQLite that lives on."""
+    with running(tmp_path_factory.mktemp("server")) as found:
+        yield found
 
 
 def good(*found: Found) -> None:
@@ -52,18 +59,18 @@ def test_a_database_that_is_stopped_and_started(tmp_path: Path, cluster: Postgre
     good(database.stopped(tmp_path, cluster, 3.0, 3))
 
 
-def test_a_database_that_is_locked(tmp_path: Path) -> None:
-    good(database.locked(tmp_path, 6.0, 3))
+def test_a_database_that_is_locked(at: Setup) -> None:
+    good(database.locked(at, 6.0, 3))
 
 
-def test_clients_that_are_gone(tmp_path: Path) -> None:
-    good(*client.gone(tmp_path, 20))
+def test_clients_that_are_gone(at: Setup) -> None:
+    good(*client.gone(at, 20))
+
+
+def test_clients_that_idle(at: Setup) -> None:
+    good(*idle.idle(at, 60, 1.0))
 
 
 @pytest.mark.skipif(not clock.is_possible(), reason="no C compiler here")
 def test_a_clock_that_jumps(tmp_path: Path) -> None:
     good(*clock.jumps(tmp_path, 3, 3))
-
-
-def test_clients_that_idle(tmp_path: Path) -> None:
-    good(*idle.idle(tmp_path, 60, 1.0))

@@ -13,9 +13,12 @@ import httpx
 from serving import Serving
 
 import tiny_model
+from faults.streams import raise_limit
 
 WISH = {"prompt": "fox", "model": "tiny.safetensors", "seed": 0, "steps": 1}
 """A job of a few milliseconds."""
+LONG = {"count": 64, "steps": 1000}
+"""A job of minutes."""
 PATIENCE = 240.0
 
 
@@ -65,6 +68,10 @@ class Setup(NamedTuple):
         self.server.until(ended)
         return found
 
+    def cancel(self, name: str) -> str:
+        """Cancel a job; its state."""
+        return self.client.delete(f"{self.server.base}/v1/jobs/{name}").json()["state"]
+
     def metrics(self) -> dict[str, float]:
         text = self.client.get(f"{self.server.base}/metrics").text
         lines = [line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#")]
@@ -78,6 +85,15 @@ class Setup(NamedTuple):
                 sum(told[f'mezzotint_jobs{{state="{s}"}}'] for s in ("submitted", "running"))
             )
         return 1
+
+
+@contextmanager
+def running(folder: Path, *options: str) -> Iterator[Setup]:
+    """A server that has been started, and may have many clients."""
+    raise_limit(5000)
+    with setup(folder, *options) as at:
+        at.server.start()
+        yield at
 
 
 @contextmanager

@@ -6,15 +6,12 @@ import asyncio
 import io
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 from PIL import Image
 
-from faults import Found, Setup, setup, until
-from faults.streams import files_of, memory_of, open_all, raise_limit
+from faults import LONG, Found, Setup, until
+from faults.streams import files_of, memory_of, open_all
 
-LONG = {"count": 64, "steps": 200}
-"""A job that lasts some seconds."""
 _WHOLE = 4_000_000  # bytes of an upload
 
 
@@ -33,42 +30,39 @@ class _Held:
         return mine <= (other.listeners, other.tasks) and self.files <= other.files + 40
 
 
-def gone(folder: Path, count: int) -> Iterator[Found]:
+def gone(at: Setup, count: int) -> Iterator[Found]:
     """So many of each kind, one after the other; half of them go as a cable is cut."""
-    raise_limit(8 * count + 500)
-    with setup(folder) as at:
-        at.server.start()
-        picture = io.BytesIO()
-        Image.frombytes("RGB", (1200, 1200), os.urandom(3 * 1200 * 1200)).save(picture, "PNG")
-        given = at.client.post(f"{at.server.base}/v1/uploads", content=picture.getvalue())
-        file = given.json()["id"]
-        at.done(at.job())
-        asyncio.run(_cut(at, ["GET /v1/events"] * 4))  # what is opened once is open
-        until(lambda: at.metrics()["mezzotint_listeners"] == 0, 30)
-        before, memory = _Held(at), memory_of(at.server.process.pid)
-        job = at.job(**LONG)
-        waits = at.job(seed=1)
-        kinds = {
-            "who follow a job that runs": f"GET /v1/jobs/{job}/events",
-            "who follow a job that waits": f"GET /v1/jobs/{waits}/events",
-            "who follow all": "GET /v1/events",
-            "who fetch a picture of 4 MB": f"GET /v1/files/{file}",
-        }
-        for what, request in kinds.items():
-            most = asyncio.run(_cut(at, [request] * count))
-            yield _found(at, f"{count} {what}", before, most)
-        body = b"\x89PNG\r\n\x1a\n" + b"\0" * 100_000
-        most = asyncio.run(_cut(at, ["POST /v1/uploads"] * count, body))
-        yield _found(at, f"{count} who send a picture of 4 MB", before, most)
-        ended = [at.done(name)["state"] for name in (job, waits)]
-        log = at.server.log.read_text()
-        grown = (memory_of(at.server.process.pid) - memory) >> 20
-        yield Found(
-            "the jobs meanwhile",
-            f"{', '.join(ended)}; the server's memory has grown by {grown} MB; its log has "
-            f"{log.count('Traceback')} tracebacks",
-            ended == ["done"] * 2 and "Traceback" not in log,
-        )
+    picture = io.BytesIO()
+    Image.frombytes("RGB", (1200, 1200), os.urandom(3 * 1200 * 1200)).save(picture, "PNG")
+    given = at.client.post(f"{at.server.base}/v1/uploads", content=picture.getvalue())
+    file = given.json()["id"]
+    at.done(at.job())
+    asyncio.run(_cut(at, ["GET /v1/events"] * 4))  # what is opened once is open
+    until(lambda: at.metrics()["mezzotint_listeners"] == 0, 30)
+    before, memory = _Held(at), memory_of(at.server.process.pid)
+    job = at.job(**LONG)
+    waits = at.job(seed=1)
+    kinds = {
+        "who follow a job that runs": f"GET /v1/jobs/{job}/events",
+        "who follow a job that waits": f"GET /v1/jobs/{waits}/events",
+        "who follow all": "GET /v1/events",
+        "who fetch a picture of 4 MB": f"GET /v1/files/{file}",
+    }
+    for what, request in kinds.items():
+        most = asyncio.run(_cut(at, [request] * count))
+        yield _found(at, f"{count} {what}", before, most)
+    body = b"\x89PNG\r\n\x1a\n" + b"\0" * 100_000
+    most = asyncio.run(_cut(at, ["POST /v1/uploads"] * count, body))
+    yield _found(at, f"{count} who send a picture of 4 MB", before, most)
+    ended = [at.cancel(job), at.done(waits)["state"]]
+    log = at.server.log.read_text()
+    grown = (memory_of(at.server.process.pid) - memory) >> 20
+    yield Found(
+        "a job that runs meanwhile is cancelled, and one that waits is done",
+        f"{', '.join(ended)}; the server's memory has grown by {grown} MB; its log has "
+        f"{log.count('Traceback')} tracebacks",
+        ended == ["cancelled", "done"] and "Traceback" not in log,
+    )
 
 
 async def _cut(at: Setup, requests: list[str], body: bytes = b"") -> int:

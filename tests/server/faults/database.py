@@ -49,11 +49,12 @@ def stopped(folder: Path, cluster: PostgreSQL, seconds: float, jobs: int) -> Fou
             cluster.start()
 
     with setup(folder, "--database", cluster.address) as at:
+        at.server.start()
         did = f"PostgreSQL stopped (immediate) for {seconds:.0f} s and started, {jobs} jobs wait"
         return _gone(at, away, seconds, jobs, did, _REQUESTS)
 
 
-def locked(folder: Path, seconds: float, jobs: int) -> Found:
+def locked(at: Setup, seconds: float, jobs: int) -> Found:
     """SQLite, in which another process has begun to write and does not end."""
 
     @contextmanager
@@ -65,9 +66,8 @@ def locked(folder: Path, seconds: float, jobs: int) -> Found:
             yield
             process.stdin.close()
 
-    with setup(folder) as at:
-        did = f"SQLite locked by another process for {seconds:.0f} s, {jobs} jobs wait"
-        return _gone(at, away, seconds, jobs, did, _REQUESTS[:_WRITES])
+    did = f"SQLite locked by another process for {seconds:.0f} s, {jobs} jobs wait"
+    return _gone(at, away, seconds, jobs, did, _REQUESTS[:_WRITES])
 
 
 def _gone(
@@ -78,7 +78,6 @@ def _gone(
     did: str,
     requests: tuple[tuple[str, str, dict[str, Any] | None], ...],
 ) -> Found:
-    at.server.start()
     there = workers(at.server.process.pid)
     names = [at.job(seed=n, count=4, steps=20) for n in range(jobs)]
     told: list[str] = []

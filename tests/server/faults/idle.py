@@ -5,22 +5,18 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
-from faults import Found, Setup, setup, until
-from faults.streams import files_of, memory_of, open_all, raise_limit, seconds_of
+from faults import LONG, Found, Setup, until
+from faults.streams import files_of, memory_of, open_all, seconds_of
 
 _DONE = b'"state": "done"'
 
 
-def idle(folder: Path, count: int, seconds: float) -> Iterator[Found]:
+def idle(at: Setup, count: int, seconds: float) -> Iterator[Found]:
     """So many follow all jobs, for so long; then so many follow one."""
-    raise_limit(2 * count + 500)
-    with setup(folder) as at:
-        at.server.start()
-        at.done(at.job())
-        yield from asyncio.run(_all(at, count, seconds))
-        yield asyncio.run(_one(at, count))
+    at.done(at.job())
+    yield from asyncio.run(_all(at, count, seconds))
+    yield asyncio.run(_one(at, count))
 
 
 async def _timed(at: Setup) -> tuple[str, float]:
@@ -72,10 +68,11 @@ async def _one(at: Setup, count: int) -> Found:
     """Each is told of the end of one job, and then its stream ends."""
     pid = at.server.process.pid
     files = files_of(pid)
-    await asyncio.to_thread(at.job, count=64, steps=200)
+    first = await asyncio.to_thread(at.job, **LONG)
     name = await asyncio.to_thread(at.job, seed=5)
     streams = await open_all(at.server.base, [f"GET /v1/jobs/{name}/events"] * count)
     there = sum(await asyncio.gather(*(s.until(b"event: state") for s in streams)))
+    await asyncio.to_thread(at.cancel, first)  # and the next one's turn has come
     told = sum(await asyncio.gather(*(s.until(_DONE) for s in streams)))
     began = time.monotonic()
     answer = await asyncio.to_thread(at.get, "health")

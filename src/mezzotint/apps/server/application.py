@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from sqlalchemy import Engine, select
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 import mezzotint
 from mezzotint.apps.server import (
@@ -92,6 +93,10 @@ def _answers(app: FastAPI) -> None:
         where = f"{field}: " if field else ""
         return in_json(_error(f"{where}{first['msg']}", 422, field), 422)
 
+    async def gone(_: Request, error: Exception) -> Response:
+        return Response(status_code=400)  # which nobody reads: it went while it sent its body
+
+    app.add_exception_handler(ClientDisconnect, gone)
     for kind in STATUS:
         app.add_exception_handler(kind, known)
     app.add_exception_handler(HTTPException, http)

@@ -10,6 +10,7 @@ from fastapi import Depends, HTTPException, Request, Response
 from fastapi.routing import APIRoute
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as NoConnectionError
+from starlette.requests import ClientDisconnect
 
 from mezzotint.apps.server import tokens
 from mezzotint.apps.server.boards import BoardError
@@ -27,11 +28,11 @@ STATUS: dict[type[Exception], int] = {
     UploadError: 422,
     BoardError: 409,
     MissingError: 404,
-    StoreError: 404,
     ForbiddenError: 403,
     KeyUsedError: 409,
     FullError: 429,
     NoRoomError: 507,
+    StoreError: 404,  # after the one above, which is one of these
     WriteError: 507,
     DBAPIError: 503,
     NoConnectionError: 503,
@@ -109,6 +110,8 @@ def route_of(answer: Callable[[Exception], Response]) -> type[APIRoute]:
             async def handler(request: Request) -> Response:
                 try:
                     return await inner(request)
+                except ClientDisconnect:
+                    raise
                 except Exception as error:
                     return answer(error)
 

@@ -128,12 +128,15 @@ def _small(progress: Progress) -> str:
 
 
 def _surely(change: Callable[[], T]) -> T:
-    """What the database must take or tell, however long it is away."""
+    """What the database must take or tell, however long it is away, or its disk full."""
+    waits = False
     while True:
         try:
             return change()
         except (OperationalError, InterfaceError) as error:
-            print(f"the database is away: {one_line(error)}", file=sys.stderr, flush=True)
+            if not waits:
+                print(f"waiting for the database: {error.orig}", file=sys.stderr, flush=True)
+            waits = True
             time.sleep(LOOK_SECONDS)
 
 
