@@ -43,7 +43,7 @@ from mezzotint.files import WriteError
 from mezzotint.modalities import image as pictures
 from mezzotint.provenance.grid import chosen
 from mezzotint.provenance.meter import Meter, Shares
-from mezzotint.provenance.recipe import Recipe
+from mezzotint.provenance.recipe import Document, Recipe
 
 BEAT_SECONDS = 1.0
 LOOK_SECONDS = 1.0
@@ -77,6 +77,8 @@ class Attempt:
         self._engine, self._voice = engine, voice
         self._step, self._steps, self._shown = 0, int(job.steps), 0.0
         self._over = threading.Event()
+        self.telling = 0.0
+        """Seconds that telling how far it is has taken."""
 
     def __enter__(self) -> Attempt:
         threading.Thread(target=self._beats, daemon=True).start()
@@ -102,6 +104,7 @@ class Attempt:
 
         def tell(progress: Progress) -> None:
             self.check()
+            began = time.perf_counter()
             self._step = number * progress.steps + progress.step
             self._steps = count * progress.steps
             told: dict[str, Any] = {"place": number, "step": self._step, "steps": self._steps}
@@ -110,6 +113,7 @@ class Attempt:
                 self._shown = now
                 told["preview"] = _small(progress)
             self._voice.say(job=self.job.id, attempt=self.job.attempt, **told)
+            self.telling += time.perf_counter() - began
 
         return tell
 
@@ -233,8 +237,10 @@ class Worker:
         args.recipe, args.quiet, args.preview = None, True, False
         return args
 
-    def generate(self, job: Row[Any], attempt: Attempt) -> None:
-        """Make the pictures of a job, each into the store as soon as it is there."""
+    def generate(self, job: Row[Any], attempt: Attempt) -> dict[str, Any]:
+        """Make the pictures of a job, each into the store as soon as it is there.
+
+        Returns the seconds of drawing and sealing, which are the engine's and not the server's."""
         wish = json.loads(job.wish)
         args = self.options(job, wish)
         begin(args)
@@ -248,18 +254,20 @@ class Worker:
             check_licences(args, used, tuple(args.seed + place for place in left))
         model = self.held.of(args)
         attempt.check()
+        spent = 0.0
         for place in left:
-            listener = attempt.listen(place, job.pictures)
+            listener, began = attempt.listen(place, job.pictures), time.perf_counter()
             made = next(iter(making(args, model, (args.seed + place,), used, listener, shares)))
             attempt.check()
-            self._keep(job, place, made, (kind, wish.get("quality")), how)
+            title = f"{job.id}-{place}.{kind.lower()}"
+            data, document = sealed(made, kind, title, how, wish.get("quality"))
+            spent += time.perf_counter() - began
+            self._keep(job, place, made, data, document, kind)
+        return {"seconds": round(spent - attempt.telling, 4)}
 
     def _keep(
-        self, job: Row[Any], place: int, made: Made, form: tuple[str, int | None], how: Any
+        self, job: Row[Any], place: int, made: Made, data: bytes, document: Document, kind: str
     ) -> None:
-        kind, quality = form
-        title = f"{job.id}-{place}.{kind.lower()}"
-        data, document = sealed(made, kind, title, how, quality)
         name = self.store.put(data)
         entered = queue.keep(
             self.engine,
