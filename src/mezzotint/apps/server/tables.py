@@ -77,7 +77,7 @@ jobs = Table(
     Column("finished", Float),
     Column("error", Text),  # one line
     Column("fault", String(12)),  # whose: of the request, or of the program
-    Column("result", Text),  # as JSON, of what makes no pictures
+    Column("result", Text),  # as JSON: what was found, or how long drawing took
     UniqueConstraint("owner", "key"),
 )
 Index("ix_jobs_next", jobs.c.state, jobs.c.priority, jobs.c.turn, jobs.c.number)

@@ -46,7 +46,7 @@ from mezzotint.modalities import image as pictures
 from mezzotint.provenance.grid import chosen
 from mezzotint.provenance.identity import configured
 from mezzotint.provenance.meter import Meter, Shares
-from mezzotint.provenance.recipe import Recipe
+from mezzotint.provenance.recipe import Document, Recipe
 
 T = TypeVar("T")
 
@@ -83,6 +83,8 @@ class Attempt:
         self._engine, self._voice = engine, voice
         self._step, self._steps, self._shown = 0, int(job.steps), 0.0
         self._over = threading.Event()
+        self.telling = 0.0
+        """Seconds that telling how far it is has taken."""
 
     def __enter__(self) -> Attempt:
         threading.Thread(target=self._beats, daemon=True).start()
@@ -108,6 +110,7 @@ class Attempt:
 
         def tell(progress: Progress) -> None:
             self.check()
+            began = time.perf_counter()
             self._step = number * progress.steps + progress.step
             self._steps = count * progress.steps
             told: dict[str, Any] = {"place": number, "step": self._step, "steps": self._steps}
@@ -116,6 +119,7 @@ class Attempt:
                 self._shown = now
                 told["preview"] = _small(progress)
             self._voice.say(job=self.job.id, attempt=self.job.attempt, **told)
+            self.telling += time.perf_counter() - began
 
         return tell
 
@@ -253,8 +257,10 @@ class Worker:
         args.recipe, args.quiet, args.preview = None, True, False
         return args
 
-    def generate(self, job: Row[Any], attempt: Attempt) -> None:
-        """Make the pictures of a job, each into the store as soon as it is there."""
+    def generate(self, job: Row[Any], attempt: Attempt) -> dict[str, Any]:
+        """Make the pictures of a job, each into the store as soon as it is there.
+
+        Returns the seconds of drawing and sealing, which are the engine's and not the server's."""
         wish = json.loads(job.wish)
         args = self.options(job, wish)
         begin(args)
@@ -268,17 +274,20 @@ class Worker:
             check_licences(args, used, tuple(args.seed + place for place in left))
         model = self.held.of(args)
         attempt.check()
+        spent = 0.0
         for place in left:
-            listener = attempt.listen(place, job.pictures)
+            listener, began = attempt.listen(place, job.pictures), time.perf_counter()
             made = next(iter(making(args, model, (args.seed + place,), used, listener, shares)))
             attempt.check()
-            self._keep(job, place, made, (kind, wish.get("quality")), how)
+            file = sealed(made, kind, _title(job, place, kind), how, wish.get("quality"))
+            spent += time.perf_counter() - began
+            self._keep(job, place, made, file, kind)
+        return {"seconds": round(spent - attempt.telling, 4)}
 
     def _keep(
-        self, job: Row[Any], place: int, made: Made, form: tuple[str, int | None], how: Any
+        self, job: Row[Any], place: int, made: Made, file: tuple[bytes, Document], kind: str
     ) -> dict[str, Any]:
-        kind, quality = form
-        data, document = sealed(made, kind, _title(job, place, kind), how, quality)
+        data, document = file
         name = self.store.put(data)
         about = queue.Made(
             place=place,
@@ -328,7 +337,7 @@ class Worker:
             return there
         made, how = derived.cut(path), derived.signing_cut(path, configured())
         attempt.check()
-        return self._keep(job, 0, made, ("PNG", None), how)
+        return self._keep(job, 0, made, sealed(made, "PNG", _title(job, 0, "PNG"), how), "PNG")
 
     def composite(self, job: Row[Any], attempt: Attempt) -> dict[str, Any]:
         if (there := self._made_before(job)) is not None:
@@ -339,10 +348,10 @@ class Worker:
         made = derived.composed(folder / wish["file"], wish["name"], layers, wish["lost"])
         how = derived.signing_composed(layers, configured())
         attempt.check()
+        file = sealed(made, kind, _title(job, 0, kind), how)
         if wish["keep"]:
-            return self._keep(job, 0, made, (kind, None), how)
-        data, _ = sealed(made, kind, _title(job, 0, kind), how)
-        return {"file": self.store.put(data), "type": MIMES[kind]}
+            return self._keep(job, 0, made, file, kind)
+        return {"file": self.store.put(file[0]), "type": MIMES[kind]}
 
     def _made_before(self, job: Row[Any]) -> dict[str, Any] | None:
         """What an earlier attempt has made of a job of one picture."""
