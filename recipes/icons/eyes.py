@@ -4,7 +4,8 @@ python recipes/icons/eyes.py icons-128.zip --site SITE
 
 They do what `embed.py` did before the prior was trained: EfficientNet-Lite0, its batch norms folded
 into its convolutions, and the principal components of the training drawings.  The sign of such a
-component is nobody's choice, so each gets the one that the shipped prior knows it by.
+component is nobody's choice, nor is the order of two that spread alike: each is what the shipped
+prior knows.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from mezzotint.networks.efficientnet_lite import EfficientNetLite, EfficientNetL
 from quality.features import Extractor
 from quality.reference import Corpus, read_corpus, real
 
-ASKED = 4096
+ASKED = 2048
 """Captions by which signs are told."""
 
 
@@ -64,17 +65,27 @@ def expected(model: Model, captions: list[str]) -> Tensor:
     return torch.cat(rows)
 
 
-def signs(corpus: Corpus, found: Tensor, training: list[int]) -> Tensor:
-    """``(K,)`` of ±1, with which the embeddings are those that the prior knows."""
+def order(corpus: Corpus, found: Tensor, training: list[int]) -> tuple[Tensor, Tensor]:
+    """Which component each is that the prior knows, ``(K,)``, and with which sign, ``(K,)`` of ±1:
+    of two that spread alike nobody says which is the first.
+
+    Raises:
+        SystemExit: they are not the prior's.
+    """
     rows = training[:: max(1, len(training) // ASKED)]
     captions = [corpus.entries[row].captions[0] for row in rows]
     wanted = expected(load("icons", "cpu"), captions)
     wanted, seen = wanted - wanted.mean(0), found[rows] - found[rows].mean(0)
-    alike = (wanted * seen).sum(0) / (wanted.norm(dim=0) * seen.norm(dim=0))
-    print(f"components turned: {int((alike < 0).sum())} of {len(alike)}")
-    print(f"correlation with what the prior believes: {alike.abs().min():.3f} or more, ", end="")
-    print(f"{alike.abs().mean():.3f} in the mean")
-    return alike.sign()
+    alike = (wanted / wanted.norm(dim=0)).T @ (seen / seen.norm(dim=0))
+    which = alike.abs().argmax(1)
+    best = alike[torch.arange(len(which)), which]
+    moved = [n for n, other in enumerate(which.tolist()) if n != other]
+    print(f"components turned: {int((best < 0).sum())}; that changed places: {moved}")
+    print(f"correlation with the prior's: {best.abs().min():.3f} or more, ", end="")
+    print(f"{best.abs().mean():.3f} in the mean")
+    if len(set(which.tolist())) < len(which):
+        raise SystemExit("these are not the embeddings that the prior knows")
+    return which, best.sign()
 
 
 def main() -> None:
@@ -94,7 +105,8 @@ def main() -> None:
     spread = sight[training].float().std(0) + 0.02
     eyes.mean.copy_(mean)
     eyes.spread.copy_(spread)
-    eyes.components.weight.data.copy_((matrix * spread[:, None] * signs(corpus, found, training)).T)
+    which, sign = order(corpus, found, training)
+    eyes.components.weight.data.copy_((matrix[:, which] * sign * spread[:, None]).T)
     save_eyes(args.out, eyes)
     print(f"{args.out}: {args.out.stat().st_size:,} bytes")
 
