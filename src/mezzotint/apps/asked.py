@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mezzotint.apps.edits import Edit, edited, opened, referred, sides_of
 from mezzotint.apps.errors import UsageError
-from mezzotint.apps.image_prompts import image_prompts
+from mezzotint.apps.image_prompts import image_prompts, seen
 from mezzotint.apps.named import Adapters, Embeddings, decided
 from mezzotint.diffusion import samplers, spacings
 from mezzotint.engine.request import (
@@ -25,7 +25,7 @@ from mezzotint.engine.request import (
     Vary,
     check_size,
 )
-from mezzotint.families.catalogue import Limit, load
+from mezzotint.families.catalogue import Limit, load, sees
 from mezzotint.families.memory import parse
 from mezzotint.families.model import Model
 from mezzotint.families.precision import working
@@ -78,7 +78,7 @@ def check_options(args: argparse.Namespace) -> None:
             )
     if args.lora_blocks and not args.lora:
         raise UsageError("--lora-blocks needs --lora: name the adapter that it is for")
-    if args.image_prompt and args.ip_adapter is None:
+    if args.image_prompt and args.ip_adapter is None and not sees(args.model):
         raise UsageError(
             "--image-prompt needs --ip-adapter: name the file that makes prompts of it"
         )
@@ -189,8 +189,9 @@ def request_of(args: argparse.Namespace, model: Model) -> Request:
         enlarge=_enlarge(args),
         controls=tuple(wanted.of(model, whole) for wanted in args.control),
         image_prompts=image_prompts(model, args.ip_adapter, args.image_encoder, args.image_prompt)
-        if args.image_prompt
+        if args.ip_adapter
         else (),
+        seen=seen(model, args.image_prompt) if args.image_prompt and not args.ip_adapter else (),
         regions=tuple(wanted.at(whole) for wanted in args.region),
         mark=mark_key(args) if args.watermark in ("both", "noise") else None,
     )
@@ -288,7 +289,7 @@ def parameters(
         "reference": None if args.reference is None else Path(args.reference).name,
         "image_guidance": args.image_guidance,
         "controls": [wanted.said() for wanted in args.control] or None,
-        "image_prompts": [str(prompt) for prompt in request.image_prompts] or None,
+        "image_prompts": [*map(str, request.image_prompts), *map(str, request.seen)] or None,
         "ip_adapter": None if args.ip_adapter is None else args.ip_adapter.name,
         "image_encoder": None if args.image_encoder is None else args.image_encoder.name,
         "refiner": None if request.refiner is None else request.refiner.model.name,

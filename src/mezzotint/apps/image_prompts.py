@@ -8,7 +8,7 @@ from pathlib import Path
 from mezzotint.apps.edits import Source, opened
 from mezzotint.apps.errors import UsageError
 from mezzotint.engine.image_prompts import check_encoder, open_image_adapter, prepared
-from mezzotint.engine.request import ImagePrompt
+from mezzotint.engine.request import ImagePrompt, RequestError, Seen
 from mezzotint.families.image_encoder import load_encoder
 from mezzotint.families.memory import release
 from mezzotint.families.model import Model
@@ -35,6 +35,22 @@ def encoder_of(adapter: Path, given: Path | None) -> Path:
             " name a file or a folder with --image-encoder"
         )
     return beside
+
+
+def seen(model: Model, given: Sequence[tuple[Source, float]]) -> tuple[Seen, ...]:
+    """Pictures, each with its strength, as prompts for a model that sees them by itself.
+
+    Raises:
+        RequestError: it does not.
+        ImageError: a file is not there, or no picture.
+    """
+    if model.sight is None:
+        raise RequestError(f"{model.name} takes no image prompts by itself: leave them out")
+    found: list[Seen] = []
+    for number, (source, strength) in enumerate(given, start=1):
+        name, image = opened(source, f"picture {number}")
+        found.append(Seen(Path(name).name, model.sight.embed(image), strength))
+    return tuple(found)
 
 
 def image_prompts(

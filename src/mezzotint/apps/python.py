@@ -131,7 +131,8 @@ class Maker:
             lora_blocks: other strengths of some blocks (:mod:`mezzotint.adapters.strengths`).
             embeddings: files of textual inversion by the word that means each.
             image_prompts: pictures with their strengths, which ``ip_adapter`` makes prompts of, the
-                file of an IP-Adapter or of Redux, or Redux' folder.
+                file of an IP-Adapter or of Redux, or Redux' folder; of ``icons`` up to five, and
+                no adapter.
             image_encoder: the file or folder of the encoder that it was trained with; None: the
                 folder ``image_encoder`` in its folder or beside it.
             image: where the way begins, or what ``mask`` and ``expand`` are for: a file or a
@@ -162,7 +163,7 @@ class Maker:
             raise RequestError("strength, mask and expand are for a picture: image=")
         if expand is not None and not (mask is size is None):
             raise RequestError("expand sets the size and what is new: leave mask and size out")
-        if image_prompts and ip_adapter is None:
+        if image_prompts and ip_adapter is None and self.model.sight is None:
             raise RequestError("image prompts need the file that makes prompts: ip_adapter=")
         if not image_prompts and (ip_adapter or image_encoder) is not None:
             raise RequestError("ip_adapter and image_encoder are for pictures: image_prompts=")

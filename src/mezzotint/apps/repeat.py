@@ -12,7 +12,7 @@ from mezzotint.apps.controls import Wanted
 from mezzotint.apps.errors import UsageError
 from mezzotint.apps.image_prompts import encoder_of
 from mezzotint.apps.regions import plain
-from mezzotint.engine.licences import inside, record
+from mezzotint.engine.licences import eyes, inside, record
 from mezzotint.engine.request import Request
 from mezzotint.families.catalogue import PACKAGED, locate
 from mezzotint.families.model import Model
@@ -135,6 +135,7 @@ class Used:
         self.conditions: list[str] = []
         """Of a run that asks for commercial use, those under which it is allowed."""
         self._commercial: bool = args.commercial and not args.lenient
+        self._sees = bool(args.image_prompt) and args.ip_adapter is None
         self._networks = {Path(wanted.file) for wanted in args.control}
         self._parts: dict[tuple[str, str], list[Licensed]] = {}
         self.given = self._given(args)
@@ -165,6 +166,7 @@ class Used:
             return [
                 Licensed(option, name, record(path)),
                 *(inside(path) if option in _MODELS else ()),
+                *([eyes()] if option == "model" and self._sees else ()),
             ]
         try:
             found = parts_of(opened(path))
@@ -204,7 +206,7 @@ class Used:
                 return path
 
             value = getattr(args, _dest(option))
-            if option == "image-encoder" and args.image_prompt:
+            if option == "image-encoder" and args.ip_adapter is not None:
                 value = encoder_of(args.ip_adapter, value)
             if value is not None:
                 _swapped(value, option, note)

@@ -34,9 +34,11 @@ from mezzotint.engine.request import (
     Progress,
     Request,
     RequestError,
+    Seen,
     check,
     check_coded,
 )
+from mezzotint.engine.seen import check_seen, placed_seen, room, shared
 from mezzotint.engine.shown import (
     check_shown,
     hinted,
@@ -61,6 +63,7 @@ class _Prompt(NamedTuple):
 
     told: _Told
     imagining: _Plan | None  # none: the model has no prior, or the prompt is empty
+    seen: tuple[Seen, ...] = ()  # pictures that share in what its prior makes
 
 
 class _Plan(NamedTuple):
@@ -95,6 +98,7 @@ def _prompt(
     steps: int,
     pictures: Conditioning,
     beside: Sides,
+    seen: tuple[Seen, ...] = (),
 ) -> _Prompt:
     imagining = None
     if model.prior is not None and prompt != "":
@@ -104,18 +108,21 @@ def _prompt(
     if model.distilled:
         told = {step: scaled(what, scale) for step, what in told.items()}
     told = {step: between_sides(beside, with_shown(what, pictures)) for step, what in told.items()}
-    return _Prompt(told, imagining)
+    return _Prompt(told, imagining, seen)
 
 
 def _told(model: Model, prompt: _Prompt, seed: int) -> _Told:
-    """What the model is told: with the embedding that its prior makes, zeros of an empty prompt."""
-    prior, (turns, imagining) = model.prior, prompt
+    """What the model is told: with the embedding that its prior makes, in which pictures share;
+    zeros where there are neither words nor pictures."""
+    prior, (turns, imagining, seen) = model.prior, prompt
     if prior is None:
         return turns
-    if imagining is None:
+    imagined = None
+    if imagining is not None and room(seen):
+        imagined = _imagine(prior, imagining, seed)
+    embedding = shared(imagined, seen)
+    if embedding is None:
         embedding = torch.zeros(1, *prior.codec.shape(()), device=device(prior))
-    else:
-        embedding = _imagine(prior, imagining, seed)
 
     def joined(told: Conditioning) -> Conditioning:
         assert told.vector is not None  # a model with a prior is told something to make one of
@@ -163,6 +170,7 @@ def plan(model: Model, request: Request) -> _Plan:
     size = request.size or defaults.size
     check(request, model.codec.channels, model.codec.multiple, size)
     check_shown(model, request, size)
+    check_seen(model, request)
     scale = defaults.guidance if wish.scale is None else wish.scale
     image_scale = _image_scale(model, wish)
     check_guided(model, request, scale == 1 and image_scale == 1)
@@ -177,6 +185,7 @@ def plan(model: Model, request: Request) -> _Plan:
     framed = None if model.framing is None else model.framing(size)
     negative = framed if model.framing_negative is None else model.framing_negative(size)
     yes, no = sides(request.image_prompts)
+    seen = placed_seen(request.seen, device(model))
     return _Plan(
         size,
         schedule,
@@ -184,11 +193,11 @@ def plan(model: Model, request: Request) -> _Plan:
         samplers.find(request.sampler or defaults.sampler),
         1.0 if model.distilled else scale,
         image_scale,
-        _prompt(model, request.prompt, framed, scale, steps, pictures, yes),
+        _prompt(model, request.prompt, framed, scale, steps, pictures, yes, seen),
         _prompt(model, request.negative, negative, scale, steps, pictures, no),
         slice(None),
         tuple(
-            _prompt(model, region.prompt, framed, scale, steps, pictures, yes)
+            _prompt(model, region.prompt, framed, scale, steps, pictures, yes, seen)
             for region in request.regions
         ),
         shares(request.regions, model.codec.shape(size)),
@@ -218,6 +227,7 @@ def _refined(model: Model, request: Request, planned: _Plan) -> _Plan:
         adapters=(),
         controls=(),
         image_prompts=(),
+        seen=(),
         reference=None,
         guidance=replace(request.guidance, image=None),
         size=planned.size,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mezzotint.checkpoints.files import CheckpointError
 from mezzotint.checkpoints.inspect import inspect
-from mezzotint.families import text
+from mezzotint.families import sight, text
 from mezzotint.families.catalogue import PACKAGED, identify, locate
 from mezzotint.families.ledger import attributions, has_ledger, sources
 from mezzotint.families.released import FAMILIES, KINDS
@@ -53,3 +53,8 @@ def inside(name_or_path: str | Path) -> list[Licensed]:
     return [
         Licensed("text encoder", text.WEIGHTS.partition(".")[0], stated(text.DATA / text.WEIGHTS))
     ]
+
+
+def eyes() -> Licensed:
+    """With what a model in the package sees the pictures that are its prompts."""
+    return Licensed("picture encoder", sight.PACKAGED.stem, stated(sight.PACKAGED))

@@ -181,6 +181,18 @@ class ImagePrompt(NamedTuple):
         return f"{self.name}:{self.strength:g}"
 
 
+class Seen(NamedTuple):
+    """A picture as the embedding ``(1, K)`` that the model's prior would make of its words
+    (:class:`~mezzotint.families.model.Sight`), and its share, in [0, 1]."""
+
+    name: str
+    embedding: Tensor
+    strength: float = 1.0
+
+    def __str__(self) -> str:
+        return f"{self.name}:{self.strength:g}"
+
+
 class Region(NamedTuple):
     """A prompt for a part of the picture.
 
@@ -205,7 +217,7 @@ class Request:
         tiled: spatial axes (0 is the height) whose two ends fit together.
         enlarge: a second pass; a refiner has no part in it.
         embeddings: words of the prompts that have vectors of their own (textual inversion).
-        image_prompts: pictures beside the prompt; not the refiner's.
+        image_prompts, seen: pictures beside the prompt; not the refiner's.
         regions: other prompts for parts of the picture; where no region is, the prompt is.
         mark: key of a watermark in the noise (:mod:`mezzotint.provenance.noise_mark`), where a
             sample begins at noise alone: in its start and in what the steps draw.  Of a start
@@ -232,6 +244,7 @@ class Request:
     controls: tuple[Control, ...] = ()
     embeddings: tuple[Embedding, ...] = ()
     image_prompts: tuple[ImagePrompt, ...] = ()
+    seen: tuple[Seen, ...] = ()
     regions: tuple[Region, ...] = ()
     mark: MarkKey | None = None
 

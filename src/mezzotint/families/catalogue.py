@@ -23,9 +23,10 @@ from mezzotint.checkpoints.source import Listing, describe, one_file, open_folde
 from mezzotint.families import flow, ldm, separate, tiny
 from mezzotint.families.memory import plan, resting
 from mezzotint.families.model import Model
-from mezzotint.families.native import KEY, EmbeddingCodec, load_model
+from mezzotint.families.native import EMBEDDINGS, KEY, EmbeddingCodec, from_json, load_model
 from mezzotint.families.precision import AUTO, kind_of
 from mezzotint.families.separate import Given
+from mezzotint.families.sight import sight_for
 from mezzotint.families.sizes import Aspect
 
 DATA = Path(__file__).parent / "data"
@@ -74,6 +75,19 @@ def locate(name_or_path: str) -> Path:
             + ", ".join(near)
         )
     return path
+
+
+def sees(name_or_path: str) -> bool:
+    """Whether a model takes pictures as prompts by itself; its header alone is read.
+
+    Raises:
+        CheckpointError: there is no such model, or its file is damaged.
+    """
+    path = one_file(locate(name_or_path))
+    if path.is_dir():
+        return False
+    said = describe(path).metadata.get(KEY)
+    return said is not None and sight_for(from_json(said).notes.get(EMBEDDINGS)) is not None
 
 
 def device(name: str | None = None) -> torch.device:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from PIL import Image
 from torch import Tensor, nn
 
 from mezzotint.adapters.image_prompt import Attended, Ports
@@ -153,6 +154,15 @@ class Pictured(NamedTuple):
     width: int
 
 
+class Sight(NamedTuple):
+    """How a model with a prior is told pictures.
+
+    embed: a picture → ``(1, K)``, the embedding that the prior would make of its words.
+    """
+
+    embed: Callable[[Image.Image], Tensor]
+
+
 Hint = tuple[Tensor, ...]
 """What a control network makes of its picture, once for all steps."""
 
@@ -218,7 +228,7 @@ class Model:
     notes: what a person should know of this checkpoint, a sentence each.
     joined: the pictures that it is told of; None: it is told of none.
     words: how it takes embeddings of words; None: it takes none.
-    banked, pictured: how it takes image prompts; None: it does not in this way.
+    banked, pictured, sight: how it takes image prompts; None: it does not in this way.
     controls: the kinds of control networks that it takes.
     preview: ``x0`` to media ``(B, channels, *spatial)`` that show it quickly, roughly in [−1, 1],
         perhaps smaller than it decodes; None: it is decoded, for that is quick.
@@ -246,6 +256,7 @@ class Model:
     words: Words | None = None
     banked: Banked | None = None
     pictured: Pictured | None = None
+    sight: Sight | None = None
     controls: tuple[ControlKind, ...] = ()
     preview: Callable[[Tensor], Tensor] | None = None
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,6 +31,7 @@ from mezzotint.families.model import (
     Ranker,
     Weaker,
 )
+from mezzotint.families.sight import sight_for
 from mezzotint.networks.autoencoder import Autoencoder, AutoencoderConfig
 from mezzotint.networks.dit import DiT, DiTConfig
 from mezzotint.networks.dual_encoder import DualEncoder, DualEncoderConfig
@@ -39,6 +40,8 @@ from mezzotint.networks.unet import UNet, UNetConfig
 
 FORMAT = 1
 KEY = "mezzotint"
+EMBEDDINGS = "embeddings"
+"""The note of a model with a prior: the hash of the embeddings that it was trained on."""
 CHANNELS = {"grey": 1, "rgb": 3, "rgba": 4}
 NetworkConfig = DiTConfig | UNetConfig | MLPConfig
 Network = DiT | UNet | MLP
@@ -397,4 +400,6 @@ def load_model(path: Path, dtype: torch.dtype = torch.float32) -> tuple[Model, N
     weights = {name: tensor.to(dtype) for name, tensor in unpack(state).items()}
     load_into(parts, weights, str(path), assign=True)
     parts.eval().requires_grad_(False)
+    if model.prior is not None:
+        model = replace(model, sight=sight_for(config.notes.get(EMBEDDINGS)))
     return model, config

@@ -17,6 +17,8 @@ from mezzotint.diffusion import samplers, spacings
 from mezzotint.families import catalogue
 from mezzotint.families.memory import release, resident
 from mezzotint.families.model import Model
+from mezzotint.families.native import EMBEDDINGS
+from mezzotint.families.sight import sight_for
 from mezzotint.families.sizes import written
 from mezzotint.provenance.recipe import fingerprint
 
@@ -74,14 +76,15 @@ class Held:
 
 
 def _about(name: str, path: Path) -> dict[str, Any]:
-    """What a file of weights is, by its header."""
+    """What a file of weights is, by its header; image_prompts: it takes these by itself."""
     try:
         report = inspect(path)
     except CheckpointError as error:
         return {"name": name, "error": str(error)}
     details, sizes = dict(report.details), _sizes(path)
     usual = _usual(path) or _own_usual(details)
-    said = {"details": details, "usual": usual, "sizes": sizes}
+    sees = sight_for(details.get(f"config.notes.{EMBEDDINGS}")) is not None
+    said = {"details": details, "usual": usual, "sizes": sizes, "image_prompts": sees}
     return {"name": name, "kind": report.kind, **said}
 
 
