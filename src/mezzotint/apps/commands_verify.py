@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 import mezzotint
+from mezzotint.apps import tracing
 from mezzotint.apps.commands_generate import sheet_of
 from mezzotint.apps.making import Made, begin, loaded, loading_key, making
 from mezzotint.apps.repeat import Parse, Used, followed
@@ -125,8 +126,21 @@ def _made_again(
     return again
 
 
+def _traced(source: Path, made: Made, causes: list[str]) -> Verdict:
+    """What was made again, and traced again, beside an SVG on the disk."""
+    stored = tracing.curves(source.read_text("utf-8", "replace"))
+    again = tracing.curves(tracing.drawn(made.image))
+    if stored == again:
+        return Verdict(str(source), EQUAL, "as it was made and traced")
+    told = f"in its curves: {len(stored)} parts, and {len(again)} when it is traced again"
+    why = "it was changed after it was traced, or traced from a file with loss, or otherwise"
+    return Verdict(str(source), DIFFERS, told, tuple(causes) or (why,))
+
+
 def _compared(source: Path, document: Mapping[str, Any], made: Made, causes: list[str]) -> Verdict:
     """What was made again beside what is on the disk."""
+    if tracing.is_svg(source):
+        return _traced(source, made, causes)
     stored, said = open_image(source), document.get("pixels")
     kind = str(kind_of(source))
     lossy = kind == "JPEG" or (kind == "WEBP" and isinstance(said, dict) and "stored" in said)
@@ -179,7 +193,7 @@ def verified(source: Path, args: argparse.Namespace, parse: Parse, models: Model
     """Make a file again and compare; what hinders that is in the verdict."""
     threads = torch.get_num_threads()  # it is made with as many as its recipe says
     try:
-        document = opened(source)
+        document = tracing.stated(source) if tracing.is_svg(source) else opened(source)
         sheet = "pictures" in document
         documents = pictures_of(source, document) if sheet else [document]
         again = _made_again(source, documents, args, parse, models)

@@ -213,7 +213,15 @@ def opened(path: Path) -> dict[str, Any]:
         NoRecipeError: there is none in it.
         RecipeError: none that this version reads.
     """
-    text = read_text(path).get(CHUNK)
+    return stated(path, read_text(path).get(CHUNK))
+
+
+def stated(path: Path, text: str | None) -> dict[str, Any]:
+    """The document that a file's text states; None: it has none.
+
+    Raises:
+        NoRecipeError, RecipeError: as :func:`opened`.
+    """
     if text is None:
         raise NoRecipeError(
             f"{path}: carries no recipe: it is not from mezzotint, or was saved anew without it"
