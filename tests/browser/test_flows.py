@@ -36,7 +36,7 @@ def digest(data: bytes) -> str:
 
 
 def test_all_four_are_seen_to_grow(page: Any, client: httpx.Client) -> None:
-    begin(page, prompt="a red fox", count=4, more={"steps": "60"})
+    begin(page, prompt="a red fox", count=4, more={"steps": "16"})
     page.get_by_role("textbox", name="What to draw").press("Enter")
     seen: set[int] = set()
 
@@ -52,7 +52,7 @@ def test_all_four_are_seen_to_grow(page: Any, client: httpx.Client) -> None:
     page.get_by_text("Wh,").first.wait_for()  # what it took
 
 
-def test_cancelled_within_a_step(page: Any, client: httpx.Client) -> None:
+def test_cancelled_within_a_step(page: Any, client: httpx.Client, server: Serving) -> None:
     begin(page, prompt="a long one", count=1, more={"steps": "900"})
     page.get_by_role("textbox", name="What to draw").press("Enter")
     card(page).locator(".tile.here img").wait_for()
@@ -61,7 +61,7 @@ def test_cancelled_within_a_step(page: Any, client: httpx.Client) -> None:
     listens = threading.Event()
 
     def listen() -> None:
-        with httpx.stream("GET", f"{client.base_url}v1/events", timeout=60) as answer:
+        with httpx.stream("GET", f"{server.base}/v1/events", timeout=60) as answer:
             for line in answer.iter_lines():
                 listens.set()
                 if line.startswith("data: "):
@@ -92,7 +92,7 @@ def test_the_server_is_killed_in_the_middle_of_a_job(browser: Any, tmp_path: Pat
         with browser.new_context(base_url=server.base) as context:
             context.set_default_timeout(WAIT)
             page = context.new_page()
-            steps = {"steps": "160"}
+            steps = {"steps": "60"}
             begin(page, prompt="a red fox", count=1, locked=True, more=steps)
             page.get_by_role("textbox", name="What to draw").press("Enter")
             card(page).locator(".tile.here img").wait_for()
