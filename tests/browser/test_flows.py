@@ -242,7 +242,9 @@ def command(tmp_path: Path) -> dict[str, str]:
     shim.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m mezzotint "$@"\n')
     shim.chmod(0o755)
     path = f"{folder}{os.pathsep}{os.environ['PATH']}"
-    return os.environ | {"PATH": path, "MEZZOTINT_HOME": str(tmp_path / "home")}
+    sources = os.pathsep.join(str(Path(each).resolve()) for each in sys.path if each)
+    home = str(tmp_path / "home")
+    return os.environ | {"PATH": path, "MEZZOTINT_HOME": home, "PYTHONPATH": sources}
 
 
 @pytest.mark.parametrize("what", ["command", "Python", "curl"])
@@ -276,7 +278,7 @@ def test_models(page: Any, client: httpx.Client) -> None:
     begin(page, "models", prompt="a fox", model="another")
     model.get_by_role("button", name="Create with it").click()
     page.wait_for_url("**/#/create")
-    page.get_by_label("Style").wait_for()  # which icons has
+    page.locator("form.composer").get_by_label("Style").wait_for()  # which icons has
 
 
 # --- how it looks and is reached --------------------------------------------------------------
