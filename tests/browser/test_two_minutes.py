@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+from driving import WAIT
 from serving import Serving
 from test_canvas import drag, no_canvas
 from test_studio import card, done, newest, until
@@ -33,6 +34,7 @@ def test_four_vary_mask_svg_verify(
 ) -> None:
     pytest.importorskip("vtracer", reason="the extra svg")
     hand = Hand()
+    page.set_default_timeout(4 * WAIT)  # twelve pictures at the usual steps
     page.goto("/")
     hand.click(page.get_by_role("textbox", name="What to draw"))
     page.keyboard.type("a red fox")
