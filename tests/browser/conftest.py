@@ -52,7 +52,8 @@ def client(server: Serving) -> Iterator[httpx.Client]:
 @pytest.fixture
 def page(browser: Any, server: Serving, client: httpx.Client) -> Iterator[Any]:
     """A page of a browser that has never been here; whatever goes wrong in it fails the test."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900}, base_url=server.base)
+    size = {"width": 1280, "height": 900}
+    context = browser.new_context(viewport=size, base_url=server.base, reduced_motion="reduce")
     context.set_default_timeout(WAIT)
     page = context.new_page()
     faults: list[str] = []

@@ -5,15 +5,13 @@ from __future__ import annotations
 import io
 import itertools
 import json
-import time
-from collections.abc import Callable
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 from PIL import Image
-from test_studio import make
+from test_studio import make, until
 
 WANTED = {"prompt": "a red fox", "count": 2, "steps": "2", "seed": "7"}
 
@@ -23,14 +21,6 @@ def no_canvas(client: httpx.Client) -> None:
     """The last canvas would be opened."""
     for each in client.get("/v1/canvases").json()["canvases"]:
         client.delete(f"/v1/canvases/{each['id']}")
-
-
-def until(page: Any, holds: Callable[[], Any]) -> None:
-    """Wait until something holds (the page's policy lets Playwright evaluate no waiting for it)."""
-    end = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < end
-        page.wait_for_timeout(30)
 
 
 def begin(page: Any) -> None:

@@ -54,7 +54,7 @@ def newest(client: httpx.Client) -> dict[str, Any]:
 
 def until(page: Any, holds: Callable[[], bool]) -> None:
     """Wait until something holds (the page's policy lets Playwright evaluate no waiting for it)."""
-    end = time.monotonic() + 60
+    end = time.monotonic() + 2 * WAIT / 1000
     while not holds():
         assert time.monotonic() < end
         page.wait_for_timeout(30)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -96,3 +98,34 @@ def test_no_public_address_without_a_token(
     assert "so a token is needed" in capsys.readouterr().err
     assert cli.main(["serve", "--data", str(server.data)]) == 2
     assert "a server runs in" in capsys.readouterr().err
+
+
+def test_one_stream_tells_of_all_ones_own_jobs(server: Serving, opened: Opened) -> None:
+    """Also of those that ran before one listened, with previews; of others' it tells nothing."""
+    anna, ben = (opened(token(server, "add", name)) for name in ("anne", "benno"))
+    makes = opened(token(server, "add", "makes", "--scopes", "make"))
+    assert makes.get("/v1/events").status_code == 403
+    long = {"prompt": "a red fox", "seed": 7, "steps": 900}
+    mine = anna.post("/v1/jobs", json=long).json()["id"]
+    server.until(lambda: anna.get(f"/v1/jobs/{mine}").json()["state"] == "running")
+    his = ben.post("/v1/jobs", json={**long, "steps": 2}).json()["id"]
+    later = anna.post("/v1/jobs", json={**long, "steps": 2}).json()["id"]
+    told: list[dict[str, Any]] = []
+    with anna.stream("GET", "/v1/events") as answer:
+        for line in answer.iter_lines():
+            if not line.startswith("data: "):
+                continue
+            told.append(json.loads(line.removeprefix("data: ")))
+            if "preview" in told[-1] and told[-1]["job"] == mine:
+                ben.delete(f"/v1/jobs/{mine}")  # which he may not
+                anna.delete(f"/v1/jobs/{mine}")
+            if told[-1]["job"] == later and told[-1].get("state") == "done":
+                break
+    assert {told[0]["job"], told[1]["job"]} == {mine, later}
+    states = [(each["job"], each["state"]) for each in told if "state" in each]
+    assert (mine, "running") in states and (mine, "cancelled") in states
+    assert [state for job, state in states if job == later] == ["submitted", "running", "done"]
+    assert any(each["job"] == later and "output" in each for each in told)
+    assert his not in {each["job"] for each in told}
+    both = {job["id"] for job in ben.get("/v1/jobs", params={"state": "open"}).json()["jobs"]}
+    assert both <= {his}

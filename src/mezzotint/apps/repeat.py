@@ -388,6 +388,14 @@ _ENDS = ("", ".safetensors", ".gguf", ".ckpt")
 """Other programs leave the end of a model's name out."""
 
 
+def _kept(fingerprint: str, folders: Sequence[Path]) -> list[Path]:
+    """Where servers whose folders these are (`--data`) would keep a file: by its SHA-256."""
+    name = fingerprint.removeprefix("sha256:")
+    if len(name) != 64 or not name.isalnum():
+        return []
+    return [folder / "files" / name[:2] / name[2:] for folder in folders]
+
+
 def _found(
     value: Any,
     option: str,
@@ -408,7 +416,8 @@ def _found(
         if name != Path(name).name or name == ".." or not name.isprintable():
             raise UsageError(f"{source}: its recipe has a path, {name[:80]!r}, and no file's name")
         names = (folder / f"{name}{end}" for folder in folders for end in _ENDS)
-        there = [path for path in names if path.exists()]
+        kept = _kept(known.get((option, name), ""), more)
+        there = [path for path in (*names, *kept) if path.exists()]
         if not there:
             where = "".join(f", nor in {folder}" for folder in more)
             raise UsageError(

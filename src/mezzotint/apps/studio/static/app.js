@@ -1,5 +1,6 @@
 // The shell: the menu, the view that is open, what lies over it, and the keys.
 import { setToken, token, whenDenied } from "./api.js";
+import { KEYS } from "./help.js";
 import { Icon } from "./icons.js";
 import { connection, open, stay } from "./live.js";
 import { Dialog } from "./parts.js";
@@ -13,24 +14,6 @@ import { Viewer } from "./viewer/view.js";
 
 const helping = signal(false);
 const denied = signal(false);
-
-/** Shortcuts that work everywhere, for the list under "?". */
-const KEYS = [
-  ...routes.map((route) => [route.key, route.title]),
-  ["/", "Go to the prompt, or the search"],
-  ["Ctrl Enter", "Create"],
-  ["Arrow keys", "From picture to picture"],
-  ["Enter", "Open the picture"],
-  ["V, Shift V", "Vary it subtly, strongly"],
-  ["E", "Enlarge it"],
-  ["Z", "Zoom out of it"],
-  ["R", "Remix: its prompt and seed into Create"],
-  ["L", "More that look like it"],
-  ["F", "Favourite"],
-  ["D", "Download"],
-  ["Esc", "Close what lies on top"],
-  ["?", "These keys"],
-];
 
 function Menu() {
   const here = place.value.view;
@@ -61,7 +44,7 @@ function Theme() {
 
 function Notes() {
   return html`<div class="notes" role="status" aria-live="polite">
-    ${connection.value === "lost" && html`<p class="note bad">The server does not answer. Trying again …</p>`}
+    ${connection.value === "lost" && html`<p class="note bad">The server does not answer: is it running? What it was at goes on when it is back; this page asks again by itself.</p>`}
     ${notes.value.map((note) => html`<p key=${note.key} class=${note.bad ? "note bad" : "note"}>
       <span>${note.text}</span>
       <button type="button" aria-label="Dismiss" onClick=${() => drop(note.key)}><${Icon} name="close" /></button>
@@ -71,8 +54,9 @@ function Notes() {
 
 function Keys() {
   if (!helping.value) return null;
-  return html`<${Dialog} title="Keys" onClose=${() => { helping.value = false; }}>
-    <dl class="keys">${KEYS.map(([key, what]) => html`<div key=${key}><dt><kbd>${key}</kbd></dt><dd>${what}</dd></div>`)}</dl>
+  return html`<${Dialog} title="Keys" wide onClose=${() => { helping.value = false; }}>
+    <div class="keys">${KEYS.map(({ title, keys }) => html`<section key=${title}><h3>${title}</h3>
+      <dl>${keys.map(([key, what]) => html`<div key=${key}><dt><kbd>${key}</kbd></dt><dd>${what}</dd></div>`)}</dl></section>`)}</div>
   <//>`;
 }
 

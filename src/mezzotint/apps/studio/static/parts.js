@@ -71,7 +71,8 @@ export function usePopup() {
 
 /**
  * A button that opens a list of things to do.
- * @param {{label: string, icon?: string, items: {label: string, icon?: string, run: () => void, bad?: boolean}[], up?: boolean}} props
+ * @typedef {{label: string, icon?: string, run: () => void, bad?: boolean}} Item
+ * @param {{label: string, icon?: string, items: Item[] | (() => Item[]), up?: boolean}} props items: asked for when it opens
  */
 export function MenuButton({ label, icon = "more", items, up = false }) {
   const { isOpen, setOpen, at } = usePopup();
@@ -95,7 +96,7 @@ export function MenuButton({ label, icon = "more", items, up = false }) {
     <button type="button" class="bare" aria-haspopup="menu" aria-expanded=${isOpen} aria-label=${label} title=${label}
       onClick=${() => setOpen(!isOpen)}><${Icon} name=${icon} /></button>
     ${isOpen && html`<div class=${up ? "popup-list up" : "popup-list"} role="menu" aria-label=${label}>
-      ${items.map((item) => html`<button key=${item.label} type="button" role="menuitem" tabindex="-1" class=${item.bad ? "bad" : ""}
+      ${(typeof items === "function" ? items() : items).map((item) => html`<button key=${item.label} type="button" role="menuitem" tabindex="-1" class=${item.bad ? "bad" : ""}
         onClick=${() => { setOpen(false); item.run(); }}>
         ${item.icon && html`<${Icon} name=${item.icon} />`}<span>${item.label}</span></button>`)}
     </div>`}

@@ -141,6 +141,7 @@ export function Canvas() {
   useEffect(() => {
     const output = handed.peek();
     handed.value = null;
+    if (output) tool.value = "mask"; // that is what one comes for
     turn = turn.then(() => (output ? from(output) : begin())).catch((error) => console.error(error));
   }, [given]);
   const held = session.value;

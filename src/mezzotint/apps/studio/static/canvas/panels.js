@@ -4,7 +4,7 @@
 import { Icon } from "../icons.js";
 import { cancel, isOpen } from "../live.js";
 import { Picture } from "../parts.js";
-import { attempt, modelNames } from "../store.js";
+import { attempt, modelNames, view } from "../store.js";
 import { html, useEffect, useRef, useState } from "../ui.js";
 import * as documents from "./document.js";
 import { Slider } from "./options.js";
@@ -92,6 +92,7 @@ export function Candidates({ session: { making }, onAgain }) {
     </div>
     <div class="row">
       <button type="button" data-act="use" class="button primary" disabled=${chosen < 0} onClick=${() => making.use()}><${Icon} name="check" /> Use</button>
+      <button type="button" data-act="look" class="button" disabled=${chosen < 0} title="Everything about it: verify it, take it with you" onClick=${() => view(here[chosen]?.output.id ?? null)}><${Icon} name="eye" /> Look at it</button>
       <button type="button" data-act="again" class="button" disabled=${isOpen(job)} onClick=${onAgain}><${Icon} name="repeat" /> Again</button>
       <button type="button" data-act="discard" class="button" onClick=${() => making.discard()}><${Icon} name="close" /> Discard</button>
     </div>

@@ -40,6 +40,8 @@ function Prompt() {
       event.preventDefault();
       setPast(-1);
       create();
+    } else if (event.key === "Escape") {
+      /** @type {HTMLElement | null} */ (document.querySelector("main .tile-open"))?.focus();
     } else if ((event.ctrlKey || event.metaKey) && (event.key === "ArrowUp" || event.key === "ArrowDown")) {
       event.preventDefault();
       weigh(box, event.key === "ArrowUp" ? 0.1 : -0.1);

@@ -5,7 +5,7 @@ import { jobs } from "../live.js";
 import { End } from "../create/view.js";
 import { MenuButton } from "../parts.js";
 import { attempt, modelNames } from "../store.js";
-import { html, signal, useCallback, useEffect, useMemo, useState } from "../ui.js";
+import { html, signal, useCallback, useEffect, useMemo, useRef, useState } from "../ui.js";
 import { MOST_REFERENCES } from "../create/form.js";
 import { added, asReference, blend, gone, promptedBy } from "../viewer/steer.js";
 import { onTileKey, Tile } from "../viewer/tile.js";
@@ -21,6 +21,8 @@ const EVERY = 60;
 const FIRST = { q: "", model: "", seed: "", licence: "", since: "", until: "" };
 /** What is sought; it stays while one looks elsewhere. */
 const sought = signal(FIRST);
+/** Counts up when what was found is not so any more. */
+const again = signal(0);
 /** The board that is open, "favourites", or all. */
 const board = signal("");
 
@@ -107,10 +109,9 @@ function Chosen({ outputs, chosen, setChosen }) {
   const open = boards.value.find((each) => each.id === board.value);
   const takeOff = async () => {
     if (!open || (await attempt(api.pin(open.id, chosen.map((each) => each.id), false))) === undefined) return;
-    gone.value = new Set(gone.value);
     setChosen(null);
     readBoards();
-    sought.value = { ...sought.value };
+    again.value++;
   };
   const away = async () => {
     if (!confirm(`Throw ${chosen.length} away for good?`)) return;
@@ -132,13 +133,20 @@ function Chosen({ outputs, chosen, setChosen }) {
   </div>`;
 }
 
+/** Newer pictures, and those of the older ones that come after them. @param {Output[]} newer @param {Output[]} older */
+function before(newer, older) {
+  const last = newer.at(-1)?.number ?? 0;
+  return [...newer, ...older.filter((each) => each.number < last)];
+}
+
 export function Gallery() {
   const [outputs, setOutputs] = useState(/** @type {Output[]} */ ([]));
   const [state, setState] = useState(/** @type {"reading" | "here" | string} */ ("reading"));
   const [round, setRound] = useState(0);
   const [chosen, setChosen] = useState(/** @type {Output[] | null} */ (null));
   const [space, setSpace] = useState(false);
-  const key = JSON.stringify([sought.value, board.value, like.value]);
+  const key = JSON.stringify([sought.value, board.value, like.value, again.value]);
+  const read = useRef("");
   const newest = jobs.value.reduce((most, live) => Math.max(most, ...live.job.value.outputs.map((each) => each.number)), 0);
   useEffect(() => {
     let over = false;
@@ -146,9 +154,11 @@ export function Gallery() {
       try {
         const found = await api.outputs({ ...asked(), limit: EVERY });
         if (over) return;
-        setOutputs(found);
+        const same = read.current === key; // what is new comes before what one has scrolled to
+        read.current = key;
+        setOutputs((now) => (same && !like.value ? before(found, now) : found));
         setState("here");
-        setRound((n) => n + 1);
+        if (!same) setRound((n) => n + 1);
       } catch (error) {
         if (!(error instanceof ApiError)) throw error;
         if (!over) setState(error.message);
@@ -160,7 +170,7 @@ export function Gallery() {
     const last = outputs.at(-1);
     if (!last || outputs.length < EVERY) return false;
     const found = await api.outputs({ ...asked(), limit: EVERY, before: last.number, beyond: last.likeness });
-    setOutputs([...outputs, ...found]);
+    setOutputs((now) => (like.value ? [...now, ...found] : before(now, found)));
     return found.length > 0;
   }, [outputs, key]);
   const shown = useMemo(() => outputs.filter((each) => !gone.value.has(each.id)), [outputs, gone.value]);
@@ -168,6 +178,11 @@ export function Gallery() {
     const there = now ?? [];
     return there.some((each) => each.id === output.id) ? there.filter((each) => each.id !== output.id) : [...there, output];
   });
+  const tiles = useMemo(() => { // the same ones are not drawn again
+    const ids = new Set(chosen?.map((each) => each.id));
+    return shown.map((output) => html`<${Tile} key=${output.id} output=${output} among=${shown}
+      chosen=${ids.has(output.id)} onChoose=${chosen ? choose : undefined} />`);
+  }, [shown, chosen]);
   return html`<div class="head"><h1>Gallery</h1>
       <button type="button" class="button small end" onClick=${() => setSpace(true)}><${Icon} name="folder" /><span>Space</span></button>
       <button type="button" class="button small" aria-pressed=${chosen !== null} onClick=${() => setChosen(chosen ? null : [])}><${Icon} name="check" /><span>Choose</span></button></div>
@@ -176,8 +191,7 @@ export function Gallery() {
     ${chosen && html`<${Chosen} outputs=${shown} chosen=${chosen} setChosen=${setChosen} />`}
     ${state !== "reading" && state !== "here" && html`<p class="bad" role="alert">${state}</p>`}
     <p class="hidden" role="status">${state === "here" ? `${shown.length} pictures` : ""}</p>
-    ${state === "here" && !shown.length && html`<section class="empty"><h2>Nothing here</h2><p class="soft">${key === JSON.stringify([FIRST, "", null]) ? "What you create is kept here." : "Nothing fits what is sought."}</p></section>`}
-    <div class="wall" onKeyDown=${onTileKey}>${shown.map((output) => html`<${Tile} key=${output.id} output=${output} among=${shown}
-      chosen=${chosen?.some((each) => each.id === output.id)} onChoose=${chosen ? choose : undefined} />`)}</div>
+    ${state === "here" && !shown.length && html`<section class="empty"><h2>Nothing here</h2><p class="soft">${JSON.stringify([sought.value, board.value, like.value]) === JSON.stringify([FIRST, "", null]) ? "What you create is kept here." : "Nothing fits what is sought."}</p></section>`}
+    <div class="wall" onKeyDown=${onTileKey}>${tiles}</div>
     ${outputs.length >= EVERY && html`<${End} key=${round} onNear=${more} />`}`;
 }

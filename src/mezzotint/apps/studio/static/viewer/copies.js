@@ -1,4 +1,5 @@
-// The picture as what other programs say: a command, Python, curl.
+// The picture as what other programs say: a command, Python, curl.  Each makes its pixels again.
+import { token } from "../api.js";
 import { Icon } from "../icons.js";
 import { say } from "../store.js";
 import { html, useEffect, useState } from "../ui.js";
@@ -6,35 +7,65 @@ import { optionsOf } from "./steer.js";
 
 /** @typedef {import("../api.js").Options} Options */
 
-/** @param {string} text */
+/** @param {string} text for a shell */
 const quoted = (text) => (/^[\w.,:=/@%+-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
 
 /** @param {Options} options @returns {[string, string | true][]} */
 const pairs = (options) => Object.entries(options).filter(([name]) => name !== "prompt")
   .flatMap(([name, value]) => (Array.isArray(value) ? value : [value]).map((each) => /** @type {[string, string | true]} */ ([name, each])));
 
-/** @param {Options} options */
-const command = (options) => `mezzotint generate ${quoted(String(options.prompt ?? ""))}${pairs(options)
-  .map(([name, value]) => (value === true ? ` --${name}` : ` --${name} ${quoted(value)}`)).join("")}`;
+const ID = /\b[0-9a-f]{64}\b/g;
 
-/** @param {string} text a string of Python */
-const python = (text) => JSON.stringify(text);
+/** What curl says who asks. */
+const bearer = () => (token() ? ` -H "authorization: Bearer $MEZZOTINT_TOKEN"` : "");
 
-/** @param {Options} options */
+/** Pictures that go in are fetched first, under short names. @param {Options} options */
+function command(options) {
+  /** @type {Map<string, string>} */
+  const files = new Map();
+  const local = (/** @type {string} */ text) => text.replaceAll(ID, (id) => {
+    files.set(id, `${id.slice(0, 12)}.png`);
+    return `${id.slice(0, 12)}.png`;
+  });
+  const words = pairs(options).map(([name, value]) => (value === true ? ` --${name}` : ` --${name}=${quoted(local(value))}`)).join("");
+  const fetched = [...files].map(([id, name]) => `curl -sf${bearer()} -o ${name} ${location.origin}/v1/files/${id} &&\n`).join("");
+  const prompt = String(options.prompt ?? "");
+  return `${fetched}mezzotint generate${words}${prompt.startsWith("-") ? " --" : ""} ${quoted(prompt)}`;
+}
+
+/** @param {unknown} value as Python says it */
+const python = (value) => (value === true ? "True" : JSON.stringify(value));
+
+/** Python's own library is enough. @param {Options} options */
 function asPython(options) {
-  const body = Object.entries(options).map(([name, value]) =>
-    `    ${python(name)}: ${value === true ? "True" : Array.isArray(value) ? `[${value.map(python).join(", ")}]` : python(String(value))},`);
-  return `import httpx
+  const body = Object.entries(options).map(([name, value]) => `    ${python(name)}: ${Array.isArray(value) ? `[${value.map(python).join(", ")}]` : python(value)},`);
+  const held = token();
+  return `import json
+${held ? "import os\n" : ""}from urllib.request import Request, urlopen
 
-job = httpx.post("${location.origin}/v1/jobs", json={
+HEADERS = {"content-type": "application/json"${held ? `, "authorization": "Bearer " + os.environ["MEZZOTINT_TOKEN"]` : ""}}
+
+def ask(path, body=None):
+    data = None if body is None else json.dumps(body).encode()
+    return urlopen(Request("${location.origin}" + path, data, HEADERS)).read()
+
+job = json.loads(ask("/v1/jobs", {
 ${body.join("\n")}
-}).json()
-print(job["id"])`;
+}))
+ask(f"/v1/jobs/{job['id']}/events")  # until it ends
+for made in json.loads(ask(f"/v1/jobs/{job['id']}"))["outputs"]:
+    with open(f"{made['seed']}.{made['type'].split('/')[1]}", "wb") as file:
+        file.write(ask(made["url"]))`;
 }
 
 /** @param {Options} options */
-const curl = (options) =>
-  `curl ${location.origin}/v1/jobs -H 'content-type: application/json' -d ${quoted(JSON.stringify(options))}`;
+function curl(options) {
+  const here = location.origin, ask = `curl -sf${bearer()}`;
+  return `job=$(${ask} ${here}/v1/jobs -H 'content-type: application/json' -d ${quoted(JSON.stringify(options))} |
+  grep -o '"id": *"[0-9a-f]*"' | head -n 1 | grep -o '[0-9a-f]\\{32\\}')
+${ask} ${here}/v1/jobs/$job/events > /dev/null  # until it ends
+${ask} ${here}/v1/jobs/$job | grep -o '/v1/outputs/[0-9a-f]*/file' | while read -r file; do ${ask} -OJ "${here}$file"; done`;
+}
 
 /** @param {string} text @param {string} what */
 async function copy(text, what) {

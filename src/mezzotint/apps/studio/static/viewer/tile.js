@@ -23,8 +23,7 @@ export function Tile({ output, among, chosen, onChoose }) {
   };
   if (gone.value.has(output.id)) return html`<figure class="tile gone"><p class="soft">Thrown away</p></figure>`;
   const loved = isFavourite(output);
-  const items = steps(output).map(({ label, icon, run }) => ({ label, icon, run }));
-  items.push({ label: "Download PNG", icon: "download", run: () => download(output, "png") });
+  const items = () => [...steps(output), { label: "Download PNG", icon: "download", run: () => download(output, "png") }];
   return html`<figure ref=${at} class=${`tile${chosen ? " chosen" : ""}`} style=${{ aspectRatio: `${output.width} / ${output.height}` }}>
     <button type="button" class="tile-open" aria-pressed=${onChoose ? !!chosen : undefined} onClick=${open}
       aria-label=${`${onChoose ? "Choose" : "Open"}: ${output.prompt || "a picture"}${output.seed && `, seed ${output.seed}`}`}>

@@ -10,6 +10,7 @@ import { Copies } from "./copies.js";
 import { Proofs } from "./proofs.js";
 import { download, favour, forget, isFavourite, repeat, steps, whole } from "./steer.js";
 import { keyed } from "./tile.js";
+import { said, Tree } from "./tree.js";
 
 /** @typedef {import("../api.js").Output} Output */
 /** @typedef {{name: string, option: string, licence: string, likely?: string, commercial?: string, clause?: string, attribution?: string[]}} Licence */
@@ -52,13 +53,10 @@ function About({ output }) {
     </dl></section>`;
 }
 
-const HOW = /** @type {Record<string, string>} */ ({
-  cutout: "cut out", layer: "put together", vary: "varied", image: "drawn after", mask: "masked by", reference: "led by", control: "followed",
-});
-
 /** What it came from and what came from it. @param {{output: Output}} props */
 function Family({ output }) {
   const [found, setFound] = useState(/** @type {any} */ (null));
+  const [isTree, setTree] = useState(false);
   useEffect(() => {
     let gone = false;
     setFound(null);
@@ -68,9 +66,11 @@ function Family({ output }) {
   const kin = /** @type {(Output & {how: string})[]} */ ([...(found?.parents ?? []), ...(found?.children ?? [])]);
   if (!found || (!kin.length && !found.uploads.length)) return null;
   const one = (/** @type {Output & {how: string}} */ each) => html`<li key=${each.id}>
-    <button type="button" class="kin" onClick=${() => view(each.id)} aria-label=${`Open: ${each.prompt}, seed ${each.seed}, ${HOW[each.how] ?? each.how}`}>
-      <${Picture} src=${each.url} alt="" /></button><small class="soft">${HOW[each.how] ?? each.how}</small></li>`;
-  return html`<section><h3>Family</h3>
+    <button type="button" class="kin" onClick=${() => view(each.id)} aria-label=${`Open: ${each.prompt}, seed ${each.seed}, ${said(each.how)}`}>
+      <${Picture} src=${each.url} alt="" /></button><small class="soft">${said(each.how)}</small></li>`;
+  return html`<section><div class="row"><h3>Family</h3>
+      ${kin.length > 0 && html`<button type="button" class="button small end" onClick=${() => setTree(true)}><${Icon} name="tree" /><span>Family tree</span></button>`}</div>
+    ${isTree && html`<${Tree} output=${output} onClose=${() => setTree(false)} />`}
     <div class="family">
       ${(found.parents.length > 0 || found.uploads.length > 0) && html`<p class="soft small-text">It came from</p><ul class="kins">
         ${found.parents.map(one)}
@@ -151,7 +151,8 @@ export function Viewer() {
   };
   const onKey = (/** @type {KeyboardEvent} */ event) => {
     const typing = /** @type {HTMLElement} */ (event.target).matches("input, textarea, select, [role=menuitem]");
-    if (typing || event.ctrlKey || event.metaKey || event.altKey || !output) return;
+    const above = /** @type {HTMLElement} */ (event.target).closest("dialog") !== at.current;
+    if (typing || above || event.ctrlKey || event.metaKey || event.altKey || !output) return;
     if (event.key === "ArrowLeft") move(-1);
     else if (event.key === "ArrowRight") move(1);
     else if (!keyed(event, output)) return;
