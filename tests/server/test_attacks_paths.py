@@ -115,10 +115,12 @@ def strange(server: Attacked, since: int) -> list[tuple[str, ...]]:
     ours = [server.folder / each for each in ("data", "models", "home")]
     ours += [Path(each) for each in (sys.prefix, sys.base_prefix, "/proc", "/sys", "/dev")]
     ours += [Path(sysconfig.get_path("stdlib")), Path(__file__).parents[2] / "src"]
+    ours += [Path(__file__).parents[2], server.folder / "watch", *map(Path, filter(None, sys.path))]
     found = []
     for event, *told in server.opened()[since:]:
         name = told[0].removeprefix("PosixPath('").removesuffix("')")
-        name = "" if name.isdigit() else name  # a file that is open already
+        if name.isdigit() or (event == "os.remove" and "/" not in name):
+            continue  # open already, or in a folder that is
         known = not name or any(Path(name).is_relative_to(each) for each in ours)
         if not known or event in ("subprocess.Popen", "os.system", "socket.connect"):
             found.append((event, *told))
