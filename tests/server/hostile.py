@@ -128,7 +128,7 @@ def _example(schema: Any, parts: Mapping[str, Any], known: Known) -> Any:
             return True
     if "pattern" in schema:
         return known.ids["file" if "64" in schema["pattern"] else "output"]
-    return schema.get("enum", ["a fox"])[0]
+    return schema.get("enum", ["fox"])[0]
 
 
 def _put(body: Any, keys: tuple[str | int, ...], text: str) -> Any:
@@ -198,7 +198,7 @@ def _in_header(text: str) -> bytes:
 def _form(schema: Any, known: Known, spot: Spot, text: str) -> bytes:
     """A form with a picture."""
     hit = str(spot.keys[0]) if spot.where in ("form", "file") else ""
-    texts = {name: "a fox" for name in schema["required"] if name != "image"}
+    texts = {name: "fox" for name in schema["required"] if name != "image"}
     texts |= known.open.get(spot.route, {})
     if spot.where == "form":
         texts[hit] = text

@@ -31,6 +31,7 @@ MOST_VALUES = 1_000_000
 """Of a body in JSON: three bytes of it can be a list, which takes sixty."""
 BODY_SECONDS, BODY_RATE = 20.0, 32 << 10
 """A body has so long, and a second more for so many bytes."""
+MOST_HEADERS = 100
 _ONCE = ("host", "origin", "sec-fetch-site", "authorization", "content-type", "content-length")
 """Headers of which a second one would be read by one reader, and the first by another."""
 
@@ -124,6 +125,8 @@ class Guard:
 
     def _check(self, scope: Scope, headers: dict[str, str], origin: str) -> None:
         names = [name.decode("latin-1") for name, _ in scope["headers"]]
+        if len(names) > MOST_HEADERS:
+            raise _RefusedError(431, f"a request has at most {MOST_HEADERS} headers")
         if twice := next((name for name in _ONCE if names.count(name) > 1), None):
             raise _RefusedError(400, f"there are two headers {twice}")
         asked = scope.get("path", "/") + unquote(scope.get("query_string", b"").decode("latin-1"))
