@@ -113,7 +113,7 @@ def test_a_blend_of_outputs_verifies(client: httpx.Client) -> None:
     verdict = client.post("/v1/verify", json={"picture": made["outputs"][0]["id"]}).json()
     assert verdict["verdict"] == "bit-equal", verdict
     refused = done(client, submit(client, **{"image-prompt": [f"{one['id']}:0.1"] * 6})["id"])
-    assert refused["state"] == "failed" and "at most 5" in refused["error"]
+    assert refused["state"] == "failed" and "at most 5" in refused["error"]["message"]
 
 
 def test_an_edit_verifies_and_tells_its_recipe(client: httpx.Client) -> None:
