@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
@@ -81,10 +82,11 @@ def test_python_takes_files_and_pictures(here: Path, two: tuple[str, str]) -> No
     with Image.open(two[0]) as picture:
         held = maker.generate("", seed=7, steps=2, image_prompts=[(picture.copy(), 1.0)])
     assert make("", "--image-prompt", two[0], "-o", "a.png") == 0
-    assert held.tobytes() == pixels("a.png")
-    assert maker.generate("", seed=7, steps=2, image_prompts=[(two[0], 1.0)]).tobytes() == (
-        held.tobytes()
-    )
+    named = maker.generate("", seed=7, steps=2, image_prompts=[(two[0], 1.0)])
+    assert named.tobytes() == pixels("a.png")
+    # The mark in the pixels is of the recipe, in which the held one has no name.
+    apart = np.abs(np.asarray(named, np.int16) - np.asarray(held, np.int16))
+    assert apart.mean() < 2 and apart.max() < 24
     with pytest.raises(RequestError, match="at most 5"):
         maker.generate("", steps=2, image_prompts=[(two[0], 0.1)] * 6)
 
@@ -96,7 +98,6 @@ def test_python_takes_files_and_pictures(here: Path, two: tuple[str, str]) -> No
         (["--image-prompt", "one.png:0.1"] * 6, "6 image prompts: at most 5"),
         (["--image-prompt", "no.png"], "no.png: no such file"),
         (["--image-prompt", "words.txt"], "words.txt: "),
-        (["--image-prompt", "one.png", "--ip-adapter", "words.txt"], "takes no image prompts"),
         (["--image-encoder", "words.txt"], "need --image-prompt"),
     ],
 )

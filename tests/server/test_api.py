@@ -101,6 +101,21 @@ def test_the_same_whoever_asks_and_however_many(client: httpx.Client) -> None:
     assert pixels(client, two[1]) == pixels(client, one[0])
 
 
+def test_a_blend_of_outputs_verifies(client: httpx.Client) -> None:
+    """The model in the package takes pictures as prompts, and says so."""
+    (icons,) = (m for m in client.get("/v1/models").json()["models"] if m["name"] == "icons")
+    assert icons["image_prompts"] is True
+    one, two = done(client, submit(client, count=2)["id"])["outputs"]
+    wish = {"prompt": "", "image-prompt": [f"{one['id']}:0.7", f"{two['id']}:0.3"]}
+    made = done(client, submit(client, **wish)["id"])
+    assert made["state"] == "done", made["error"]
+    assert pixels(client, made["outputs"][0]) != pixels(client, one)
+    verdict = client.post("/v1/verify", json={"picture": made["outputs"][0]["id"]}).json()
+    assert verdict["verdict"] == "bit-equal", verdict
+    refused = done(client, submit(client, **{"image-prompt": [f"{one['id']}:0.1"] * 6})["id"])
+    assert refused["state"] == "failed" and "at most 5" in refused["error"]["message"]
+
+
 def test_an_edit_verifies_and_tells_its_recipe(client: httpx.Client) -> None:
     first = done(client, submit(client)["id"])["outputs"][0]
     edited = submit(client, prompt="a blue fox", image=first["id"], strength=0.5)

@@ -31,6 +31,13 @@ def test_a_wish_is_a_recipes_options() -> None:
     assert (found.count, found.format, found.pictures) == (4, "webp", (ID,))
 
 
+def test_pictures_are_prompts_by_their_ids() -> None:
+    other = "cd" * 32
+    found = wish.read({"prompt": "", "image-prompt": [f"{ID}:0.7", other]})
+    assert found.options["image-prompt"] == [f"{ID}:0.7", other]
+    assert found.pictures == (ID, other)
+
+
 def test_a_seed_is_drawn_once() -> None:
     seeds = {wish.read({"prompt": "a fox"}).options["seed"] for _ in range(4)}
     assert len(seeds) == 4  # and is in the job, so whoever runs it makes the same

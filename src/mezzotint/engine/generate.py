@@ -38,7 +38,7 @@ from mezzotint.engine.request import (
     check,
     check_coded,
 )
-from mezzotint.engine.seen import check_seen, placed_seen, room, shared
+from mezzotint.engine.seen import check_seen, placed_seen, room, shared, words_beside
 from mezzotint.engine.shown import (
     check_shown,
     hinted,
@@ -103,7 +103,7 @@ def _prompt(
     imagining = None
     if model.prior is not None and prompt != "":
         imagining = plan(model.prior, Request(prompt, (0,)))
-    turns = said(model, prompt, steps)
+    turns = said(model, prompt or words_beside(model, seen), steps)
     told = {step: placed(model, what, framed) for step, what in turns.items()}
     if model.distilled:
         told = {step: scaled(what, scale) for step, what in told.items()}

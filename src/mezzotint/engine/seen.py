@@ -46,6 +46,12 @@ def room(seen: Sequence[Seen]) -> bool:
     return sum(each.strength for each in seen) < 1
 
 
+def words_beside(model: Model, seen: Sequence[Seen]) -> str:
+    """What a model is told beside pictures where the prompt is empty."""
+    acting = any(each.strength for each in seen)
+    return model.sight.words if model.sight is not None and acting else ""
+
+
 def shared(imagined: Tensor | None, seen: Sequence[Seen]) -> Tensor | None:
     """What a model is told: of its prior's embedding ``e_0`` and those of pictures ``e_i``,
 

@@ -158,9 +158,12 @@ class Sight(NamedTuple):
     """How a model with a prior is told pictures.
 
     embed: a picture → ``(1, K)``, the embedding that the prior would make of its words.
+    words: what the model is told beside pictures where the prompt is empty: it never learnt from an
+        embedding without words.
     """
 
     embed: Callable[[Image.Image], Tensor]
+    words: str
 
 
 Hint = tuple[Tensor, ...]

@@ -47,6 +47,9 @@ ABOUT = {
 }
 MARGIN = 0.04
 """Around a drawing on each side, of the edge of its square: as those were that were learnt."""
+WORDS = "icon"
+"""Said of pictures without a prompt: of 64 held-out drawings, each told with its own embedding, the
+mean error of v at t = 0.8 is 0.222 so, 0.228 with its caption and 0.256 with nothing."""
 ROUNDING = 0.02
 """Relative: a matrix that loses more as int8 rows stays in float16."""
 
@@ -83,7 +86,7 @@ def sight_for(mark: str | None) -> Sight | None:
     """How a model sees whose file names the embeddings that it was trained on so; None: nobody
     knows."""
     known = mark is not None and PACKAGED.is_file()  # the recipe that writes it loads the model
-    return Sight(_embedded) if known and mark == _whose() else None
+    return Sight(_embedded, WORDS) if known and mark == _whose() else None
 
 
 @lru_cache(maxsize=1)
