@@ -7,7 +7,7 @@ import threading
 import pytest
 from sqlalchemy import Engine, func, select
 
-from mezzotint.apps.server import gallery, queue, tables, uses
+from mezzotint.apps.server import gallery, queue, tables
 from mezzotint.apps.server.queue import Asked, FullError, KeyUsedError, Limits, Made
 
 
@@ -196,4 +196,4 @@ def test_the_gallery_is_searched(engine: Engine) -> None:
     assert gallery.outputs_of(engine, "b", gallery.Page()) == []
     assert gallery.forget(engine, row.id, "b") is None
     assert gallery.forget(engine, row.id, "a") == []  # others have it too
-    assert uses.is_used(engine, "0" * 64)
+    assert gallery.is_used(engine, "0" * 64)

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import time
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Engine, update
 
-from mezzotint.apps.server import boards, canvases, gallery, queue, space, uses
+from mezzotint.apps.server import boards, canvases, gallery, queue, space
 from mezzotint.apps.server.queue import Asked, Made
-from mezzotint.apps.server.store import Store
 from mezzotint.apps.server.tables import uploads
 
 FOX, OWL, MASK, LAYER = ("f" * 64, "0" * 64, "a" * 64, "1" * 64)
@@ -42,7 +39,7 @@ def test_what_others_are_made_of_stays(engine: Engine) -> None:
     assert gallery.file_of(engine, FOX, "ben") is None
     row = gallery.output(engine, second, "anna")
     assert row is not None and boards.family(engine, row, "anna")[0] == []
-    assert gallery.forget(engine, second, "ben") is None and uses.is_used(engine, FOX)
+    assert gallery.forget(engine, second, "ben") is None and gallery.is_used(engine, FOX)
     assert gallery.forget(engine, second, "anna") == [OWL, FOX]
     assert gallery.file_of(engine, FOX, "anna") is None
 
@@ -69,7 +66,7 @@ def test_what_a_job_waits_for_stays(engine: Engine) -> None:
     job = queue.submit(engine, Asked("anna", "generate", wish, 1, 1))
     assert gallery.forget(engine, name, "anna") == []
     assert queue.cancel(engine, job.id) is not None
-    assert not uses.is_used(engine, FOX)
+    assert not gallery.is_used(engine, FOX)
 
 
 def test_another_owner_has_it_too(engine: Engine) -> None:
@@ -112,20 +109,3 @@ def test_what_was_given_and_nothing_is_made_of(engine: Engine) -> None:
     queue.submit(engine, Asked("anna", "generate", {"pictures": [names[6]]}, 1, 1))
     assert space.unused(engine, "anna") == {names[0]: 1, names[7]: 10**7}
     assert space.unused(engine, "ben") == {}  # his canvas has it
-
-
-def test_a_file_that_nothing_names_is_swept(engine: Engine, tmp_path: Path) -> None:
-    store = Store(tmp_path / "files")
-    names = [store.put(bytes([number])) for number in range(6)]
-    keep(engine, names[0], image=names[1])
-    gallery.enter(engine, "ben", names[2], "image/png", 1, "a.png")
-    queue.submit(engine, Asked("anna", "generate", {"pictures": [names[3]]}, 1, 1))
-    for name in names:
-        old = time.time() - space.STALE_SECONDS - 1
-        os.utime(store.path(name), (old, old))
-    (store.folder / "ab").mkdir(exist_ok=True)
-    (store.folder / "ab" / "notes.txt").write_text("mine")
-    assert store.put(bytes([5])) == names[5]  # put again it is new
-    assert space.sweep(engine, store) == 1
-    assert set(store.names()) == {*names} - {names[4]}
-    assert (store.folder / "ab" / "notes.txt").exists()

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -101,12 +100,6 @@ def _answers(app: FastAPI) -> None:
     app.add_exception_handler(DBAPIError, away)
 
 
-def _sweep(service: Service) -> None:
-    """Drop the files that nothing names; what cannot be done now is done at the next start."""
-    with suppress(DBAPIError, OSError):
-        space.sweep(service.engine, service.store)
-
-
 def build(engine: Engine, settings: Settings) -> tuple[App, Hub]:
     """The application of a database, whose workers run while it does, and who listens to it."""
     service = Service(
@@ -129,10 +122,8 @@ def build(engine: Engine, settings: Settings) -> tuple[App, Hub]:
             settings.memory,
         )
         service.crew.start()
-        sweeping = asyncio.create_task(asyncio.to_thread(_sweep, service))
         yield
         await service.crew.stop()
-        await sweeping
 
     app = FastAPI(
         title="Mezzotint",

@@ -232,3 +232,9 @@ def forget(engine: Engine, name: str, owner: str | None) -> list[str] | None:
         gone = delete(outputs).where(outputs.c.id == name, *_mine(outputs, owner))
         file = connection.scalar(gone.returning(outputs.c.file))
         return None if file is None else uses.unused(connection, [file, *of_it])
+
+
+def is_used(engine: Engine, file: str) -> bool:
+    """Whether anything still names a file: see uses.py."""
+    with reading(engine) as connection:
+        return not uses.unused(connection, [file])

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from sqlalchemy import Engine, Row
 
-from mezzotint.apps.server import gallery, queue, uses, wish
+from mezzotint.apps.server import gallery, queue, wish
 from mezzotint.apps.server.crew import Crew
 from mezzotint.apps.server.hub import END, Hub
 from mezzotint.apps.server.places import Places
@@ -135,7 +135,7 @@ class Service:
     def tidy(self, files: Sequence[str]) -> None:
         """Drop those of some files that nothing names any more."""
         for file in files:
-            if not uses.is_used(self.engine, file):
+            if not gallery.is_used(self.engine, file):
                 self.store.drop(file)
 
     def _enter(

@@ -1,8 +1,7 @@
 """What lies on the disk, whose it is, and how to have less of it.
 
 Outputs are thrown away in the gallery.  Pictures that were given stay until somebody says so: a
-canvas gives each of its layers anew when it changes.  And a file that nothing names (of a server
-that was killed between two steps) goes when the server is next started.
+canvas gives each of its layers anew when it changes.
 """
 
 from __future__ import annotations
@@ -17,23 +16,19 @@ from sqlalchemy import Connection, Engine, delete, func, select
 
 from mezzotint.apps.server.asking import Asks, Serves
 from mezzotint.apps.server.queue import OPEN
-from mezzotint.apps.server.store import Store
 from mezzotint.apps.server.tables import canvases, inputs, jobs, outputs, reading, uploads
 
 router = APIRouter(prefix="/v1", tags=["mezzotint"])
 
 NEW_SECONDS = 3600.0
 """What was given so lately may be about to be used."""
-STALE_SECONDS = 86400.0
-"""A file that nothing names is left for so long: another server may be about to name it."""
 _NAMES = re.compile(r"[0-9a-f]{64}")
 
 
-def _named(connection: Connection, owner: str | None = None) -> set[str]:
-    """All files that canvases and open jobs name, in their documents and wishes too."""
-    mine = [] if owner is None else [canvases.c.owner == owner]
+def _named(connection: Connection, owner: str) -> set[str]:
+    """All files that one's canvases and open jobs name, in their documents and wishes too."""
     texts = [
-        select(canvases.c.document, canvases.c.files).where(*mine),
+        select(canvases.c.document, canvases.c.files).where(canvases.c.owner == owner),
         select(jobs.c.wish).where(jobs.c.state.in_(OPEN)),
     ]
     found: set[str] = set()
@@ -53,29 +48,6 @@ def unused(engine: Engine, owner: str) -> dict[str, int]:
     with reading(engine) as connection:
         named = _named(connection, owner)
         return {row.file: row.bytes for row in connection.execute(given) if row.file not in named}
-
-
-def sweep(engine: Engine, store: Store) -> int:
-    """Drop the files that nothing names; how many these were."""
-    before, dropped = time.time() - STALE_SECONDS, 0
-    for folder in sorted(store.folder.glob("??")):
-        begin = folder.name
-        old = {
-            begin + path.name
-            for path in folder.iterdir()
-            if _NAMES.fullmatch(begin + path.name) and path.stat().st_mtime < before
-        }
-        if not old:
-            continue
-        with reading(engine) as connection:
-            for table in (outputs, uploads, inputs):
-                there = select(table.c.file).where(table.c.file.startswith(begin))
-                old.difference_update(connection.scalars(there))
-            old -= _named(connection) if old else set()
-        for name in old:
-            store.drop(name)
-        dropped += len(old)
-    return dropped
 
 
 @router.get("/space")

@@ -49,9 +49,7 @@ class Store:
         """
         name = hashlib.sha256(data).hexdigest()
         path = self.path(name)
-        if path.exists():
-            os.utime(path)  # it is as new as one that is written now: see space.sweep
-        else:
+        if not path.exists():
             path.parent.mkdir(exist_ok=True)
             with atomic_write(path) as file:
                 file.write(data)

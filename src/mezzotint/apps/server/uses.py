@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sqlalchemy import Connection, Engine, insert, select
+from sqlalchemy import Connection, insert, select
 
-from mezzotint.apps.server.tables import canvases, inputs, jobs, outputs, reading, uploads
+from mezzotint.apps.server.tables import canvases, inputs, jobs, outputs, uploads
 
 _WEIGHTS = ("model", "refiner", "part", "lora", "embedding", "ip-adapter", "image-encoder")
 _OPEN = ("submitted", "running")
@@ -40,12 +40,6 @@ def _is_used(connection: Connection, file: str) -> bool:
     named.append(select(canvases.c.id).where(canvases.c.files.contains(f'"{file}"')))
     named.append(select(jobs.c.id).where(jobs.c.state.in_(_OPEN), jobs.c.wish.contains(file)))
     return any(connection.scalar(each.limit(1)) is not None for each in named)
-
-
-def is_used(engine: Engine, file: str) -> bool:
-    """Whether anything still names a file."""
-    with reading(engine) as connection:
-        return _is_used(connection, file)
 
 
 def unused(connection: Connection, files: Iterable[str]) -> list[str]:
