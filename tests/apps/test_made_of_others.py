@@ -63,6 +63,7 @@ def test_a_drawn_picture_is_cut_out(
     ]
     assert cli.main(["verify", "fox-cutout.png"]) == 0
     assert "bit-equal" in capsys.readouterr().out
+    assert cli.main(["detect", "fox-cutout.png"]) == 0  # what is left carries the mark
     assert cli.main(["audit", "."]) == 0
     assert "cutout" in capsys.readouterr().out
     assert cli.main(["generate", "--from", "fox-cutout.png"]) == 2

@@ -15,7 +15,7 @@ from sqlalchemy import Engine, Row
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as NoConnectionError
 
-from mezzotint.apps.server import gallery, queue, uses, wish
+from mezzotint.apps.server import gallery, queue, wish
 from mezzotint.apps.server.crew import Crew
 from mezzotint.apps.server.hub import ALL, END, Hub, of
 from mezzotint.apps.server.places import Places
@@ -152,7 +152,7 @@ class Service:
     def tidy(self, files: Sequence[str]) -> None:
         """Drop those of some files that nothing names any more."""
         for file in files:
-            if not uses.is_used(self.engine, file):
+            if not gallery.is_used(self.engine, file):
                 self.store.drop(file)
 
     def _enter(self, who: Who, asked: queue.Asked) -> Row[Any]:
