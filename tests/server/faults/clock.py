@@ -127,7 +127,8 @@ def _found(
     apart = max(created) - min(created)
     wait = refused.headers.get("retry-after", "")
     came = (
-        f"the times of the jobs lie {apart / HOUR:.1f} hours apart; {done} of {len(rows)} done, {again} begun again, "
+        f"the times of the jobs lie {apart / HOUR:.1f} hours apart; {done} of {len(rows)} done, "
+        f"{again} begun again, "
         f"{'in' if order else 'not in'} their order; all ids are {'' if unique else 'not '}"
         f"different; the seconds spent {'only rise' if rises == spent else 'fall'}; one job too "
         f"many is answered {refused.status_code}, Retry-After {wait}"

@@ -70,7 +70,8 @@ async def messages(
     """Messages as they come, and None after so long without one."""
     while True:
         try:
-            told = await asyncio.wait_for(waiting.get(), seconds)
+            async with asyncio.timeout(seconds):  # wait_for makes a task of each message
+                told = await waiting.get()
         except TimeoutError:
             yield None
             continue

@@ -200,7 +200,8 @@ class Service:
                 with suppress(TimeoutError):
                     while "state" not in (told or {}):
                         patience = seconds if job is not None else min(seconds, _AWAY_SECONDS)
-                        told = await asyncio.wait_for(waiting.get(), patience)
+                        async with asyncio.timeout(patience):
+                            told = await waiting.get()
                         if told is END:
                             return
                         if "state" not in told:
