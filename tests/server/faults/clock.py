@@ -92,7 +92,7 @@ def jumps(folder: Path, times: int, jobs: int) -> Iterator[Found]:
         clock = Clock(at)
         at.server.start()
         at.done(at.job())
-        names = [at.job(count=64, steps=40)]  # the others wait
+        names = [at.job(count=16, steps=20)]  # the others wait
         spent = []
         for n in range(times):
             clock.jump((HOUR, -HOUR, 0)[n % 3])
