@@ -41,12 +41,12 @@ def good(*found: Found) -> None:
 def test_killed(which: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     address = None if which == "sqlite" else request.getfixturevalue("cluster").address
     options = [] if address is None else ["--database", address]
-    dice = random.Random(3)
+    dice = random.Random(82)  # the server, after 1 s
     with setup(tmp_path, *options) as at:
         at.server.start()
-        rows = list(kill.rounds(at, 1, 100, dice))
+        rows = list(kill.rounds(at, 1, 40, dice))
         after = kill.after(at, address, 5, dice)
-    assert rows[0].good and rows[0].killed_server + rows[0].killed_worker, rows
+    assert rows[0].good and rows[0].killed_server == 1, rows
     assert after.good and after.checked == 5, after
 
 

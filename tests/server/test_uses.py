@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Engine, update
 
-from mezzotint.apps.server import boards, canvases, gallery, queue, recovery, space
+from mezzotint.apps.server import boards, canvases, gallery, queue, recovery, space, uses
 from mezzotint.apps.server.places import Places
 from mezzotint.apps.server.queue import Asked, Made
 from mezzotint.apps.server.store import Store
@@ -42,7 +42,7 @@ def test_what_others_are_made_of_stays(engine: Engine) -> None:
     assert gallery.file_of(engine, FOX, "ben") is None
     row = gallery.output(engine, second, "anna")
     assert row is not None and boards.family(engine, row, "anna")[0] == []
-    assert gallery.forget(engine, second, "ben") is None and gallery.is_used(engine, FOX)
+    assert gallery.forget(engine, second, "ben") is None and uses.is_used(engine, FOX)
     assert gallery.forget(engine, second, "anna") == [OWL, FOX]
     assert gallery.file_of(engine, FOX, "anna") is None
 
@@ -69,7 +69,7 @@ def test_what_a_job_waits_for_stays(engine: Engine) -> None:
     job = queue.submit(engine, Asked("anna", "generate", wish, 1, 1))
     assert gallery.forget(engine, name, "anna") == []
     assert queue.cancel(engine, job.id) is not None
-    assert not gallery.is_used(engine, FOX)
+    assert not uses.is_used(engine, FOX)
 
 
 def test_another_owner_has_it_too(engine: Engine) -> None:

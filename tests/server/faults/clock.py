@@ -92,7 +92,7 @@ def jumps(folder: Path, times: int, jobs: int) -> Iterator[Found]:
         clock = Clock(at)
         at.server.start()
         at.done(at.job())
-        names = [at.job(count=64, steps=40)]  # the others wait
+        names = [at.job(count=16, steps=20)]  # the others wait
         spent = []
         for n in range(times):
             clock.jump((HOUR, -HOUR, 0)[n % 3])
@@ -127,7 +127,8 @@ def _found(
     apart = max(created) - min(created)
     wait = refused.headers.get("retry-after", "")
     came = (
-        f"the times of the jobs lie {apart / HOUR:.1f} hours apart; {done} of {len(rows)} done, {again} begun again, "
+        f"the times of the jobs lie {apart / HOUR:.1f} hours apart; {done} of {len(rows)} done, "
+        f"{again} begun again, "
         f"{'in' if order else 'not in'} their order; all ids are {'' if unique else 'not '}"
         f"different; the seconds spent {'only rise' if rises == spent else 'fall'}; one job too "
         f"many is answered {refused.status_code}, Retry-After {wait}"

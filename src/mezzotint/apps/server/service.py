@@ -15,7 +15,7 @@ from sqlalchemy import Engine, Row
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as NoConnectionError
 
-from mezzotint.apps.server import gallery, queue, wish
+from mezzotint.apps.server import gallery, queue, uses, wish
 from mezzotint.apps.server.crew import Crew
 from mezzotint.apps.server.hub import ALL, END, Hub, of
 from mezzotint.apps.server.places import Places
@@ -152,7 +152,7 @@ class Service:
     def tidy(self, files: Sequence[str]) -> None:
         """Drop those of some files that nothing names any more."""
         for file in files:
-            if not gallery.is_used(self.engine, file):
+            if not uses.is_used(self.engine, file):
                 self.store.drop(file)
 
     def _enter(self, who: Who, asked: queue.Asked) -> Row[Any]:
@@ -247,7 +247,8 @@ class Service:
                 with suppress(TimeoutError):
                     while "state" not in (told or {}):
                         patience = seconds if job is not None else min(seconds, _AWAY_SECONDS)
-                        told = await asyncio.wait_for(waiting.get(), patience)
+                        async with asyncio.timeout(patience):
+                            told = await waiting.get()
                         if told is END:
                             return
                         if "state" not in told:
@@ -279,8 +280,8 @@ class Service:
                 until = time.monotonic() + seconds
                 with suppress(TimeoutError):
                     while True:
-                        left = until - time.monotonic()
-                        told = await asyncio.wait_for(waiting.get(), left)
+                        async with asyncio.timeout(until - time.monotonic()):
+                            told = await waiting.get()
                         if told is END:
                             return
                         _note(known, told)
