@@ -3,7 +3,7 @@ import { api, request } from "../api.js";
 import { askable, atPrompt, begin, changeMore, form, refer, references } from "../create/form.js";
 import { submit } from "../live.js";
 import { routes } from "../routes.js";
-import { attempt, beside, fields, go, handed, modelOf, say, view } from "../store.js";
+import { attempt, beside, fields, go, handed, learnt, modelOf, say, view } from "../store.js";
 import { signal } from "../ui.js";
 
 /** @typedef {import("../api.js").Output} Output */
@@ -23,6 +23,7 @@ export function whole(id) {
 
 /** @param {Output} output @returns {Promise<Options>} */
 export async function optionsOf(output) {
+  await learnt;
   return askable((await whole(output.id)).recipe?.options ?? {});
 }
 
@@ -126,6 +127,12 @@ export function asReference(outputs) {
   say("It is a part of the prompt now: add words, and create.");
 }
 
+/** Mask it and paint on it. @param {Output} output */
+export function onCanvas(output) {
+  handed.value = output;
+  go("canvas");
+}
+
 /** White in it is what is drawn anew. @param {Output} output */
 function asMask(output) {
   changeMore("mask", output.file);
@@ -219,10 +226,7 @@ export function steps(output) {
     });
   }
   if (canvas) {
-    all.push({
-      name: "canvas", label: "Mask and paint", icon: "brush", group: "use",
-      run: () => { handed.value = output; go("canvas"); },
-    });
+    use("canvas", "Mask and paint", "brush", () => onCanvas(output));
   }
   return all;
 }
