@@ -51,8 +51,7 @@ def test_four_vary_mask_svg_verify(
     assert varied["asked"]["vary"] == f"{four['outputs'][1]['seed']}:subtle"
 
     card(page).locator(".tile").first.hover()
-    hand.click(card(page).get_by_role("button", name="More to do with it").first)
-    hand.click(page.get_by_role("menuitem", name="Mask and paint"))
+    hand.click(card(page).get_by_role("button", name="Mask and paint").first)
     page.wait_for_selector(".cv-stage")
     tools = page.get_by_role("toolbar", name="Tools")
     assert tools.locator("[aria-pressed=true]").get_attribute("aria-label") == "Paint the mask"

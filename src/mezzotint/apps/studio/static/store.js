@@ -59,11 +59,16 @@ export const modelNames = computed(() =>
 /** @param {string} name @returns {Model | undefined} */
 export const modelOf = (name) => models.value.find((each) => each.name === name);
 
+let tell = () => {};
+/** When it is known what a job may ask for. @type {Promise<void>} */
+export const learnt = new Promise((done) => { tell = done; });
+
 /** Ask what there is, until the worker has said it. */
 export async function learn() {
   for (;;) {
     try {
       fields.value = await api.fields();
+      tell();
       const [kinds, found] = await Promise.all([api.models(), api.samplers()]);
       [models.value, samplers.value, beside.value] = [kinds.models, found, kinds];
       if (models.value.length) return;

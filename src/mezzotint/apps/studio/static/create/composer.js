@@ -3,7 +3,7 @@ import { Icon } from "../icons.js";
 import { usePopup } from "../parts.js";
 import { beside, fields, modelNames, modelOf, samplers } from "../store.js";
 import { html, useEffect, useId, useRef, useState } from "../ui.js";
-import { change, changeMore, create, form, history, wide, wrong } from "./form.js";
+import { change, changeMore, create, form, history, references, wide, wrong } from "./form.js";
 import { AddPicture, Inputs } from "./inputs.js";
 import { STYLES } from "./styles.js";
 
@@ -57,7 +57,7 @@ function Prompt() {
   };
   return html`<div class="prompt">
     <label class="hidden" for=${id}>What to draw</label>
-    <textarea id=${id} ref=${at} data-first rows="1" placeholder="a red fox" spellcheck="true" maxlength="10000"
+    <textarea id=${id} ref=${at} data-first rows="1" placeholder=${references().length ? "words, or none" : "a red fox"} spellcheck="true" maxlength="10000"
       aria-invalid=${said ? "true" : undefined} aria-describedby=${said ? `${id}-wrong` : undefined}
       value=${form.value.prompt} onInput=${(/** @type {Event} */ event) => { setPast(-1); change({ prompt: valueOf(event) }); }}
       onKeyDown=${onKey}></textarea>

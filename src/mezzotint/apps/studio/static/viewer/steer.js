@@ -4,7 +4,7 @@ import { askable, atPrompt, begin, changeMore, form, refer, references } from ".
 import { moreLike } from "../gallery/like.js";
 import { submit } from "../live.js";
 import { routes } from "../routes.js";
-import { attempt, beside, fields, go, handed, modelNames, modelOf, say, view } from "../store.js";
+import { attempt, beside, fields, go, handed, learnt, modelNames, modelOf, say, view } from "../store.js";
 import { signal } from "../ui.js";
 
 /** @typedef {import("../api.js").Output} Output */
@@ -25,6 +25,7 @@ export function whole(id) {
 /** @param {Output} output @returns {Promise<Options>} */
 export async function optionsOf(output) {
   if (output.derived) return { prompt: output.prompt, ...(modelNames.value.includes(output.model) && { model: output.model }) };
+  await learnt;
   return askable((await whole(output.id)).recipe?.options ?? {});
 }
 
@@ -126,6 +127,12 @@ export function asReference(outputs) {
   refer([...references(), ...outputs.map(({ file }) => ({ id: file, weight: 0.5 }))]);
   atPrompt();
   say("It is a part of the prompt now: add words, and create.");
+}
+
+/** Mask it and paint on it. @param {Output} output */
+export function onCanvas(output) {
+  handed.value = output;
+  go("canvas");
 }
 
 /** White in it is what is drawn anew. @param {Output} output */
@@ -240,10 +247,7 @@ export function steps(output) {
     });
   }
   if (canvas) {
-    all.push({
-      name: "canvas", label: "Mask and paint", icon: "brush", group: "use",
-      run: () => { handed.value = output; go("canvas"); },
-    });
+    use("canvas", "Mask and paint", "brush", () => onCanvas(output));
   }
   return all;
 }

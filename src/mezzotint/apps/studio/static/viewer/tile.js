@@ -3,7 +3,7 @@ import { Icon } from "../icons.js";
 import { MenuButton, Picture } from "../parts.js";
 import { sequence, view } from "../store.js";
 import { html, useEffect, useRef } from "../ui.js";
-import { download, enlarge, favour, gone, isFavourite, steps, vary } from "./steer.js";
+import { download, enlarge, favour, gone, isFavourite, onCanvas, steps, vary } from "./steer.js";
 
 /** @typedef {import("../api.js").Output} Output */
 
@@ -35,6 +35,7 @@ export function Tile({ output, among, chosen, onChoose }) {
       <button type="button" class="bare fine" aria-label="Vary subtly" title="Vary subtly (V)" onClick=${() => vary(output, "subtle")}><${Icon} name="vary" /></button>
       <button type="button" class="bare fine" aria-label="Vary strongly" title="Vary strongly (Shift V)" onClick=${() => vary(output, "strong")}><${Icon} name="varies" /></button>
       <button type="button" class="bare fine" aria-label="Enlarge" title="Enlarge (E)" onClick=${() => enlarge(output)}><${Icon} name="enlarge" /></button>`}
+      <button type="button" class="bare fine" aria-label="Mask and paint" title="Mask and paint" onClick=${() => onCanvas(output)}><${Icon} name="brush" /></button>
       <${MenuButton} label="More to do with it" items=${items} up />
     </div>`}
   </figure>`;

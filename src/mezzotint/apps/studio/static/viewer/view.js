@@ -90,10 +90,10 @@ function Steer({ output }) {
     </div></section>`;
 }
 
-/** @param {{output: Output}} props */
-function Panel({ output }) {
+/** @param {{output: Output, late: boolean}} props late: another one is asked for, and is not here yet */
+function Panel({ output, late }) {
   const loved = isFavourite(output);
-  return html`<div class="panel">
+  return html`<div class="panel" inert=${late}>
     <p class="panel-prompt">${output.prompt}</p>
     <p class="soft small-text">${[output.model, output.seed && `seed ${output.seed}`].filter(Boolean).map((each) => `${each} · `)}${output.width}×${output.height} · ${since(output.created)}</p>
     <div class="row">
@@ -110,7 +110,7 @@ function Panel({ output }) {
     <${Proofs} output=${output} key=${output.id} />
     <${Family} output=${output} />
     <${About} output=${output} />
-    ${!output.derived && html`<${Copies} output=${output} />`}
+    ${!output.derived && html`<${Copies} output=${output} key=${output.id} />`}
   </div>`;
 }
 
@@ -167,6 +167,6 @@ export function Viewer() {
       ${now > 0 && html`<button type="button" class="bare stage-left" aria-label="The picture before" onClick=${() => move(-1)}><${Icon} name="left" /></button>`}
       ${now >= 0 && now < list.length - 1 && html`<button type="button" class="bare stage-right" aria-label="The next picture" onClick=${() => move(1)}><${Icon} name="right" /></button>`}
     </div>
-    ${output && html`<${Panel} output=${output} />`}`}
+    ${output && html`<${Panel} output=${output} late=${output.id !== id} />`}`}
   </dialog>`;
 }
