@@ -13,6 +13,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from importlib import import_module
 from typing import NoReturn
 
@@ -91,7 +92,12 @@ class _Parser(argparse.ArgumentParser):
         )
 
 
-def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
+@lru_cache(2)
+def _parsers(typed: bool = False) -> tuple[_Parser, dict[str, _Parser]]:
+    """The command line and its commands, made once: a server reads many.
+
+    typed: those of `generate` are texts, as they were typed, and only those that were.
+    """
     top = _Parser(
         prog="mezzotint",
         description="Pictures from words, on this machine.",
@@ -105,6 +111,10 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     for name, (text, _, add) in COMMANDS.items():
         parsers[name] = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
         add(parsers[name])
+    if typed:
+        for action in parsers["generate"]._actions:  # argparse has no other way to ask for the text
+            if action.dest != "help":
+                action.type, action.default = None, None
     return top, parsers
 
 
@@ -118,6 +128,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     if arguments and not arguments[0].startswith("-") and arguments[0] not in parsers:
         raise UsageError(f"unknown command {arguments[0]!r}{suggestion(arguments[0], parsers)}")
     args, rest = top.parse_known_args(arguments)
+    for name, value in vars(args).items():
+        if isinstance(value, list):  # perhaps the default, which the next command line has too
+            setattr(args, name, [*value])
     if rest:
         parsers.get(args.command, top).unknown(rest)
     if args.command is None:
@@ -128,10 +141,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 def _typed(arguments: Sequence[str]) -> dict[str, str | list[str] | bool]:
     """The options of `generate` that were given, by name, as they were typed."""
-    top, parsers = _parsers()
-    for action in parsers["generate"]._actions:  # argparse has no other way to ask for the text
-        if action.dest != "help":
-            action.type, action.default = None, None
+    top, _ = _parsers(typed=True)
     given = vars(top.parse_args(arguments))
     return {
         name.replace("_", "-"): value
