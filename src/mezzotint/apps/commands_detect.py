@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -210,7 +210,7 @@ def run(args: argparse.Namespace) -> int:
     for path in args.files:  # all of them before the first model is loaded
         if not path.is_file():
             raise ImageError(f"{path}: no such file")
-    last = lru_cache(1)(partial(load, device=args.device))
+    last = lru_cache(1)(lambda name: load(name, args.device))
     good = True
     for path in args.files:
         found = False
