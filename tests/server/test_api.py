@@ -219,6 +219,8 @@ def test_asked_twice_with_a_key(client: httpx.Client) -> None:
     key = {"idempotency-key": "one"}
     first, second = (client.post("/v1/jobs", json=FOX, headers=key).json() for _ in range(2))
     assert first["id"] == second["id"]
+    made = done(client, first["id"])["outputs"]
+    assert made and client.post("/v1/jobs", json=FOX, headers=key).json()["outputs"] == made
     other = client.post("/v1/jobs", json={**FOX, "seed": 9}, headers=key)
     assert other.status_code == 409 and "take a new one" in other.json()["error"]["message"]
 
