@@ -51,7 +51,7 @@ T = TypeVar("T")
 BEAT_SECONDS = 1.0
 LOOK_SECONDS = 1.0
 """How often one that waits looks for jobs that other servers have taken in."""
-PREVIEW_SECONDS = 0.2
+PREVIEW_SECONDS, TELL_SECONDS = 0.2, 0.05
 _PREVIEW = 256  # pixels of the longer edge
 
 
@@ -79,6 +79,7 @@ class Attempt:
         self.watched = threading.Event()
         self._engine, self._voice = engine, voice
         self._step, self._steps, self._shown = 0, int(job.steps), 0.0
+        self._told = 0.0
         self._over = threading.Event()
 
     def __enter__(self) -> Attempt:
@@ -109,6 +110,9 @@ class Attempt:
             self._steps = count * progress.steps
             told: dict[str, Any] = {"place": number, "step": self._step, "steps": self._steps}
             now = time.monotonic()
+            if now < self._told + TELL_SECONDS and progress.step < progress.steps:
+                return  # of quick steps some are told: each goes to all who follow
+            self._told = now
             if self.watched.is_set() and now >= self._shown + PREVIEW_SECONDS:
                 self._shown = now
                 told["preview"] = _small(progress)
