@@ -12,6 +12,9 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
 
+_MOST = 256 << 10
+"""Bytes after which a client reads no more, and does not go."""
+
 
 def raise_limit(files: int) -> None:
     """Let this process, and those that it starts, have so many files open."""
@@ -40,10 +43,14 @@ class Stream:
         return cls(reader, writer)
 
     async def _read(self) -> None:
-        with suppress(OSError):
-            while data := await self._reader.read(1 << 14):
+        try:
+            while len(self.got) < _MOST:
+                if not (data := await self._reader.read(1 << 14)):
+                    self.ended.set()
+                    return
                 self.got += data
-        self.ended.set()
+        except OSError:
+            self.ended.set()
 
     async def until(self, text: bytes, seconds: float = 60.0) -> bool:
         """Wait until something has come; whether it has."""

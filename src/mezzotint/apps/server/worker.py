@@ -53,7 +53,7 @@ T = TypeVar("T")
 BEAT_SECONDS = 1.0
 LOOK_SECONDS = 1.0
 """How often one that waits looks for jobs that other servers have taken in."""
-PREVIEW_SECONDS = 0.2
+PREVIEW_SECONDS, TELL_SECONDS = 0.2, 0.05
 _PREVIEW = 256  # pixels of the longer edge
 _MOST_WHY = 2000
 
@@ -82,6 +82,7 @@ class Attempt:
         self.watched = threading.Event()
         self._engine, self._voice = engine, voice
         self._step, self._steps, self._shown = 0, int(job.steps), 0.0
+        self._told = 0.0
         self._over = threading.Event()
         self.telling = 0.0
         """Seconds that telling how far it is has taken."""
@@ -115,6 +116,9 @@ class Attempt:
             self._steps = count * progress.steps
             told: dict[str, Any] = {"place": number, "step": self._step, "steps": self._steps}
             now = time.monotonic()
+            if now < self._told + TELL_SECONDS and progress.step < progress.steps:
+                return  # of quick steps some are told: each goes to all who follow
+            self._told = now
             if self.watched.is_set() and now >= self._shown + PREVIEW_SECONDS:
                 self._shown = now
                 told["preview"] = _small(progress)
