@@ -13,11 +13,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-<<<<<<< ours
-from functools import cache
-=======
 from functools import lru_cache
->>>>>>> theirs
 from importlib import import_module
 from typing import NoReturn
 
@@ -102,35 +98,12 @@ class _Parser(argparse.ArgumentParser):
         )
 
 
-<<<<<<< ours
-_Parsers = tuple[_Parser, dict[str, _Parser]]
-
-
-@cache
-def _parsers() -> _Parsers:
-    """Made once: a worker of the server reads a command line for each job."""
-    return _made()
-
-
-@cache
-def _untyped() -> _Parsers:
-    """Those that leave what is typed as it is, and add nothing."""
-    top, parsers = _made()
-    for action in parsers["generate"]._actions:  # argparse has no other way to ask for the text
-        if action.dest != "help":
-            action.type, action.default = None, None
-    return top, parsers
-
-
-def _made() -> _Parsers:
-=======
 @lru_cache(2)
 def _parsers(typed: bool = False) -> tuple[_Parser, dict[str, _Parser]]:
     """The command line and its commands, made once: a server reads many.
 
     typed: those of `generate` are texts, as they were typed, and only those that were.
     """
->>>>>>> theirs
     top = _Parser(
         prog="mezzotint",
         description="Pictures from words, on this machine.",
@@ -174,12 +147,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 def _typed(arguments: Sequence[str]) -> dict[str, str | list[str] | bool]:
     """The options of `generate` that were given, by name, as they were typed."""
-<<<<<<< ours
-    given = vars(_untyped()[0].parse_args(arguments))
-=======
     top, _ = _parsers(typed=True)
     given = vars(top.parse_args(arguments))
->>>>>>> theirs
     return {
         name.replace("_", "-"): value
         for name, value in given.items()
