@@ -106,7 +106,8 @@ def setup(folder: Path, *options: str, within: Sequence[str] = ()) -> Iterator[S
     tiny_model.write(model)
     given = ["--models", str(models), "--most-jobs", "100000", *options]
     server = Serving(folder, given, within)
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
+    # A server ends a connection that rests for 5 s: one that is taken up again must be younger.
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=1)
     with httpx.Client(timeout=30, limits=limits) as client:
         try:
             yield Setup(server, client, model)
