@@ -13,11 +13,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-<<<<<<< ours
 from functools import cache
-=======
-from functools import lru_cache
->>>>>>> theirs
 from importlib import import_module
 from typing import NoReturn
 
@@ -102,7 +98,6 @@ class _Parser(argparse.ArgumentParser):
         )
 
 
-<<<<<<< ours
 _Parsers = tuple[_Parser, dict[str, _Parser]]
 
 
@@ -123,14 +118,6 @@ def _untyped() -> _Parsers:
 
 
 def _made() -> _Parsers:
-=======
-@lru_cache(2)
-def _parsers(typed: bool = False) -> tuple[_Parser, dict[str, _Parser]]:
-    """The command line and its commands, made once: a server reads many.
-
-    typed: those of `generate` are texts, as they were typed, and only those that were.
-    """
->>>>>>> theirs
     top = _Parser(
         prog="mezzotint",
         description="Pictures from words, on this machine.",
@@ -144,10 +131,6 @@ def _parsers(typed: bool = False) -> tuple[_Parser, dict[str, _Parser]]:
     for name, (text, _, add) in COMMANDS.items():
         parsers[name] = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
         add(parsers[name])
-    if typed:
-        for action in parsers["generate"]._actions:  # argparse has no other way to ask for the text
-            if action.dest != "help":
-                action.type, action.default = None, None
     return top, parsers
 
 
@@ -174,12 +157,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 def _typed(arguments: Sequence[str]) -> dict[str, str | list[str] | bool]:
     """The options of `generate` that were given, by name, as they were typed."""
-<<<<<<< ours
     given = vars(_untyped()[0].parse_args(arguments))
-=======
-    top, _ = _parsers(typed=True)
-    given = vars(top.parse_args(arguments))
->>>>>>> theirs
     return {
         name.replace("_", "-"): value
         for name, value in given.items()
