@@ -13,7 +13,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import lru_cache
 from importlib import import_module
 from typing import NoReturn
 
@@ -98,26 +98,12 @@ class _Parser(argparse.ArgumentParser):
         )
 
 
-_Parsers = tuple[_Parser, dict[str, _Parser]]
+@lru_cache(2)
+def _parsers(typed: bool = False) -> tuple[_Parser, dict[str, _Parser]]:
+    """The command line and its commands, made once: a server reads many.
 
-
-@cache
-def _parsers() -> _Parsers:
-    """Made once: a worker of the server reads a command line for each job."""
-    return _made()
-
-
-@cache
-def _untyped() -> _Parsers:
-    """Those that leave what is typed as it is, and add nothing."""
-    top, parsers = _made()
-    for action in parsers["generate"]._actions:  # argparse has no other way to ask for the text
-        if action.dest != "help":
-            action.type, action.default = None, None
-    return top, parsers
-
-
-def _made() -> _Parsers:
+    typed: those of `generate` are texts, as they were typed, and only those that were.
+    """
     top = _Parser(
         prog="mezzotint",
         description="Pictures from words, on this machine.",
@@ -131,6 +117,10 @@ def _made() -> _Parsers:
     for name, (text, _, add) in COMMANDS.items():
         parsers[name] = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
         add(parsers[name])
+    if typed:
+        for action in parsers["generate"]._actions:  # argparse has no other way to ask for the text
+            if action.dest != "help":
+                action.type, action.default = None, None
     return top, parsers
 
 
@@ -157,7 +147,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 def _typed(arguments: Sequence[str]) -> dict[str, str | list[str] | bool]:
     """The options of `generate` that were given, by name, as they were typed."""
-    given = vars(_untyped()[0].parse_args(arguments))
+    top, _ = _parsers(typed=True)
+    given = vars(top.parse_args(arguments))
     return {
         name.replace("_", "-"): value
         for name, value in given.items()
