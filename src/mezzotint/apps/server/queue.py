@@ -106,7 +106,8 @@ def new_id() -> str:
 
 def _turn(connection: Connection, owner: str) -> float:
     """The turn of a new job."""
-    served = select(func.max(jobs.c.turn)).where(jobs.c.state != "submitted")
+    served = select(jobs.c.turn).where(jobs.c.state != "submitted")
+    served = served.order_by(jobs.c.turn.desc()).limit(1)  # by its index, of however many jobs
     last = select(func.max(jobs.c.turn + jobs.c.cost)).where(
         jobs.c.owner == owner, jobs.c.state.in_(OPEN)
     )

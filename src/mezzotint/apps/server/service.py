@@ -243,17 +243,28 @@ class Service:
                     yield {"job": name, "state": job.state, "step": job.step, "steps": job.steps}
                     if job.state not in queue.OPEN:
                         return
-                told: dict[str, Any] | None = None
-                with suppress(TimeoutError):
-                    while "state" not in (told or {}):
-                        patience = seconds if job is not None else min(seconds, _AWAY_SECONDS)
+                patience = seconds if job is not None else min(seconds, _AWAY_SECONDS)
+                steps, told = 0 if job is None else job.steps, {"steps": 0}
+                try:
+                    while told.get("state") in (None, "running"):
                         async with asyncio.timeout(patience):
                             told = await waiting.get()
                         if told is END:
                             return
+                        steps = told.get("steps", steps)
                         if "state" not in told:
                             yield told
-                if told is None or "state" not in told:
+                        elif told["state"] == "running" and job is not None:
+                            yield {
+                                "job": name,
+                                "state": "running",
+                                "step": job.step,
+                                "steps": steps,
+                            }
+                    if told["state"] == "done":  # as the database has it: see Worker._do
+                        yield {"job": name, "state": "done", "step": steps, "steps": steps}
+                        return
+                except TimeoutError:
                     yield None
 
     async def _seen(self, who: Who, name: str) -> Row[Any] | None:

@@ -83,6 +83,7 @@ jobs = Table(
     UniqueConstraint("owner", "key"),
 )
 Index("ix_jobs_next", jobs.c.state, jobs.c.priority, jobs.c.turn, jobs.c.number)
+Index("ix_jobs_turn", jobs.c.turn)
 
 outputs = Table(
     "outputs",

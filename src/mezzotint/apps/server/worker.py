@@ -82,7 +82,8 @@ class Attempt:
         self.job, self.gone = job, threading.Event()
         self.watched = threading.Event()
         self._engine, self._voice = engine, voice
-        self._step, self._steps, self._shown = 0, int(job.steps), 0.0
+        self._step, self._steps = 0, int(job.steps)
+        self._shown = time.monotonic()  # what is done at once needs no preview
         self._told = 0.0
         self._over = threading.Event()
         self.telling = 0.0
