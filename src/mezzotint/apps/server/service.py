@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import json
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -233,7 +233,7 @@ class Service:
 
     async def follow(
         self, who: Who, name: str, seconds: float = 15.0
-    ) -> AsyncIterator[dict[str, Any] | None]:
+    ) -> AsyncGenerator[dict[str, Any] | None]:
         """What happens to a job until it ends, beginning with how it is; None now and then, when
         nothing happens.  It looks into the database too: another server may have the job."""
         with self.hub.listening(name) as waiting:
