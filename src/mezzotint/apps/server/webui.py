@@ -340,7 +340,8 @@ async def progress(who: Asks, state: Remembers, skip_current_image: bool = False
     if doing is None or not doing.steps:
         return {**none, "textinfo": None}
     each = max(doing.steps // doing.count, 1)
-    said |= {"job_no": min(doing.step // each, doing.count - 1), "sampling_steps": each}
+    number = max(doing.step - 1, 0) // each  # after its last step a picture has yet to be kept
+    said |= {"job_no": min(number, doing.count - 1), "sampling_steps": each}
     said["sampling_step"] = doing.step - said["job_no"] * each
     share = doing.step / doing.steps
     left = (time.monotonic() - doing.began) * (1 - share) / share if share else 0.0
