@@ -149,7 +149,7 @@ def _alone(server: Serving, model: str, wish: Mapping[str, Any], count: int) -> 
 
 def time_added(server: Serving, where: str, wish: dict[str, Any], jobs: int) -> dict[str, Any]:
     """The figures of a model; where: it lies for the command line."""
-    own = statistics.mean(_alone(server, where, wish, jobs // 2)[1:])
+    own = statistics.mean(_alone(server, where, wish, max(jobs // 2, 6))[1:])
     warm, _ = asyncio.run(_run(server, wish, CLIENTS, 0.0))
     think = CLIENTS * statistics.mean(t.own for t in warm) / BUSY
     thinking, _ = asyncio.run(_run(server, wish, jobs, think))
