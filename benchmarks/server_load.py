@@ -149,7 +149,7 @@ def _alone(server: Serving, model: str, wish: Mapping[str, Any], count: int) -> 
 
 def time_added(server: Serving, where: str, wish: dict[str, Any], jobs: int) -> dict[str, Any]:
     """The figures of a model; where: it lies for the command line."""
-    own = statistics.mean(_alone(server, where, wish, jobs // 2)[1:])
+    own = statistics.mean(_alone(server, where, wish, max(jobs // 2, 6))[1:])
     warm, _ = asyncio.run(_run(server, wish, CLIENTS, 0.0))
     think = CLIENTS * statistics.mean(t.own for t in warm) / BUSY
     thinking, _ = asyncio.run(_run(server, wish, jobs, think))
@@ -271,7 +271,7 @@ def time_memory(server: Serving, jobs: int, idle: float) -> dict[str, Any]:
     """Bytes before anything was asked for, after a warm-up, after the jobs, and at rest."""
     found: dict[str, Any] = {"jobs": jobs, "at_start": memory(server)}
     warm = Mixed(server, 1)
-    asyncio.run(warm.run(max(jobs // 4, 20)))
+    asyncio.run(warm.run(max(jobs // 8, 20)))
     time.sleep(1)
     found["warm"] = memory(server)
     mixed = Mixed(server, 2)
@@ -386,7 +386,7 @@ def report(found: Mapping[str, Any]) -> str:
         "## Memory",
         "",
         f"May be: {_mb(MOST_BYTES)} MB without a model. {kept['jobs']} mixed jobs after a warm-up "
-        "of a quarter as many: "
+        "of an eighth as many: "
         + ", ".join(f"{count} {name}" for name, count in sorted(kept["kinds"].items()))
         + ". PSS counts what processes share once.",
         "",
@@ -457,7 +457,7 @@ def main(args: argparse.Namespace) -> int:
             fox = {"prompt": "fox", "model": "tiny.safetensors", "steps": 2}
             found["time"].append(time_added(server, str(tiny), fox, 1000 // share))
             icon = {"prompt": "a red fox", "model": "icons", "steps": 2}
-            found["time"].append(time_added(server, "icons", icon, 300 // share))
+            found["time"].append(time_added(server, "icons", icon, 150 // share))
             found["batches"] = time_batches(server, 30 // share)
         server = Serving(folder / "memory", ["--models", str(models), "--idle", str(idle)])
         server.start(wait=False)

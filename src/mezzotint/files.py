@@ -35,6 +35,16 @@ def _reason(error: OSError) -> str:
     return (error.strerror or str(error)).lower()
 
 
+def stamp(path: Path) -> tuple[int, ...]:
+    """What differs once a file was written anew: by it, what was read of the file can be kept.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    there = path.stat()
+    return there.st_dev, there.st_ino, there.st_size, there.st_mtime_ns, there.st_ctime_ns
+
+
 def _flush_folder(folder: Path) -> None:
     """Make the folder's entry durable; a file system that cannot is left as it is."""
     if os.name == "nt":  # Windows has no handle on folders; its rename is journalled

@@ -343,3 +343,11 @@ def test_errors_are_one_line(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
     with pytest.raises(CheckpointError, match="a folder without model_index.json"):
         inspect(tmp_path)
+
+
+def test_a_file_that_was_written_anew_is_read_anew(tmp_path: Path) -> None:
+    """What was read is kept as long as the file is as it was."""
+    path = written(tmp_path / "a.safetensors", {"layer.weight": (2, 3)}, license="MIT")
+    assert inspect(path) is inspect(path)
+    written(path, {"layer.weight": (2, 3)}, license="BSD")  # as long, and at once
+    assert dict(inspect(path).details)["license"] == "BSD"

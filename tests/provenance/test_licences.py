@@ -232,3 +232,13 @@ def test_what_is_likely_is_not_stated(tmp_path: Path) -> None:
     assert record(tmp_path / "own.safetensors") == Record("mine", "file")
     (tmp_path / "words.txt").write_text("no weights")
     assert likely(tmp_path / "words.txt") == ""
+
+
+def test_a_note_that_comes_later_is_seen(tmp_path: Path) -> None:
+    """Files are read once; what their user writes beside them is read each time."""
+    path = tmp_path / "a.safetensors"
+    save_file({"layer.weight": torch.zeros(2, 3)}, path)
+    assert [record(path).said for _ in range(2)] == [UNKNOWN, UNKNOWN]
+    for said in ("MIT", "BSD"):
+        path.with_name(path.name + SIDE).write_text(f'licence = "{said}"')
+        assert record(path).said == said

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -25,6 +26,7 @@ from mezzotint.checkpoints.source import (
     one_file,
     open_folder,
 )
+from mezzotint.files import stamp
 
 Confidence = Literal["certain", "likely", "doubtful", "unknown"]
 """certain: the file says it itself; likely: names and sizes tell; doubtful: the two disagree."""
@@ -124,6 +126,18 @@ def inspect(path: str | os.PathLike[str]) -> Report:
     path = one_file(Path(path))
     if path.is_dir():
         return _folder(open_folder(path))
+    if not path.is_file() or path.suffix == ".json":  # which names the files that have the weights
+        return _inspected(path)
+    return _kept(path, stamp(path))
+
+
+@lru_cache(64)
+def _kept(path: Path, _: tuple[int, ...]) -> Report:
+    """Read once as long as the file stays: a server asks for each picture."""
+    return _inspected(path)
+
+
+def _inspected(path: Path) -> Report:
     start = read_start(path)
     kind = looks_like(start)
     if kind is not None and not start.startswith(MAGIC) and not is_pickle(path, start):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -99,7 +100,7 @@ async def submit(
     job = await asyncio.to_thread(service.submit, who, asked, priority, idempotency_key)
     service.began(job)
     response.headers["location"] = f"/v1/jobs/{job.id}"
-    return await asyncio.to_thread(_whole, service, job)
+    return await asyncio.to_thread(_whole, service, job) if job.attempt else shown.job(job)
 
 
 def _whole(service: Serves, row: Row[Any]) -> dict[str, Any]:
@@ -152,11 +153,16 @@ def _event(told: dict[str, Any] | None) -> str:
 async def follow(name: Id, who: Asks, service: Serves) -> StreamingResponse:
     """What happens to a job, as server-sent events, until it ends: `state`, `progress`, `preview`
     (a WebP in base64) and `output`."""
-    await asyncio.to_thread(service.job, who, name)
+    events = service.follow(who, name, PING_SECONDS)
+    first = await anext(events)
+    if first is None:  # says so
+        await asyncio.to_thread(service.job, who, name)
 
     async def lines() -> AsyncIterator[str]:
-        async for told in service.follow(who, name, PING_SECONDS):
-            yield _event(told)
+        async with aclosing(events):
+            yield _event(first)
+            async for told in events:
+                yield _event(told)
 
     return StreamingResponse(lines(), media_type="text/event-stream", headers=_LIVE)
 

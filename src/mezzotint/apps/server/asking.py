@@ -10,6 +10,7 @@ from fastapi import Depends, HTTPException, Request, Response
 from fastapi.routing import APIRoute
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as NoConnectionError
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
 from mezzotint.apps.server import tokens
@@ -55,16 +56,19 @@ def said(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def service(request: Request) -> Service:
+async def service(request: Request) -> Service:  # one that is not async would take a thread
     return request.app.state.service
 
 
-def who(request: Request, found: Annotated[Service, Depends(service)]) -> Who:
+async def who(request: Request, found: Annotated[Service, Depends(service)]) -> Who:
     """Who asks, by the token in the header; without one the user at this machine, if that is
     enough here."""
     given = request.headers.get("authorization", "")
     kind, _, token = given.partition(" ")
-    return whose(request, found, token.strip() if kind.lower() == "bearer" else "", "Bearer")
+    token = token.strip() if kind.lower() == "bearer" else ""
+    if not token:
+        return whose(request, found, "", "Bearer")
+    return await run_in_threadpool(whose, request, found, token, "Bearer")
 
 
 def whose(request: Request, found: Service, token: str, kind: str) -> Who:

@@ -26,7 +26,7 @@ from typing import Any, Literal
 from sqlalchemy import Connection, Engine, Row, and_, case, func, insert, or_, select, update
 
 from mezzotint.apps.server import uses
-from mezzotint.apps.server.tables import jobs, outputs, reading
+from mezzotint.apps.server.tables import jobs, outputs, reading, soft
 
 State = Literal["submitted", "running", "done", "failed", "cancelled"]
 OPEN = ("submitted", "running")
@@ -106,7 +106,8 @@ def new_id() -> str:
 
 def _turn(connection: Connection, owner: str) -> float:
     """The turn of a new job."""
-    served = select(func.max(jobs.c.turn)).where(jobs.c.state != "submitted")
+    served = select(jobs.c.turn).where(jobs.c.state != "submitted")
+    served = served.order_by(jobs.c.turn.desc()).limit(1)  # by its index, of however many jobs
     last = select(func.max(jobs.c.turn + jobs.c.cost)).where(
         jobs.c.owner == owner, jobs.c.state.in_(OPEN)
     )
@@ -192,7 +193,8 @@ def claim(engine: Engine, worker: str, loaded: Sequence[str] = ()) -> Row[Any] |
         .limit(1)
         .with_for_update(skip_locked=True)  # SQLite has one writer at a time, and leaves it out
     )
-    with engine.begin() as connection:
+    # lost in a power cut, the worker is gone too, and it waits again
+    with soft(engine).begin() as connection:
         _alone(connection, _CLAIMS)
         job = connection.execute(
             update(jobs)
@@ -243,9 +245,12 @@ def places(engine: Engine, job: Row[Any]) -> set[int]:
         return set(connection.scalars(select(outputs.c.place).where(outputs.c.job == job.id)))
 
 
-def keep(engine: Engine, job: Row[Any], made: Made) -> str | None:
-    """Enter a picture that is stored; its id, or None if the job is no longer this attempt's."""
-    with engine.begin() as connection:
+def keep(engine: Engine, job: Row[Any], made: Made, last: bool = False) -> str | None:
+    """Enter a picture that is stored; its id, or None if the job is no longer this attempt's.
+
+    last: the job is finished at once, which makes sure of both.
+    """
+    with (soft(engine) if last else engine).begin() as connection:
         held = select(jobs.c.number).where(_held(job)).with_for_update()
         if connection.execute(held).one_or_none() is None:
             return None

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import json
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -233,7 +233,7 @@ class Service:
 
     async def follow(
         self, who: Who, name: str, seconds: float = 15.0
-    ) -> AsyncIterator[dict[str, Any] | None]:
+    ) -> AsyncGenerator[dict[str, Any] | None]:
         """What happens to a job until it ends, beginning with how it is; None now and then, when
         nothing happens.  It looks into the database too: another server may have the job."""
         with self.hub.listening(name) as waiting:
@@ -243,17 +243,28 @@ class Service:
                     yield {"job": name, "state": job.state, "step": job.step, "steps": job.steps}
                     if job.state not in queue.OPEN:
                         return
-                told: dict[str, Any] | None = None
-                with suppress(TimeoutError):
-                    while "state" not in (told or {}):
-                        patience = seconds if job is not None else min(seconds, _AWAY_SECONDS)
+                patience = seconds if job is not None else min(seconds, _AWAY_SECONDS)
+                steps, told = 0 if job is None else job.steps, {"steps": 0}
+                try:
+                    while told.get("state") in (None, "running"):
                         async with asyncio.timeout(patience):
                             told = await waiting.get()
                         if told is END:
                             return
+                        steps = told.get("steps", steps)
                         if "state" not in told:
                             yield told
-                if told is None or "state" not in told:
+                        elif told["state"] == "running" and job is not None:
+                            yield {
+                                "job": name,
+                                "state": "running",
+                                "step": job.step,
+                                "steps": steps,
+                            }
+                    if told["state"] == "done":  # as the database has it: see Worker._do
+                        yield {"job": name, "state": "done", "step": steps, "steps": steps}
+                        return
+                except TimeoutError:
                     yield None
 
     async def _seen(self, who: Who, name: str) -> Row[Any] | None:

@@ -7,6 +7,8 @@ depends on them: what must be in order is counted (`number`, `turn`, `attempt`, 
 
 from __future__ import annotations
 
+import sqlite3
+import time
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +83,7 @@ jobs = Table(
     UniqueConstraint("owner", "key"),
 )
 Index("ix_jobs_next", jobs.c.state, jobs.c.priority, jobs.c.turn, jobs.c.number)
+Index("ix_jobs_turn", jobs.c.turn)
 
 outputs = Table(
     "outputs",
@@ -175,7 +178,8 @@ canvases = Table(
 )
 
 
-_READS = "mezzotint_reads"
+_READS, _SOFT = "mezzotint_reads", "mezzotint_soft"
+_LOOK_SECONDS = 0.001  # between looks at a lock of SQLite, whose own grow to 0.1
 
 
 def _tuned(connection: Any, _: Any) -> None:
@@ -189,13 +193,44 @@ def _tuned(connection: Any, _: Any) -> None:
 
 def _begun(connection: Connection) -> None:
     """A writer of SQLite takes the lock first: one that has read cannot always take it later."""
-    reads = connection.get_execution_options().get(_READS, False)
-    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+    options = connection.get_execution_options()
+    if options.get(_READS, False):
+        connection.exec_driver_sql("BEGIN")
+        return
+    flush = "NORMAL" if options.get(_SOFT, False) else "FULL"
+    connection.exec_driver_sql(f"PRAGMA synchronous={flush}")
+    if not _taken(connection.connection.dbapi_connection):
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _taken(lite: Any) -> bool:
+    """Whether a transaction that writes could be begun soon enough."""
+    until = time.monotonic() + BUSY_SECONDS
+    lite.execute("PRAGMA busy_timeout=0")
+    try:
+        while time.monotonic() < until:
+            try:
+                lite.execute("BEGIN IMMEDIATE")
+                return True
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                    return False
+            time.sleep(_LOOK_SECONDS)
+        return False
+    finally:
+        lite.execute(f"PRAGMA busy_timeout={1000 * BUSY_SECONDS}")
 
 
 def reading(engine: Engine) -> Connection:
     """A connection that looks and changes nothing; it waits for no writer."""
     return engine.connect().execution_options(**{_READS: True})
+
+
+def soft(engine: Engine) -> Engine:
+    """The database for changes that need not outlive a power cut, but for those that others follow
+    which do: of SQLite's, where all who write die with the machine, they do not wait for the disk.
+    """
+    return engine.execution_options(**{_SOFT: True})
 
 
 def of_file(path: Path) -> str:

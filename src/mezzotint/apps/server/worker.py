@@ -17,6 +17,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -81,7 +82,8 @@ class Attempt:
         self.job, self.gone = job, threading.Event()
         self.watched = threading.Event()
         self._engine, self._voice = engine, voice
-        self._step, self._steps, self._shown = 0, int(job.steps), 0.0
+        self._step, self._steps = 0, int(job.steps)
+        self._shown = time.monotonic()  # what is done at once needs no preview
         self._told = 0.0
         self._over = threading.Event()
         self.telling = 0.0
@@ -155,7 +157,7 @@ class Worker:
         self.engine, self.store, self.places, self.name = engine, store, places, name
         self.voice = voice
         self.awake = threading.Event()
-        self._lock = threading.Lock()
+        self._lock, self._aside = threading.Lock(), ThreadPoolExecutor(1)
         self.attempt: Attempt | None = None
         self.device: str | None = None
         self.held, self.meter = Held(), Meter()
@@ -225,7 +227,8 @@ class Worker:
                 memory = "not enough memory" in str(error) or "out of memory" in str(error)
                 told = "not enough memory: take a smaller size or model"
                 self._failed(job, told if memory else f"a fault: {one_line(error)}", "program")
-        shutil.rmtree(self._folder(job), ignore_errors=True)
+        if (folder := self._folder(job)).exists():
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _failed(self, job: Row[Any], why: str, fault: Any) -> None:
         # it may quote a stranger's file, and no database takes everything
@@ -237,8 +240,11 @@ class Worker:
         return self.places.work(self.name) / str(job.id)
 
     def _standing(self, job: Row[Any], names: tuple[str, ...]) -> Path:
-        """The folder of a job, with its input pictures under the names that its options say."""
+        """The folder of a job, with its input pictures under the names that its options say; where
+        it has none, it is not made."""
         folder = self._folder(job)
+        if not names:
+            return folder
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         for name in names:
@@ -285,14 +291,22 @@ class Worker:
             attempt.check()
             file = sealed(made, kind, _title(job, place, kind), how, wish.get("quality"))
             spent += time.perf_counter() - began
-            self._keep(job, place, made, file, kind)
+            self._keep(job, place, made, file, kind, last=place == left[-1])
         return {"seconds": round(spent - attempt.telling, 4)}
 
     def _keep(
-        self, job: Row[Any], place: int, made: Made, file: tuple[bytes, Document], kind: str
+        self,
+        job: Row[Any],
+        place: int,
+        made: Made,
+        file: tuple[bytes, Document],
+        kind: str,
+        last: bool = True,
     ) -> dict[str, Any]:
         data, document = file
-        name = self.store.put(data)
+        stored = self._aside.submit(self.store.put, data)  # which waits for the disk
+        seen, recipe = looking.sight(made.image), json.dumps(document)
+        name = stored.result()
         about = queue.Made(
             place=place,
             file=name,
@@ -304,10 +318,10 @@ class Worker:
             model=made.model,
             prompt=str(document.get("prompt", "")),
             licence=made.licence,
-            recipe=json.dumps(document),
-            seen=looking.sight(made.image),
+            recipe=recipe,
+            seen=seen,
         )
-        entered = _surely(partial(queue.keep, self.engine, job, about))
+        entered = _surely(partial(queue.keep, self.engine, job, about, last))
         if entered is None:
             if not _surely(partial(uses.is_used, self.engine, name)):
                 self.store.drop(name)

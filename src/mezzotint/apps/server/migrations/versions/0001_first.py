@@ -45,6 +45,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("owner", "key", name="uq_jobs_owner"),
     )
     op.create_index("ix_jobs_next", "jobs", ["state", "priority", "turn", "number"])
+    op.create_index("ix_jobs_turn", "jobs", ["turn"])
     op.create_table(
         "tokens",
         sa.Column("id", sa.String(32), nullable=False),
