@@ -16,6 +16,8 @@ from PIL import Image, ImageFilter
 
 _LEAST = 512
 """Pixels of the shorter edge when it is traced: of fewer the curves are steps."""
+_MOST = 16
+"""Times that it is enlarged: the median of the grain takes the fourth power of it."""
 _COLOURS, _APART = 24, 18
 """At most so many colours, so far from each other in RGB."""
 _NEIGHBOURS = 7
@@ -28,7 +30,7 @@ def traced(image: Image.Image) -> bytes:
 
     What is less than half opaque is left out, all else is opaque.
     """
-    factor = max(1, -(-_LEAST // min(image.size)))
+    factor = min(_MOST, max(1, -(-_LEAST // min(image.size))))
     size = (image.width * factor, image.height * factor)
     premultiplied = image.convert("RGBA").convert("RGBa")  # no colour of what is not seen bleeds in
     large = premultiplied.resize(size, Image.Resampling.BICUBIC).convert("RGBA")

@@ -11,6 +11,8 @@ import io
 import math
 import re
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from PIL import ExifTags, Image, ImageFilter, ImageOps
@@ -41,7 +43,24 @@ class Given(NamedTuple):
         return f"{max(1, width // part)}:{max(1, height // part)}"
 
 
+@contextmanager
+def one_at_a_time(what: str) -> Iterator[None]:
+    """Within it a picture that somebody gave may be decoded.
+
+    Raises:
+        UploadError: it is damaged; of what Pillow raises.
+    """
+    with _DECODES:
+        try:
+            yield
+        except UploadError:
+            raise
+        except Exception as error:  # Pillow's plugins raise anything on damaged files
+            raise UploadError(f"{what} is damaged: {' '.join(str(error).split())[:200]}") from None
+
+
 def _size(data: bytes) -> tuple[int, int]:
+    """(width, height) upright; a PNG is decoded for it, whose EXIF may come last."""
     with Image.open(io.BytesIO(data)) as image:
         turned = image.getexif().get(ExifTags.Base.Orientation) in _UPRIGHT
         return (image.height, image.width) if turned else image.size
@@ -55,7 +74,8 @@ def enter(service: Service, who: Who, data: bytes, name: str = "") -> Given:
     """
     service.need(who, "make")
     kind = gallery.kind_of(data)
-    size = _size(data)
+    with one_at_a_time("the picture"):
+        size = _size(data)
     service.store.check_room(len(data))
     file = service.store.put(data)
     gallery.enter(service.engine, who.owner, file, kind, len(data), name)
@@ -77,18 +97,15 @@ def decoded(text: str, what: str) -> bytes:
         raise UploadError(f"{what} is no base64") from None
 
 
-def _opened(data: bytes, what: str) -> Image.Image:
+def _opened(data: bytes) -> Image.Image:
     """A picture, upright, with an alpha.
 
     Raises:
-        UploadError: it is none, or damaged.
+        UploadError: it is none.
     """
     gallery.kind_of(data)
-    try:
-        image = Image.open(io.BytesIO(data), formats=tuple(gallery.KINDS))
-        return ImageOps.exif_transpose(image).convert("RGBA")
-    except Exception as error:  # Pillow's plugins raise anything on damaged files
-        raise UploadError(f"{what} is damaged: {' '.join(str(error).split())[:200]}") from None
+    image = Image.open(io.BytesIO(data), formats=tuple(gallery.KINDS))
+    return ImageOps.exif_transpose(image).convert("RGBA")
 
 
 def _png(image: Image.Image) -> bytes:
@@ -103,14 +120,14 @@ def transparent_is_new(data: bytes, size: tuple[int, int]) -> bytes:
     Raises:
         UploadError: it is no picture of that size, or transparent nowhere.
     """
-    with _DECODES:
+    with one_at_a_time("the mask"):
         gallery.kind_of(data)
         if (own := _size(data)) != size:
             raise UploadError(
                 f"the mask is {own[0]}x{own[1]} and the picture {size[0]}x{size[1]}: make them the "
                 "same size"
             )
-        alpha = _opened(data, "the mask").getchannel("A")
+        alpha = _opened(data).getchannel("A")
         if alpha.getextrema() == (255, 255):
             raise UploadError("the mask is transparent nowhere: nothing would be drawn anew")
         return _png(ImageOps.invert(alpha))
@@ -131,8 +148,8 @@ def white_is_new(data: bytes, size: tuple[int, int], how: Masking) -> bytes:
     Raises:
         UploadError: it is no picture.
     """
-    with _DECODES:
-        mask = _opened(data, "the mask")
+    with one_at_a_time("the mask"):
+        mask = _opened(data)
         alpha = mask.getchannel("A")
         grey = mask.convert("L") if alpha.getextrema() == (255, 255) else alpha
         if how.hard:
@@ -149,8 +166,8 @@ def stretched(data: bytes, size: tuple[int, int]) -> bytes:
     Raises:
         UploadError: it is no picture.
     """
-    with _DECODES:
-        image = _opened(data, "the picture")
+    with one_at_a_time("the picture"):
+        image = _opened(data)
         return _png(image.convert("RGBa").resize(size, Image.Resampling.LANCZOS).convert("RGBA"))
 
 

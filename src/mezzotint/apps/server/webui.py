@@ -480,6 +480,12 @@ def choose(body: Given64, who: Asks, service: Knows, state: Remembers) -> None:
 # --- texts in pictures ------------------------------------------------------------------------
 
 
+def _texts_of_pillow(data: bytes) -> tuple[dict[str, str], object]:
+    with Image.open(io.BytesIO(data)) as image:  # which is decoded, and gone on return
+        found = {str(k): v for k, v in image.info.items() if isinstance(v, str)}
+        return found, image.getexif().get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.UserComment)
+
+
 def _texts(data: bytes) -> dict[str, str]:
     """What a picture's file says.
 
@@ -493,9 +499,8 @@ def _texts(data: bytes) -> dict[str, str]:
         raise UploadError(f"the picture {error}") from None
     if document is not None:
         return {"parameters": document}
-    with Image.open(io.BytesIO(data)) as image:
-        found = {str(k): v for k, v in image.info.items() if isinstance(v, str)}
-        comment = image.getexif().get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.UserComment)
+    with given.one_at_a_time("the picture"):
+        found, comment = _texts_of_pillow(data)
     if isinstance(comment, bytes) and comment[:8] in (b"UNICODE\0", bytes(8), b"ASCII\0\0\0"):
         coding = "utf-16-be" if comment[:8] == b"UNICODE\0" else "utf-8"
         found["parameters"] = comment[8:].decode(coding, "replace").rstrip("\0")

@@ -231,7 +231,9 @@ class Worker:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _failed(self, job: Row[Any], why: str, fault: Any) -> None:
-        # it may quote a stranger's file, and no database takes everything
+        # it may quote a stranger's file, and no database takes everything; nobody's business is
+        # where that lies here
+        why = why.replace(f"{self._folder(job)}{os.sep}", "")
         why = "".join(c if c.isprintable() else "�" for c in why)[:_MOST_WHY]
         ended = _surely(partial(queue.fail, self.engine, job, why, fault))
         self.voice.say(job=job.id, state="failed" if ended else "gone", error=why)
