@@ -143,16 +143,16 @@ def test_the_panel_of_a_picture(
     watched: Watched, client: httpx.Client, outputs: list[dict[str, Any]]
 ) -> None:
     page = watched.page
+    viewer = page.get_by_role("dialog")
     for output in outputs[:6]:
         page.goto(f"/#/gallery/{output['id']}")
-        viewer = page.get_by_role("dialog")
         viewer.get_by_role("button", name="Credentials").click()
         viewer.locator("div.proof").first.wait_for()
         viewer.locator("details.said summary").first.click()
         watched.clean(output["prompt"])
     viewer.get_by_role("button", name="Remix").first.click()
     page.wait_for_url("**/#/create")
-    watched.clean(output["prompt"])
+    watched.clean(outputs[:6][-1]["prompt"])
 
 
 def test_a_family(watched: Watched, client: httpx.Client, outputs: list[dict[str, Any]]) -> None:
