@@ -25,7 +25,7 @@ function roles() {
   const all = [
     ["image", "Start", "It is drawn after this picture.", true],
     ["mask", "Mask", "Only what is white in it is drawn anew.", typeof form.value.more.image === "string"],
-    ["image-prompt", "Reference", "A picture as a part of the prompt: what it shows, and its style.", model?.image_prompts === true],
+    ["image-prompt", "Reference", "A picture as a part of the prompt: what it shows and how it looks are mixed in together.", model?.image_prompts === true],
     ["reference", "To be edited", "The words say what changes in it.", model?.usual?.edits === true && "reference" in fields.value],
   ];
   return all.filter(([, , , can]) => can).map(([name, label, means]) => [name, label, means]);

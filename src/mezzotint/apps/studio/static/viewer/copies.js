@@ -7,8 +7,23 @@ import { optionsOf } from "./steer.js";
 
 /** @typedef {import("../api.js").Options} Options */
 
-/** @param {string} text for a shell */
-const quoted = (text) => (/^[\w.,:=/@%+-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
+// Control characters, of which a terminal that is pasted to obeys some, and those that turn the
+// direction of the text, so that it reads otherwise than it is run.
+const UNSEEN = /[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]/;
+const EACH_UNSEEN = new RegExp(UNSEEN.source, "g");
+
+/** @param {string} text as bytes that bash and zsh say by number */
+const bytes = (text) => [...new TextEncoder().encode(text)].map((byte) => `\\x${byte.toString(16).padStart(2, "0")}`).join("");
+
+/** @param {string} text for a shell: one word that is read as it stands */
+function quoted(text) {
+  if (/^[\w.,:=/@%+-]+$/.test(text)) return text;
+  if (!UNSEEN.test(text)) return `'${text.replaceAll("'", "'\\''")}'`;
+  return `$'${text.replace(new RegExp(`[\\\\'!]|${UNSEEN.source}`, "g"), bytes)}'`;
+}
+
+/** @param {unknown} value as JSON in which every character is seen */
+const json = (value) => JSON.stringify(value).replace(EACH_UNSEEN, (each) => `\\u${each.charCodeAt(0).toString(16).padStart(4, "0")}`);
 
 /** @param {Options} options @returns {[string, string | true][]} */
 const pairs = (options) => Object.entries(options).filter(([name]) => name !== "prompt")
@@ -19,25 +34,21 @@ const ID = /\b[0-9a-f]{64}\b/g;
 /** What curl says who asks. */
 const bearer = () => (token() ? ` -H "authorization: Bearer $MEZZOTINT_TOKEN"` : "");
 
-/** Pictures that go in are fetched first, under short names. @param {Options} options */
-function command(options) {
-  /** @type {Map<string, string>} */
-  const files = new Map();
-  const local = (/** @type {string} */ text) => text.replaceAll(ID, (id) => {
-    files.set(id, `${id.slice(0, 12)}.png`);
-    return `${id.slice(0, 12)}.png`;
-  });
-  const words = pairs(options).map(([name, value]) => (value === true ? ` --${name}` : ` --${name}=${quoted(local(value))}`)).join("");
-  const fetched = [...files].map(([id, name]) => `curl -sf${bearer()} -o ${name} ${location.origin}/v1/files/${id} &&\n`).join("");
-  const prompt = String(options.prompt ?? "");
-  return `${fetched}mezzotint generate${words}${prompt.startsWith("-") ? " --" : ""} ${quoted(prompt)}`;
+/** Pictures that go in are fetched first, under the names that the recipe has: the mark in the pixels
+ * holds its hash, and so the names too. @param {Options} options */
+export function command(options) {
+  const said = pairs(options);
+  const files = new Set(said.flatMap(([, value]) => String(value).match(ID) ?? []));
+  const fetched = [...files].map((id) => `curl -sf${bearer()} -o ${id} ${location.origin}/v1/files/${id} &&\n`).join("");
+  const words = said.map(([name, value]) => (value === true ? ` --${name}` : ` --${name}=${quoted(String(value))}`)).join("");
+  return `${fetched}mezzotint generate${words} -- ${quoted(String(options.prompt ?? ""))}`; // whatever it begins with
 }
 
 /** @param {unknown} value as Python says it */
-const python = (value) => (value === true ? "True" : JSON.stringify(value));
+const python = (value) => (value === true ? "True" : json(value)); // its texts are also Python's
 
 /** Python's own library is enough. @param {Options} options */
-function asPython(options) {
+export function asPython(options) {
   const body = Object.entries(options).map(([name, value]) => `    ${python(name)}: ${Array.isArray(value) ? `[${value.map(python).join(", ")}]` : python(value)},`);
   const held = token();
   return `import json
@@ -59,9 +70,9 @@ for made in json.loads(ask(f"/v1/jobs/{job['id']}"))["outputs"]:
 }
 
 /** @param {Options} options */
-function curl(options) {
+export function curl(options) {
   const here = location.origin, ask = `curl -sf${bearer()}`;
-  return `job=$(${ask} ${here}/v1/jobs -H 'content-type: application/json' -d ${quoted(JSON.stringify(options))} |
+  return `job=$(${ask} ${here}/v1/jobs -H 'content-type: application/json' -d ${quoted(json(options))} |
   grep -o '"id": *"[0-9a-f]*"' | head -n 1 | grep -o '[0-9a-f]\\{32\\}')
 ${ask} ${here}/v1/jobs/$job/events > /dev/null  # until it ends
 ${ask} ${here}/v1/jobs/$job | grep -o '/v1/outputs/[0-9a-f]*/file' | while read -r file; do ${ask} -OJ "${here}$file"; done`;

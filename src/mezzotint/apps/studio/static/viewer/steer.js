@@ -119,7 +119,7 @@ export function blend(outputs) {
   say(outputs.length > 1 ? "Say how much of each, and create; words may help." : "Add up to four others to it.");
 }
 
-/** What it shows and its style beside what is asked for in Create. @param {Output[]} outputs */
+/** What it shows and how it looks, mixed into what is asked for in Create: neither comes alone. @param {Output[]} outputs */
 export function asReference(outputs) {
   const [first] = outputs;
   if (!first) return;
