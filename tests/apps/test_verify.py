@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import subprocess
 import sys
@@ -19,9 +18,8 @@ from safetensors.torch import load_file, save_file
 
 from mezzotint.apps import cli
 from mezzotint.apps.commands_verify import Loaded, verified
-from mezzotint.apps.sealing import converted
 from mezzotint.modalities.image import read_text
-from mezzotint.provenance import identity, pixels, surroundings
+from mezzotint.provenance import pixels, surroundings
 from mezzotint.provenance.keys import of_secret
 from mezzotint.provenance.recipe import CHUNK
 
@@ -152,6 +150,8 @@ def test_curves_are_drawn_again(owned: Path, capsys: pytest.CaptureFixture[str])
     assert cli.main(["export", "a.png", "a.jpg"]) == 0
     assert cli.main(["export", "a.jpg", "c.svg"]) == 0 and verify("c.svg") == 1
     assert "traced from a file that stored the picture with loss" in capsys.readouterr().out
+    (owned / "e.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg"/>')
+    assert verify("e.svg") == 1 and "cannot; carries no recipe" in capsys.readouterr().out
     for bad in (["a.png", "a.svg"], ["a.png", "a.gif"], ["in.png", "d.svg"]):
         assert cli.main(["export", *bad]) == 2
     assert (owned / "a.svg").read_bytes() == drawn and not (owned / "d.svg").exists()
@@ -225,24 +225,6 @@ def test_a_model_is_missing(owned: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert said.startswith("fox.png: cannot be made again; tiny.safetensors, with which fox.png")
     assert "nor in empty" in said
     assert verify("fox.png", "--in", "empty", "--in", "models") == 0
-
-
-def test_an_svg_is_traced_again(owned: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("vtracer", reason="the extra svg")
-    make("fox", "--seed", "7", "-o", "fox.png")
-    data, _ = converted(Path("fox.png"), "SVG", "fox.svg", identity.configured())
-    Path("fox.svg").write_bytes(data)
-    capsys.readouterr()
-    assert verify("fox.svg") == 0
-    assert capsys.readouterr().out == "fox.svg: bit-equal as it was made and traced\n"
-    text = data.decode()
-    colour = re.findall(r'fill="(#\w{6})"', text)[0]
-    Path("fox.svg").write_text(text.replace(f'fill="{colour}"', 'fill="#123456"', 1))
-    assert verify("fox.svg") == 1
-    assert capsys.readouterr().out.startswith("fox.svg: differs in its curves")
-    Path("fox.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg"/>')
-    assert verify("fox.svg") == 1
-    assert "fox.svg: cannot; carries no recipe" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["in.png", "no.png", "tiny.safetensors"])

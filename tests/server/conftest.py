@@ -8,9 +8,9 @@ from pathlib import Path
 
 import postgres
 import pytest
+from attacking import Attacked
 from sqlalchemy import Engine, text
 
-from hostile import Attacked
 from mezzotint.apps.server import tables
 
 

@@ -14,12 +14,12 @@ from typing import Any
 
 import httpx
 import pytest
+from attacking import TINY, Attacked
 from sqlalchemy import Engine
 from test_attacks_owners import asking, picture, things
 from test_attacks_paths import ended
 
 import tiny_model
-from hostile import TINY, Attacked
 from mezzotint.apps.server import gallery, queue, webui_text
 from mezzotint.apps.server.places import Places
 from mezzotint.apps.server.service import Service

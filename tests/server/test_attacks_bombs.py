@@ -16,10 +16,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+from attacking import TINY, Attacked
 from PIL import Image
 from test_api import bomb
-
-from hostile import TINY, Attacked
 
 HEADS_MB, TEXTS_MB, DECODED_MB = 60, 250, 600
 """By so much a process may grow at most: where the head alone says that a picture is too large;

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from attacking import Known, request, spots
 from PIL import Image
 from sqlalchemy import Engine
 from test_attacks_sites import contents
 
-from hostile import Known, request, spots
 from mezzotint.apps.server import boards, canvases, gallery, links, queue, tables, tokens
 from mezzotint.apps.server.application import Settings, build
 from mezzotint.apps.server.gallery import Page

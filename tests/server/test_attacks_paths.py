@@ -14,9 +14,9 @@ from typing import Any
 
 import httpx
 import pytest
+from attacking import PATHS, SECRET, TINY, Attacked, Known, request, spots
 from PIL import Image
 
-from hostile import PATHS, SECRET, TINY, Attacked, Known, request, spots
 from mezzotint.apps.server import webui_asked
 
 

@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from attacking import Attacked
 from sqlalchemy import Engine, select
 
-from hostile import Attacked
 from mezzotint.apps.server import tables
 from mezzotint.apps.server.application import Settings, build
 from mezzotint.apps.server.guard import App
