@@ -103,7 +103,8 @@ def test_every_route_asks_for_a_token_and_a_scope(tmp_path: Path) -> None:
         found = {}
         async with asking(engine, tmp_path, True) as (client, document, _):
             for name, asked in right(document, known):
-                if name == "GET /v1/jobs/{name}/events" or name == "POST /v1/jobs":
+                endless = name == "GET /v1/events" and token == given["read"]
+                if name in ("GET /v1/jobs/{name}/events", "POST /v1/jobs") or endless:
                     continue
                 asked.headers.update(bearer(token))
                 answer = await client.send(asked)

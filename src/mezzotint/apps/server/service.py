@@ -132,6 +132,7 @@ class Service:
             NoRoomError, WriteError.
         """
         self.need(who, "make")
+        self.need(who, "read")
         gallery.kind_of(data)
         self.store.check_room(2 * len(data))
         found = [gallery.file_of(self.engine, part, who.sees) for part in dict.fromkeys(parts)]
