@@ -167,6 +167,8 @@ def test_what_no_model_drew(photo: Path, here: Path) -> None:
         assert found is not None and found.state == "valid"
         assert found.manifests[0].actions[0].source == source
         assert source in path.read_bytes().decode("latin-1").partition("IDAT")[0]
+        curves, _ = sealing.converted(path, "SVG", "a.svg", identity.configured())
+        assert f"digitalsourcetype/{source}<".encode() in curves  # as its other files say
 
 
 @pytest.mark.parametrize("kind", ["webp", "jpg"])

@@ -93,6 +93,12 @@ def _source(made: Made) -> credentials.SourceType:
     return known or (_COMPOSITE if made.edited else _GENERATED)
 
 
+def _embedded(data: bytes, kind: str, made: Made, document: recipe.Document) -> bytes:
+    """A file with a picture's document, and in words that other programs know what it is."""
+    said = Said(SOFTWARE, credentials.SOURCE_TYPE + _source(made))
+    return metadata.embed(data, kind, json.dumps(document), said)
+
+
 def _claim(made: Made, hashed: str, title: str, how: Signing) -> Claim:
     return Claim(
         title=title,
@@ -146,8 +152,7 @@ def sealed(
     data = pictures.encode(made.image, kind, quality=quality)
     lossy = kind == "JPEG" or quality is not None
     document = _stored(made, data, kind) if lossy else made.document
-    said = Said(SOFTWARE, credentials.SOURCE_TYPE + _source(made))
-    data = metadata.embed(data, kind, json.dumps(document), said)
+    data = _embedded(data, kind, made, document)
     if how is not None:
         claim = _claim(made, recipe.digest(document), title, how)
         data = _apart(partial(credentials.sign, data, MIMES[kind], claim, how.identity))
@@ -176,9 +181,7 @@ def _drawn(made: Made) -> tuple[bytes, recipe.Document]:
     from mezzotint.apps.tracing import traced
 
     document = {name: value for name, value in made.document.items() if name != "marks"}
-    source = metadata.COMPOSITE if made.edited else metadata.GENERATED
-    said = Said(SOFTWARE, source)
-    return metadata.embed(traced(made.image), "SVG", json.dumps(document), said), document
+    return _embedded(traced(made.image), "SVG", made, document), document
 
 
 def converted(path: Path, kind: str, title: str, identity: Identity) -> tuple[bytes, str]:

@@ -375,7 +375,8 @@ class Worker:
 
     def _made_before(self, job: Row[Any]) -> dict[str, Any] | None:
         """What an earlier attempt has made of a job of one picture."""
-        found = gallery.outputs_by_job(self.engine, [job.id])[job.id]
+        made = _surely(partial(gallery.outputs_by_job, self.engine, [job.id]))
+        found = made[job.id]
         return _result(found[0].id, found[0].file, found[0].kind) if found else None
 
     def _theirs(self, job: Row[Any]) -> looking.Theirs:
@@ -384,7 +385,8 @@ class Worker:
         sees = json.loads(job.wish).get("sees", job.owner)
 
         def theirs(file: str) -> bool:
-            return is_name(file) and gallery.file_of(self.engine, file, sees) is not None
+            look = partial(gallery.file_of, self.engine, file, sees)
+            return is_name(file) and _surely(look) is not None
 
         return theirs
 
