@@ -1,4 +1,5 @@
-"""Writing files so that a reader sees the old one or the new one, never half of one.
+"""Writing files so that a reader sees the old one or the new one, never half of one; and reading
+one once, as long as it stays.
 
 Below all rooms: the standard library only.
 """
@@ -9,15 +10,18 @@ import errno
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import lru_cache, wraps
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
+
+T = TypeVar("T")
 
 _SUFFIX = ".mezzotint-part"
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """What writing to a full disk fails with."""
-_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
+_DISK = {*FULL, errno.EFBIG, errno.EIO, errno.EROFS}
 """What writing itself can fail with; other errors in the body belong to the caller."""
 
 
@@ -43,6 +47,23 @@ def stamp(path: Path) -> tuple[int, ...]:
     """
     there = path.stat()
     return there.st_dev, there.st_ino, there.st_size, there.st_mtime_ns, there.st_ctime_ns
+
+
+def once_a_file(read: Callable[[Path], T]) -> Callable[[Path], T]:
+    """A function of a path that is called once as long as the file stays as it is: a server asks
+    for each picture.  Of folders, and of JSON, which names other files, it is called each time."""
+
+    @lru_cache(64)
+    def kept(path: Path, _: tuple[int, ...]) -> T:
+        return read(path)
+
+    @wraps(read)
+    def found(path: Path) -> T:
+        if not path.is_file() or path.suffix == ".json":
+            return read(path)
+        return kept(path, stamp(path))
+
+    return found
 
 
 def _flush_folder(folder: Path) -> None:

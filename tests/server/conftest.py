@@ -1,4 +1,4 @@
-"""Databases: SQLite, and PostgreSQL where its programs are on this machine."""
+"""Databases: SQLite, and PostgreSQL where its programs are on this machine; and servers."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import postgres
 import pytest
 from attacking import Attacked
+from serving import Serving, serving
 from sqlalchemy import Engine, text
 
 from mezzotint.apps.server import tables
@@ -38,6 +40,19 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
             connection.execute(text(f"TRUNCATE {names} RESTART IDENTITY CASCADE"))
     yield found
     found.dispose()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    """A server of a file of tests."""
+    with serving(tmp_path_factory.mktemp("server")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def client(server: Serving) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=server.base, timeout=60) as found:
+        yield found
 
 
 @pytest.fixture(scope="session")

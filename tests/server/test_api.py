@@ -17,23 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 from PIL import Image
 from serving import Serving, serving
 
 FOX = {"prompt": "a red fox", "seed": 7, "steps": 2}
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
-    with serving(tmp_path_factory.mktemp("server")) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def client(server: Serving) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=server.base, timeout=60) as found:
-        yield found
 
 
 def submit(client: httpx.Client, **fields: Any) -> dict[str, Any]:

@@ -4,27 +4,16 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from PIL import Image
-from serving import serving
 from test_api import done, submit
 
 from mezzotint.apps.server import boards, gallery, queue, tables
 from mezzotint.apps.server.boards import BoardError
-
-
-@pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    with (
-        serving(tmp_path_factory.mktemp("boards")) as running,
-        httpx.Client(base_url=running.base, timeout=60) as found,
-    ):
-        yield found
 
 
 def made(client: httpx.Client, **fields: Any) -> list[dict[str, Any]]:

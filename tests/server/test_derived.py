@@ -3,28 +3,15 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
 from PIL import Image, ImageDraw
-from serving import Serving, serving
+from serving import Serving
 from test_api import done, submit
 
 SECRET = "0" * 63 + "1"
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
-    with serving(tmp_path_factory.mktemp("derived")) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def client(server: Serving) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=server.base, timeout=60) as found:
-        yield found
 
 
 def drawn(client: httpx.Client, **how: Any) -> dict[str, Any]:

@@ -6,7 +6,6 @@ import io
 import json
 import math
 import random
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -14,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageEnhance
-from serving import serving
 from sqlalchemy import Engine
 from test_api import done, submit
 
@@ -101,15 +99,6 @@ def test_what_is_seen_stays_through_what_people_do_to_pictures() -> None:
             alike = [likeness.likeness(after, each) for each in before]
             assert alike.index(max(alike)) == number, (changed.mode, changed.size, alike)
     assert looking.sight(Image.new("RGBA", (9, 7)))  # nothing at all looks like something too
-
-
-@pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    with (
-        serving(tmp_path_factory.mktemp("likeness")) as running,
-        httpx.Client(base_url=running.base, timeout=60) as found,
-    ):
-        yield found
 
 
 def found(client: httpx.Client, like: str, **more: Any) -> list[dict[str, Any]]:

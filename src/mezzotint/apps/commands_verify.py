@@ -19,7 +19,6 @@ from mezzotint.apps.derived import cut
 from mezzotint.apps.making import Made, begin, loaded, loading_key, making
 from mezzotint.apps.repeat import Parse, Used, followed
 from mezzotint.families.model import Model
-from mezzotint.modalities import metadata
 from mezzotint.modalities.image import READABLE, ImageError, kind_of, open_image, seen
 from mezzotint.modalities.metadata import svg
 from mezzotint.provenance.pixels import Difference, difference, digest
@@ -81,6 +80,13 @@ def _surroundings(document: Mapping[str, Any], now: Mapping[str, Any]) -> list[s
     return found
 
 
+def _threads(document: Mapping[str, Any]) -> int | None:
+    """With how many it was made, if its document says so."""
+    then = document.get("machine")
+    threads = then.get("threads") if isinstance(then, dict) else None
+    return threads if type(threads) is int and 0 < threads <= 1024 else None
+
+
 class Models(Protocol):
     """Where models come from."""
 
@@ -126,9 +132,7 @@ def _made_again(
     for document in documents:
         how = followed(recipe_of(source, document), source, given, parse, args.folders)
         how.lenient, how.quiet, how.preview, how.count = True, True, False, 1
-        then = document.get("machine")
-        threads = then.get("threads") if isinstance(then, dict) else None
-        how.threads = threads if type(threads) is int and 0 < threads <= 1024 else None
+        how.threads = _threads(document)
         begin(how)
         used = Used(how)
         made = next(iter(making(how, models.of(how), (how.seed,), used)))
@@ -142,11 +146,10 @@ def _made_again(
 
 def _compared(source: Path, document: Mapping[str, Any], made: Made, causes: list[str]) -> Verdict:
     """What was made again beside what is on the disk."""
-    said = document.get("pixels")
-    if (data := source.read_bytes()) and metadata.kind_of(data) == "SVG":
-        return _drawn_again(source, data, said, made, causes)
+    said, kind = document.get("pixels"), kind_of(source)
+    if kind is None:  # it has a document and no pixels: curves
+        return _drawn_again(source, said, made, causes)
     stored = open_image(source)
-    kind = str(kind_of(source))
     lossy = kind == "JPEG" or (kind == "WEBP" and isinstance(said, dict) and "stored" in said)
     wanted = said.get("hash") if isinstance(said, dict) else None
     again = digest(made.image)
@@ -173,9 +176,7 @@ def _compared(source: Path, document: Mapping[str, Any], made: Made, causes: lis
     return Verdict(str(source), DIFFERS, str(apart), (changed_since,), apart)
 
 
-def _drawn_again(
-    source: Path, data: bytes, said: object, made: Made, causes: Sequence[str]
-) -> Verdict:
+def _drawn_again(source: Path, said: object, made: Made, causes: Sequence[str]) -> Verdict:
     """What is traced of what was made again beside the curves on the disk."""
     from mezzotint.apps.tracing import traced
 
@@ -183,7 +184,7 @@ def _drawn_again(
     if known.get("hash") not in (None, digest(made.image)):
         told = "in the pixels that it was traced from"
         return Verdict(str(source), DIFFERS, told, tuple(causes) or _UNKNOWN)
-    if svg.drawing(data) == svg.drawing(traced(made.image)):
+    if svg.drawing(source.read_bytes()) == svg.drawing(traced(made.image)):
         return Verdict(str(source), EQUAL, "")
     if "stored" in known:
         why = "it was traced from a file that stored the picture with loss: verify that file"
@@ -252,9 +253,7 @@ def _of_others(
             f"{source}: {file.name}, of which it was cut out, is neither here nor beside it, "
             "under whatever name: say where with --in"
         )
-    then = document.get("machine")
-    threads = then.get("threads") if isinstance(then, dict) else None
-    if type(threads) is int and 0 < threads <= 1024:
+    if (threads := _threads(document)) is not None:
         torch.set_num_threads(threads)
     made = cut(there)
     now = {part: made.document[part] for part in ("versions", "machine")}

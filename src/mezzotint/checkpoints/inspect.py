@@ -7,7 +7,6 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -26,7 +25,7 @@ from mezzotint.checkpoints.source import (
     one_file,
     open_folder,
 )
-from mezzotint.files import stamp
+from mezzotint.files import once_a_file
 
 Confidence = Literal["certain", "likely", "doubtful", "unknown"]
 """certain: the file says it itself; likely: names and sizes tell; doubtful: the two disagree."""
@@ -126,17 +125,10 @@ def inspect(path: str | os.PathLike[str]) -> Report:
     path = one_file(Path(path))
     if path.is_dir():
         return _folder(open_folder(path))
-    if not path.is_file() or path.suffix == ".json":  # which names the files that have the weights
-        return _inspected(path)
-    return _kept(path, stamp(path))
-
-
-@lru_cache(64)
-def _kept(path: Path, _: tuple[int, ...]) -> Report:
-    """Read once as long as the file stays: a server asks for each picture."""
     return _inspected(path)
 
 
+@once_a_file
 def _inspected(path: Path) -> Report:
     start = read_start(path)
     kind = looks_like(start)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 
 from mezzotint.checkpoints.files import CheckpointError
@@ -12,25 +11,14 @@ from mezzotint.families import sight, text
 from mezzotint.families.catalogue import PACKAGED, identify, locate
 from mezzotint.families.ledger import attributions, has_ledger, sources
 from mezzotint.families.released import FAMILIES, KINDS
-from mezzotint.files import stamp
+from mezzotint.files import once_a_file
 from mezzotint.provenance.licences import UNKNOWN, Record, stated
 from mezzotint.provenance.terms import Licensed
 
 
+@once_a_file
 def likely(path: Path) -> str:
     """The id of the licence under which a file's kind was released, "" where none is known."""
-    if not path.is_file() or path.suffix == ".json":
-        return _likely(path)
-    return _kept(path, stamp(path))
-
-
-@lru_cache(64)
-def _kept(path: Path, _: tuple[int, ...]) -> str:
-    """Looked for once as long as the file stays: a server asks for each picture."""
-    return _likely(path)
-
-
-def _likely(path: Path) -> str:
     try:
         return FAMILIES.get(identify(path)[0].name, "")
     except (CheckpointError, OSError):  # no checkpoint, one of several families, or one of ours

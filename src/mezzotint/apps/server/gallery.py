@@ -10,8 +10,8 @@ from PIL import Image, UnidentifiedImageError
 from sqlalchemy import Engine, Row, delete, insert, select, update
 
 from mezzotint.apps.server import likeness, uses
-from mezzotint.apps.server.queue import OPEN
 from mezzotint.apps.server.tables import (
+    OPEN,
     board_outputs,
     boards,
     favourites,
@@ -25,8 +25,6 @@ from mezzotint.apps.server.tables import (
 MOST_PIXELS = 64 * 2**20
 KINDS = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp", "TIFF": "image/tiff"}
 MOST_ROWS = 200
-_USERS = (outputs, uploads)
-"""The tables that refer to files."""
 
 
 class UploadError(ValueError):

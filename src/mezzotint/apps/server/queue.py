@@ -26,10 +26,9 @@ from typing import Any, Literal
 from sqlalchemy import Connection, Engine, Row, and_, case, func, insert, or_, select, update
 
 from mezzotint.apps.server import uses
-from mezzotint.apps.server.tables import jobs, outputs, reading, soft
+from mezzotint.apps.server.tables import OPEN, jobs, outputs, reading, soft
 
 State = Literal["submitted", "running", "done", "failed", "cancelled"]
-OPEN = ("submitted", "running")
 CRASHES = 5
 """So often a job may bring its worker down."""
 MOST_PASSED = 400.0

@@ -38,6 +38,10 @@ BUSY_SECONDS = 5
 """How long a writer of SQLite waits for another, and who connects to PostgreSQL for an answer."""
 
 
+OPEN = ("submitted", "running")
+"""States of a job that has not ended."""
+
+
 class DatabaseError(ValueError):
     """The database cannot be used; one line that says why."""
 

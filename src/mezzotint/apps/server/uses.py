@@ -12,10 +12,9 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, insert, select
 
-from mezzotint.apps.server.tables import canvases, inputs, jobs, outputs, reading, uploads
+from mezzotint.apps.server.tables import OPEN, canvases, inputs, jobs, outputs, reading, uploads
 
 _WEIGHTS = ("model", "refiner", "part", "lora", "embedding", "ip-adapter", "image-encoder")
-_OPEN = ("submitted", "running")
 _NAMES = re.compile(r"[0-9a-f]{64}")
 
 
@@ -40,7 +39,7 @@ def _is_used(connection: Connection, file: str) -> bool:
         select(table.c.file).where(table.c.file == file) for table in (outputs, uploads, inputs)
     ]
     named.append(select(canvases.c.id).where(canvases.c.files.contains(f'"{file}"')))
-    named.append(select(jobs.c.id).where(jobs.c.state.in_(_OPEN), jobs.c.wish.contains(file)))
+    named.append(select(jobs.c.id).where(jobs.c.state.in_(OPEN), jobs.c.wish.contains(file)))
     return any(connection.scalar(each.limit(1)) is not None for each in named)
 
 
@@ -50,7 +49,7 @@ def named(connection: Connection, owner: str | None = None) -> set[str]:
     mine = [] if owner is None else [canvases.c.owner == owner]
     texts = [
         select(canvases.c.document, canvases.c.files).where(*mine),
-        select(jobs.c.wish).where(jobs.c.state.in_(_OPEN)),
+        select(jobs.c.wish).where(jobs.c.state.in_(OPEN)),
     ]
     rows = (row for wanted in texts for row in connection.execute(wanted))
     return {name for row in rows for text in row for name in _NAMES.findall(text)}

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-import io
 import json
 import os
 import time
@@ -22,19 +21,16 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Request, Response
 from fastapi.exceptions import RequestValidationError
-from PIL import ExifTags, Image
 from sqlalchemy import Row
 from starlette.exceptions import HTTPException  # what the guard raises is no fastapi one
 
 from mezzotint.apps.server import asking, gallery, given, webui_asked, webui_text
 from mezzotint.apps.server.asking import RETRY_SECONDS, STATUS, Knows, Serves, status, whose
-from mezzotint.apps.server.gallery import UploadError
 from mezzotint.apps.server.given import Given, Masking
 from mezzotint.apps.server.service import Service
 from mezzotint.apps.server.tokens import Who
 from mezzotint.apps.server.webui_asked import Body, Here
 from mezzotint.apps.server.wish import WishError
-from mezzotint.modalities import metadata
 from mezzotint.provenance.called import SAMPLERS, WEBUI_SAMPLERS, WEBUI_SPACINGS
 
 MODEL = "icons"
@@ -480,37 +476,10 @@ def choose(body: Given64, who: Asks, service: Knows, state: Remembers) -> None:
 # --- texts in pictures ------------------------------------------------------------------------
 
 
-def _texts_of_pillow(data: bytes) -> tuple[dict[str, str], object]:
-    with Image.open(io.BytesIO(data)) as image:  # which is decoded, and gone on return
-        found = {str(k): v for k, v in image.info.items() if isinstance(v, str)}
-        return found, image.getexif().get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.UserComment)
-
-
-def _texts(data: bytes) -> dict[str, str]:
-    """What a picture's file says.
-
-    Raises:
-        UploadError: it is none.
-    """
-    gallery.kind_of(data)
-    try:
-        document = metadata.extract(data)
-    except metadata.MetadataError as error:
-        raise UploadError(f"the picture {error}") from None
-    if document is not None:
-        return {"parameters": document}
-    with given.one_at_a_time("the picture"):
-        found, comment = _texts_of_pillow(data)
-    if isinstance(comment, bytes) and comment[:8] in (b"UNICODE\0", bytes(8), b"ASCII\0\0\0"):
-        coding = "utf-16-be" if comment[:8] == b"UNICODE\0" else "utf-8"
-        found["parameters"] = comment[8:].decode(coding, "replace").rstrip("\0")
-    return found
-
-
 def _said(image: object) -> dict[str, Any]:
     if not isinstance(image, str):
         raise WishError("image must be a picture in base64", "image")
-    items = _texts(given.decoded(image, "the picture"))
+    items = webui_text.texts(given.decoded(image, "the picture"))
     info = items.get("parameters", "")
     try:
         recipe = json.loads(info)

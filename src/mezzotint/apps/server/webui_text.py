@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Mapping
 from typing import Any
 
+from PIL import ExifTags, Image
+
+from mezzotint.apps.server import gallery, given
+from mezzotint.apps.server.gallery import UploadError
+from mezzotint.modalities import metadata
 from mezzotint.provenance.called import WEBUI_SAMPLERS, WEBUI_SPACINGS
 
 _FIELD = re.compile(r'([A-Za-z][\w \-/.]{0,60}+):\s*+("(?:\\.|[^\\"])*+"|[^,]*+)(?:,|$)')
@@ -80,4 +86,31 @@ def parsed(text: str) -> dict[str, str]:
             except ValueError:
                 value = value.strip('"')
         found.setdefault(match[1].strip(), value)
+    return found
+
+
+def _texts_of_pillow(data: bytes) -> tuple[dict[str, str], object]:
+    with Image.open(io.BytesIO(data)) as image:  # which is decoded, and gone on return
+        found = {str(k): v for k, v in image.info.items() if isinstance(v, str)}
+        return found, image.getexif().get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.UserComment)
+
+
+def texts(data: bytes) -> dict[str, str]:
+    """What a picture's file says.
+
+    Raises:
+        UploadError: it is none.
+    """
+    gallery.kind_of(data)
+    try:
+        document = metadata.extract(data)
+    except metadata.MetadataError as error:
+        raise UploadError(f"the picture {error}") from None
+    if document is not None:
+        return {"parameters": document}
+    with given.one_at_a_time("the picture"):
+        found, comment = _texts_of_pillow(data)
+    if isinstance(comment, bytes) and comment[:8] in (b"UNICODE\0", bytes(8), b"ASCII\0\0\0"):
+        coding = "utf-16-be" if comment[:8] == b"UNICODE\0" else "utf-8"
+        found["parameters"] = comment[8:].decode(coding, "replace").rstrip("\0")
     return found
