@@ -71,8 +71,8 @@ class Client:
         return json.loads(await self.whole(method, path, data, "application/json" if data else ""))
 
     async def ended(self, job: str) -> str | None:
-        """Follow a job until it ends; the last picture that was told."""
-        _, parts = await self.ask("GET", f"/v1/jobs/{job}/events")
+        """Follow a job as `mezzotint generate --server` does; the last picture that was told."""
+        _, parts = await self.ask("GET", f"/v1/jobs/{job}/events?previews=false")
         output, text = None, b""
         async for part in parts:
             text += part

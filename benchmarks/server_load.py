@@ -6,19 +6,19 @@ With --quick it takes one, for a look.  POSIX only.
 
 **Added time.**  Fifty clients ask for pictures, each as `mezzotint generate --server` does: POST
 /v1/jobs, follow its events, fetch the file.  A client thinks between its requests, so that the
-device is about half busy and the queue is not the whole of a request's time.  Of a job that took
+worker is about half busy and the queue is not the whole of a request's time.  Of a job that took
 from its POST to the last byte of its picture,
 
     added = latency - own - others
 
-own: seconds that its worker spent on drawing it and on what any file of `mezzotint generate` has
-(watermark, recipe, signature), as the job says (`result.seconds`); others: the same of the jobs
-that ran between its POST and its start; of one that ran already, as much as fits.  Everything else
-is the server's: HTTP, database, disk, messages between processes, reading the wish, also where
-other jobs' share of it made this one wait.
+own: seconds that its worker spent on what `mezzotint generate` does too (drawing, watermark,
+recipe, signature, a file on the disk), as the job says (`result.seconds`); others: the same of the
+jobs that ran between its POST and its start; of one that ran already, as much as fits.  Everything
+else is the server's: HTTP, database, messages between processes, reading the wish, what makes a
+picture be found by its likeness, also where other jobs' share of it made this one wait.
 
 The same without thinking, as throughput: the time of all jobs, less that of the same pictures made
-by one command line, a job.
+and written by one command line, a job.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ from server_client import Client, clients  # noqa: E402 (beside this file)
 
 CLIENTS = 50
 BUSY = 0.5
-"""Of the time, as long as clients think."""
+"""The share of the most that the server can do that is asked for, as long as clients think."""
 MOST_ADDED, MOST_BYTES, MOST_GROWTH = 0.020, 150e6, 0.05
 """What may be: seconds, bytes, a share."""
 
@@ -118,7 +118,7 @@ def alone(args: argparse.Namespace) -> list[float]:
     from mezzotint.apps.commands_generate import seeds_of
     from mezzotint.apps.making import begin, loaded, making
     from mezzotint.apps.repeat import Used
-    from mezzotint.apps.sealing import sealed, signing
+    from mezzotint.apps.sealing import signing, write
     from mezzotint.provenance.grid import chosen
     from mezzotint.provenance.meter import Meter, Shares
 
@@ -132,11 +132,12 @@ def alone(args: argparse.Namespace) -> list[float]:
     found: list[float] = []
     pictures = making(how, model, seeds_of(how), used, None, shares)
     began = time.perf_counter()
-    for made in pictures:
-        sealed(made, "PNG", "picture.png", signs)
-        now = time.perf_counter()
-        found.append(now - began)
-        began = now
+    with tempfile.TemporaryDirectory() as folder:
+        for made in pictures:
+            write(made, Path(folder, f"{made.seed}.png"), signs)
+            now = time.perf_counter()
+            found.append(now - began)
+            began = now
     return found
 
 
@@ -150,11 +151,11 @@ def _alone(server: Serving, model: str, wish: Mapping[str, Any], count: int) -> 
 def time_added(server: Serving, where: str, wish: dict[str, Any], jobs: int) -> dict[str, Any]:
     """The figures of a model; where: it lies for the command line."""
     own = statistics.mean(_alone(server, where, wish, max(jobs // 2, 6))[1:])
-    warm, _ = asyncio.run(_run(server, wish, CLIENTS, 0.0))
-    think = CLIENTS * statistics.mean(t.own for t in warm) / BUSY
+    asyncio.run(_run(server, wish, CLIENTS, 0.0))  # a warm-up
+    closed, spent = asyncio.run(_run(server, wish, jobs, 0.0))
+    think = CLIENTS * spent / jobs / BUSY
     thinking, _ = asyncio.run(_run(server, wish, jobs, think))
     each = sorted(added(one, thinking) for one in thinking)
-    closed, spent = asyncio.run(_run(server, wish, jobs, 0.0))
     found = {
         "model": wish["model"],
         "steps": wish["steps"],

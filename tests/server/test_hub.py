@@ -54,6 +54,21 @@ def test_previews_are_made_while_anybody_looks() -> None:
         assert said[-1] == ("his", False)
     assert {("early", False), ("late", False)} <= set(said)
     before = len(said)
+    with hub.listening("early", looks=False):  # and makes nobody draw
+        assert len(said) == before
+        with hub.listening("early"):
+            assert said[before:] == [("early", True)]
+        assert said[before:] == [("early", True), ("early", False)]
+    before = len(said)
     hub.ends("early")
     with hub.listening("early"):
         assert len(said) == before
+
+
+def test_who_does_not_look_hears_without_previews() -> None:
+    hub = Hub(lambda job, begins: None)
+    with hub.listening("one") as looks, hub.listening("one", looks=False) as hears:
+        hub.tell({"job": "one", "step": 1, "preview": "…"})
+        assert heard(looks) == [{"job": "one", "step": 1, "preview": "…"}]
+        assert heard(hears) == [{"job": "one", "step": 1}]
+    assert len(hub) == 0

@@ -53,6 +53,21 @@ def test_one_after_another(engine: Engine) -> None:
     assert gallery.job(engine, job.id, "b") is None  # somebody else's
 
 
+def test_with_its_last_picture_a_job_is_done(engine: Engine) -> None:
+    queue.submit(engine, asked())
+    job = queue.claim(engine, "w")
+    assert job is not None
+    kept = queue.keep(engine, job, made(0), {"a": 1})
+    assert kept is not None
+    row = gallery.job(engine, job.id, "a")
+    assert row is not None and (row.state, row.result, row.worker) == ("done", '{"a": 1}', None)
+    assert row.step == row.steps and row.finished >= row.started
+    assert queue.keep(engine, job, made(0), {"a": 1}) == kept  # as if the answer had been lost
+    assert queue.keep(engine, job, made(1)) is None
+    assert not queue.finish(engine, job) and queue.claim(engine, "w") is None
+    assert len(gallery.outputs_by_job(engine, [job.id])[job.id]) == 1
+
+
 def test_owners_take_turns_by_cost(engine: Engine) -> None:
     """Of two who have asked for much each gets half, whoever was first and however often."""
     assert order(engine, *[asked("a")] * 10, *[asked("b")] * 3)[:7].count("b") == 3

@@ -69,9 +69,9 @@ class Server:
                 raise UsageError(f"{self.address}: is no server of mezzotint") from None
 
     def events(self, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        """What happens to a job, until it ends."""
+        """What happens to a job, until it ends; no previews, which nobody sees here."""
         kind = ""
-        with self.ask("GET", f"/v1/jobs/{name}/events") as answer:
+        with self.ask("GET", f"/v1/jobs/{name}/events?previews=false") as answer:
             for line in io.TextIOWrapper(answer, "utf-8"):
                 if line.startswith("event: "):
                     kind = line[7:].strip()

@@ -94,6 +94,7 @@ def _sources(head: str) -> tuple[Source, ...]:
     return tuple(Source(**row) for row in document["sets"])
 
 
+@cache
 def sources(model: str) -> tuple[Source, ...]:
     """The sets of a packaged model's drawings; the drawings are not read.
 

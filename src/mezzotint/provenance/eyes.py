@@ -53,15 +53,10 @@ def _histograms(plane: Tensor) -> Tensor:
     dy = padded[:, 2:, 1:-1] - padded[:, :-2, 1:-1]
     strength = torch.hypot(dx, dy)
     place = torch.atan2(dy, dx) % math.pi / math.pi * _BINS  # 0 … 8, both ends the same direction
-    low, share = place.floor(), place.frac()
-    planes = torch.stack(
-        [
-            strength * ((low % _BINS == n) * (1 - share) + ((low + 1) % _BINS == n) * share)
-            for n in range(_BINS)
-        ],
-        dim=1,
-    )
-    cells = F.avg_pool2d(planes, _CELL)  # (N, 8, H/8, W/8)
+    low, share = place.floor()[:, None], place.frac()[:, None]
+    bins = torch.arange(_BINS).view(-1, 1, 1)
+    shares = (low % _BINS == bins) * (1 - share) + ((low + 1) % _BINS == bins) * share
+    cells = F.avg_pool2d(strength[:, None] * shares, _CELL)  # (N, 8, H/8, W/8)
     around = F.avg_pool2d(cells.square().sum(1, keepdim=True), 3, stride=1, padding=1)
     return (cells / (around + (_FAINT / _CELL) ** 2).sqrt()).sqrt().flatten(1)
 
@@ -72,4 +67,5 @@ def seen(unit: Tensor) -> Tensor:
     on_white = unit[:, :3] + (1 - unit[:, 3:])
     lightness = (on_white * weights).sum(1)
     layout = F.interpolate(unit, size=(_THUMBNAIL, _THUMBNAIL), mode="area").flatten(1)
-    return torch.cat([_histograms(unit[:, 3]), _histograms(lightness), layout], dim=1)
+    both = _histograms(torch.cat([unit[:, 3], lightness])).chunk(2)
+    return torch.cat([*both, layout], dim=1)

@@ -21,11 +21,12 @@ import os
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mezzotint.files import WriteError, atomic_folder
+from mezzotint.files import WriteError, atomic_folder, stamp
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -96,7 +97,7 @@ def configured() -> Identity:
         return own(timestamps=timestamps)
     if not chain or not key:
         raise IdentityError("set both MEZZOTINT_CERTIFICATE and MEZZOTINT_KEY, or neither")
-    return load(Path(chain), Path(key), timestamps)
+    return _kept(Path(chain), Path(key), timestamps)
 
 
 # --- the own identity -------------------------------------------------------------------------
@@ -117,7 +118,7 @@ def own(folder: Path | None = None, timestamps: str | None = None) -> Identity:
     if not (place / KEY).exists():
         _make(place)
     _check_private(place)
-    return load(place / CERTIFICATE, place / KEY, timestamps)
+    return _kept(place / CERTIFICATE, place / KEY, timestamps)
 
 
 def anchors(folder: Path | None = None) -> bytes:
@@ -231,6 +232,23 @@ def _usage(signs: bool) -> x509.KeyUsage:
 
 
 # --- files ------------------------------------------------------------------------------------
+
+
+def _kept(chain: Path, key: Path, timestamps: str | None) -> Identity:
+    """As :func:`load`: a server asks with each picture, and it is read once a day as long as the
+    files stay as they are."""
+    try:
+        stamps = stamp(chain), stamp(key)
+    except OSError:  # which says what is wrong
+        return load(chain, key, timestamps)
+    return _loaded(chain, key, timestamps, stamps, datetime.now(UTC).date())
+
+
+@lru_cache(2)
+def _loaded(
+    chain: Path, key: Path, timestamps: str | None, _: tuple[tuple[int, ...], ...], __: date
+) -> Identity:
+    return load(chain, key, timestamps)
 
 
 def load(chain: Path, key: Path, timestamps: str | None = None) -> Identity:

@@ -150,10 +150,11 @@ def _event(told: dict[str, Any] | None) -> str:
 
 
 @router.get("/jobs/{name}/events", response_class=StreamingResponse)
-async def follow(name: Id, who: Asks, service: Serves) -> StreamingResponse:
+async def follow(name: Id, who: Asks, service: Serves, previews: bool = True) -> StreamingResponse:
     """What happens to a job, as server-sent events, until it ends: `state`, `progress`, `preview`
-    (a WebP in base64) and `output`."""
-    events = service.follow(who, name, PING_SECONDS)
+    (a WebP in base64) and `output`.  Previews take time to make: say `previews=false` if nobody
+    looks at them."""
+    events = service.follow(who, name, PING_SECONDS, previews)
     first = await anext(events)
     if first is None:  # says so
         await asyncio.to_thread(service.job, who, name)

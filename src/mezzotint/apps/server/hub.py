@@ -30,7 +30,7 @@ class Hub:
     def __init__(self, watched: Callable[[str, bool], None]) -> None:
         """watched: is told when somebody begins to look at a job's previews, and when nobody is
         left."""
-        self._listeners: dict[str, set[asyncio.Queue[dict[str, Any]]]] = defaultdict(set)
+        self._listeners: dict[str, dict[asyncio.Queue[dict[str, Any]], bool]] = defaultdict(dict)
         self._running: dict[str, str] = {}
         self._watched = watched
 
@@ -42,11 +42,12 @@ class Hub:
         running."""
         job = told.get("job", ALL)
         owner = self._running.get(job, owner)
+        plain = {key: value for key, value in told.items() if key != "preview"}
         for name in (job, ALL) if owner is None else (job, ALL, of(owner)):
-            for waiting in self._listeners.get(name, ()):
+            for waiting, looks in self._listeners.get(name, {}).items():
                 if waiting.full():
                     waiting.get_nowait()
-                waiting.put_nowait(told)
+                waiting.put_nowait(told if looks else plain)
 
     def close(self) -> None:
         """Send everybody away, so that the server can stop."""
@@ -68,24 +69,30 @@ class Hub:
 
     def _is_watched(self, job: str) -> bool:
         names = (job, ALL, of(self._running[job]))
-        return any(self._listeners.get(name) for name in names)
+        return any(looks for name in names for looks in self._listeners.get(name, {}).values())
 
     @contextmanager
-    def listening(self, name: str = ALL) -> Iterator[asyncio.Queue[dict[str, Any]]]:
-        """A queue of what happens from now on: to a job, to those :func:`of` an owner, to all."""
+    def listening(
+        self, name: str = ALL, looks: bool = True
+    ) -> Iterator[asyncio.Queue[dict[str, Any]]]:
+        """A queue of what happens from now on: to a job, to those :func:`of` an owner, to all.
+
+        looks: at previews too, which are made only for those who do."""
         waiting: asyncio.Queue[dict[str, Any]] = asyncio.Queue(_WAITING)
-        self._listeners[name].add(waiting)
-        self._watch(name, True)
+        self._listeners[name][waiting] = looks
+        if looks:
+            self._watch(name, True)
         try:
             yield waiting
         finally:
-            self._listeners[name].discard(waiting)
+            del self._listeners[name][waiting]
             if not self._listeners[name]:
                 del self._listeners[name]
+            if looks:
                 self._watch(name, False)
 
     def _watch(self, name: str, begins: bool) -> None:
-        """Who listens there begins to look at the jobs that run, or does not any more."""
+        """Somebody begins to look there at the jobs that run, or does not any more."""
         for job, owner in self._running.items():
             if name in (job, ALL, of(owner)) and self._is_watched(job) == begins:
                 self._watched(job, begins)

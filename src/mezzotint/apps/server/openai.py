@@ -242,7 +242,8 @@ async def _events(
     service: Service, who: Who, job: Row[Any], form: _Form, event: str, key: str | None
 ) -> AsyncIterator[str]:
     """The events of a job: partial pictures as they form, and each when it is complete."""
-    partials = _Partials(getattr(form.body, "partial_images", None) or 0, job.pictures)
+    wanted = getattr(form.body, "partial_images", None) or 0
+    partials = _Partials(wanted, job.pictures)
     size = form.body.size or "auto"
     said = {**form.says(), "created_at": int(time.time())}
     sent: set[str] = set()
@@ -259,7 +260,7 @@ async def _events(
                 yield _line(f"{event}.completed", {**said, **whole, **more})
 
     try:
-        async for told in service.follow(who, job.id, _PING_SECONDS):
+        async for told in service.follow(who, job.id, _PING_SECONDS, looks=wanted > 0):
             if told is None:
                 yield ": still here\n\n"
             elif "output" in told:

@@ -23,7 +23,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Engine, Row, and_, case, func, insert, or_, select, update
+from sqlalchemy import (
+    Connection,
+    Engine,
+    Row,
+    and_,
+    bindparam,
+    case,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 
 from mezzotint.apps.server import uses
 from mezzotint.apps.server.tables import OPEN, jobs, outputs, reading, soft
@@ -100,17 +112,73 @@ def new_id() -> str:
     return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
 
 
-# --- asking -----------------------------------------------------------------------------------
+# --- statements: of those that each job takes, building one costs as much as what it does ----
 
 
-def _turn(connection: Connection, owner: str) -> float:
-    """The turn of a new job."""
+def _place() -> Any:
+    """What tells whether there is room, and which turn: the turn that is served, how many jobs are
+    open, and of ``whose`` how many are and where the last one ends."""
     served = select(jobs.c.turn).where(jobs.c.state != "submitted")
     served = served.order_by(jobs.c.turn.desc()).limit(1)  # by its index, of however many jobs
-    last = select(func.max(jobs.c.turn + jobs.c.cost)).where(
-        jobs.c.owner == owner, jobs.c.state.in_(OPEN)
+    open_ = select(func.count()).select_from(jobs).where(jobs.c.state.in_(OPEN))
+    own = select(func.count(), func.max(jobs.c.turn + jobs.c.cost)).where(
+        jobs.c.owner == bindparam("whose"), jobs.c.state.in_(OPEN)
     )
-    return max(connection.scalar(served) or 0.0, connection.scalar(last) or 0.0)
+    return select(served.scalar_subquery(), open_.scalar_subquery(), *own.subquery().c)
+
+
+def _claim(some: bool) -> Any:
+    """Gives the next job to ``by``; some: of those that are ``loaded`` before others."""
+    ahead = or_(jobs.c.batch.in_(bindparam("loaded", expanding=True)), jobs.c.passed >= MOST_PASSED)
+    next_ = (
+        select(jobs.c.number)
+        .where(jobs.c.state == "submitted")
+        .order_by(
+            jobs.c.priority.desc(),
+            *([case((ahead, 0), else_=1)] if some else []),
+            jobs.c.turn,
+            jobs.c.number,
+        )
+        .limit(1)
+        .with_for_update(skip_locked=True)  # SQLite has one writer at a time, and leaves it out
+    )
+    return (
+        update(jobs)
+        .where(jobs.c.number == next_.scalar_subquery(), jobs.c.state == "submitted")
+        .values(
+            state="running",
+            worker=bindparam("by"),
+            attempt=jobs.c.attempt + 1,
+            beat=0,
+            started=func.coalesce(jobs.c.started, bindparam("now")),
+        )
+        .returning(jobs)
+    )
+
+
+def _passes() -> Any:
+    """Notes what a job that is taken costs with those whose turn was before."""
+    turn, number = bindparam("its_turn"), bindparam("its_number")
+    before = or_(jobs.c.turn < turn, and_(jobs.c.turn == turn, jobs.c.number < number))
+    equal = jobs.c.priority == bindparam("its_priority")
+    wheres = (jobs.c.state == "submitted", equal, before)
+    return update(jobs).where(*wheres).values(passed=jobs.c.passed + bindparam("its_cost"))
+
+
+def _standing() -> Any:
+    """The state of an attempt's job, and its picture of ``its_place``, if it has one."""
+    place = outputs.c.place == bindparam("its_place")
+    there = select(outputs.c.id).where(outputs.c.job == bindparam("its_id"), place)
+    number, attempt = bindparam("its_number"), bindparam("its_attempt")
+    found = select(jobs.c.state, there.scalar_subquery())
+    return found.where(jobs.c.number == number, jobs.c.attempt == attempt).with_for_update()
+
+
+_PLACE, _ENTER = _place(), insert(jobs).returning(jobs)
+_CLAIM, _PASS = {some: _claim(some) for some in (False, True)}, _passes()
+_STANDING, _KEEP = _standing(), insert(outputs)
+
+# --- asking -----------------------------------------------------------------------------------
 
 
 def _alone(connection: Connection, what: int) -> None:
@@ -129,8 +197,7 @@ def submit(engine: Engine, asked: Asked, limits: Limits = Limits()) -> Row[Any]:
         _alone(connection, _SUBMITS)
         if asked.key is not None and (found := _of_key(connection, asked)) is not None:
             return found
-        _check_room(connection, asked.owner, limits)
-        cost = float(max(asked.steps, 1))
+        turn, cost = _turn(connection, asked.owner, limits), float(max(asked.steps, 1))
         values = {
             "id": new_id(),
             "owner": asked.owner,
@@ -139,14 +206,14 @@ def submit(engine: Engine, asked: Asked, limits: Limits = Limits()) -> Row[Any]:
             "key": asked.key,
             "state": "submitted",
             "priority": asked.priority,
-            "turn": _turn(connection, asked.owner),
+            "turn": turn,
             "cost": cost,
             "batch": asked.batch,
             "pictures": asked.pictures,
             "steps": asked.steps,
             "created": time.time(),
         }
-        return connection.execute(insert(jobs).values(values).returning(jobs)).one()
+        return connection.execute(_ENTER, values).one()
 
 
 def _of_key(connection: Connection, asked: Asked) -> Row[Any] | None:
@@ -160,14 +227,18 @@ def _of_key(connection: Connection, asked: Asked) -> Row[Any] | None:
     return found
 
 
-def _check_room(connection: Connection, owner: str, limits: Limits) -> None:
-    open_ = select(func.count()).select_from(jobs).where(jobs.c.state.in_(OPEN))
-    if connection.scalar(open_) >= limits.all:  # type: ignore[operator]
+def _turn(connection: Connection, owner: str, limits: Limits) -> float:
+    """The turn of a new job.
+
+    Raises:
+        FullError: there is no room for it.
+    """
+    first, waiting, mine, last = tuple(connection.execute(_PLACE, {"whose": owner}).one())
+    if waiting >= limits.all:
         raise FullError(f"{limits.all} jobs wait already: ask again later")
-    if limits.owner is not None:
-        own = connection.scalar(open_.where(jobs.c.owner == owner)) or 0
-        if own >= limits.owner:
-            raise FullError(f"{limits.owner} jobs of this token wait already: ask again later")
+    if limits.owner is not None and mine >= limits.owner:
+        raise FullError(f"{limits.owner} jobs of this token wait already: ask again later")
+    return max(first or 0.0, last or 0.0)
 
 
 # --- working ----------------------------------------------------------------------------------
@@ -179,47 +250,16 @@ def claim(engine: Engine, worker: str, loaded: Sequence[str] = ()) -> Row[Any] |
     loaded: the batches whose models the worker has.  Of the highest priority that waits, the first
     job that fits them is taken, unless one before it has been passed by :data:`MOST_PASSED`.
     """
-    ahead = or_(jobs.c.batch.in_(loaded), jobs.c.passed >= MOST_PASSED)
-    next_ = (
-        select(jobs.c.number)
-        .where(jobs.c.state == "submitted")
-        .order_by(
-            jobs.c.priority.desc(),
-            *([case((ahead, 0), else_=1)] if loaded else []),
-            jobs.c.turn,
-            jobs.c.number,
-        )
-        .limit(1)
-        .with_for_update(skip_locked=True)  # SQLite has one writer at a time, and leaves it out
-    )
+    given: dict[str, Any] = {"by": worker, "now": time.time()}
+    given |= {"loaded": list(loaded)} if loaded else {}
     # lost in a power cut, the worker is gone too, and it waits again
     with soft(engine).begin() as connection:
         _alone(connection, _CLAIMS)
-        job = connection.execute(
-            update(jobs)
-            .where(jobs.c.number == next_.scalar_subquery(), jobs.c.state == "submitted")
-            .values(
-                state="running",
-                worker=worker,
-                attempt=jobs.c.attempt + 1,
-                beat=0,
-                started=func.coalesce(jobs.c.started, time.time()),
-            )
-            .returning(jobs)
-        ).one_or_none()
+        job = connection.execute(_CLAIM[bool(loaded)], given).one_or_none()
         if job is not None and loaded:
-            _pass(connection, job)
+            columns = ("turn", "number", "priority", "cost")
+            connection.execute(_PASS, {f"its_{name}": getattr(job, name) for name in columns})
         return job
-
-
-def _pass(connection: Connection, job: Row[Any]) -> None:
-    """Note what a job that is taken costs with those whose turn was before."""
-    before = or_(jobs.c.turn < job.turn, and_(jobs.c.turn == job.turn, jobs.c.number < job.number))
-    connection.execute(
-        update(jobs)
-        .where(jobs.c.state == "submitted", jobs.c.priority == job.priority, before)
-        .values(passed=jobs.c.passed + job.cost)
-    )
 
 
 def _held(job: Row[Any]) -> Any:
@@ -240,64 +280,77 @@ def beat(engine: Engine, job: Row[Any], step: int, steps: int) -> bool:
 
 def places(engine: Engine, job: Row[Any]) -> set[int]:
     """Which of its pictures an earlier attempt has made."""
+    if job.attempt <= 1:
+        return set()
     with reading(engine) as connection:
         return set(connection.scalars(select(outputs.c.place).where(outputs.c.job == job.id)))
 
 
-def keep(engine: Engine, job: Row[Any], made: Made, last: bool = False) -> str | None:
+def keep(
+    engine: Engine, job: Row[Any], made: Made, result: Mapping[str, Any] | None = None
+) -> str | None:
     """Enter a picture that is stored; its id, or None if the job is no longer this attempt's.
 
-    last: the job is finished at once, which makes sure of both.
+    result: of its last picture: the job is done with it.
     """
-    with (soft(engine) if last else engine).begin() as connection:
-        held = select(jobs.c.number).where(_held(job)).with_for_update()
-        if connection.execute(held).one_or_none() is None:
-            return None
-        there = select(outputs.c.id).where(outputs.c.job == job.id, outputs.c.place == made.place)
-        if (entered := connection.scalar(there)) is not None:  # and the answer was lost
+    with engine.begin() as connection:
+        its = {"number": job.number, "attempt": job.attempt, "id": job.id, "place": made.place}
+        given = {f"its_{name}": value for name, value in its.items()}
+        found = connection.execute(_STANDING, given).one_or_none()
+        state, entered = (None, None) if found is None else tuple(found)
+        if state == "done" or (state == "running" and entered):  # and the answer was lost
             return entered
+        if state != "running":
+            return None
         name = new_id()
-        connection.execute(
-            insert(outputs).values(
-                id=name,
-                job=job.id,
-                place=made.place,
-                owner=job.owner,
-                file=made.file,
-                kind=made.kind,
-                bytes=made.bytes,
-                width=made.width,
-                height=made.height,
-                seed="" if made.seed is None else str(made.seed),
-                model=made.model,
-                prompt=made.prompt,
-                licence=made.licence,
-                recipe=made.recipe,
-                created=time.time(),
-                seen=made.seen,
-            )
-        )
+        values = {
+            "id": name,
+            "job": job.id,
+            "place": made.place,
+            "owner": job.owner,
+            "file": made.file,
+            "kind": made.kind,
+            "bytes": made.bytes,
+            "width": made.width,
+            "height": made.height,
+            "seed": "" if made.seed is None else str(made.seed),
+            "model": made.model,
+            "prompt": made.prompt,
+            "licence": made.licence,
+            "recipe": made.recipe,
+            "created": time.time(),
+            "seen": made.seen,
+        }
+        connection.execute(_KEEP, values)
         uses.note(connection, name, json.loads(made.recipe))
+        if result is not None:
+            connection.execute(update(jobs).where(_held(job)).values(_done(job, result)))
         return name
 
 
 def finish(engine: Engine, job: Row[Any], result: object = None) -> bool:
     """All is made."""
-    told = None if result is None else json.dumps(result)
-    return _ended(engine, job, state="done", result=told, step=jobs.c.steps)
+    return _ended(engine, job, _done(job, result))
 
 
 def fail(engine: Engine, job: Row[Any], error: str, fault: Literal["request", "program"]) -> bool:
     """It cannot be made; one line that says why, and whose fault it is."""
-    return _ended(engine, job, state="failed", error=error, fault=fault)
+    return _ended(engine, job, {**_over(job), "state": "failed", "error": error, "fault": fault})
 
 
-def _ended(engine: Engine, job: Row[Any], **values: Any) -> bool:
+def _over(job: Row[Any]) -> dict[str, Any]:
     now = max(time.time(), job.started)  # a clock that was set back
+    return {"finished": now, "worker": None}
+
+
+def _done(job: Row[Any], result: object) -> dict[str, Any]:
+    told = None if result is None else json.dumps(result)
+    return {**_over(job), "state": "done", "result": told, "step": jobs.c.steps}
+
+
+def _ended(engine: Engine, job: Row[Any], values: Mapping[str, Any]) -> bool:
     with engine.begin() as connection:
-        changed = connection.execute(
-            update(jobs).where(_held(job)).values(finished=now, worker=None, **values)
-        )
+        changed = connection.execute(update(jobs).where(_held(job)).values(values))
         return changed.rowcount == 1
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import socket
 import sys
@@ -152,4 +153,5 @@ def _serve(
             stop(number, frame)
 
         server.handle_exit = handle_exit
+        gc.freeze()  # what is here stays: looking for it again takes time from a request
         server.run([listens])

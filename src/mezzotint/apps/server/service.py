@@ -233,11 +233,13 @@ class Service:
             self.crew.tell("watch" if begins else "unwatch", job)
 
     async def follow(
-        self, who: Who, name: str, seconds: float = 15.0
+        self, who: Who, name: str, seconds: float = 15.0, looks: bool = True
     ) -> AsyncGenerator[dict[str, Any] | None]:
         """What happens to a job until it ends, beginning with how it is; None now and then, when
-        nothing happens.  It looks into the database too: another server may have the job."""
-        with self.hub.listening(name) as waiting:
+        nothing happens.  It looks into the database too: another server may have the job.
+
+        looks: at previews too, which take time to make."""
+        with self.hub.listening(name, looks) as waiting:
             while True:
                 job = await self._seen(who, name)
                 if job is not None:
@@ -313,6 +315,6 @@ class Service:
 
     async def end(self, who: Who, name: str) -> Row[Any]:
         """A job when it has ended."""
-        async for _ in self.follow(who, name, 5.0):
+        async for _ in self.follow(who, name, 5.0, looks=False):
             pass
         return await asyncio.to_thread(self.job, who, name)

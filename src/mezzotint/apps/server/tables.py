@@ -203,26 +203,27 @@ def _begun(connection: Connection) -> None:
         return
     flush = "NORMAL" if options.get(_SOFT, False) else "FULL"
     connection.exec_driver_sql(f"PRAGMA synchronous={flush}")
-    if not _taken(connection.connection.dbapi_connection):
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    lite: Any = connection.connection.dbapi_connection
+    lite.execute("PRAGMA busy_timeout=0")
+    try:
+        if not _taken(lite):
+            connection.exec_driver_sql("BEGIN IMMEDIATE")  # which says why
+    finally:
+        lite.execute(f"PRAGMA busy_timeout={1000 * BUSY_SECONDS}")
 
 
 def _taken(lite: Any) -> bool:
     """Whether a transaction that writes could be begun soon enough."""
     until = time.monotonic() + BUSY_SECONDS
-    lite.execute("PRAGMA busy_timeout=0")
-    try:
-        while time.monotonic() < until:
-            try:
-                lite.execute("BEGIN IMMEDIATE")
-                return True
-            except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
-                    return False
-            time.sleep(_LOOK_SECONDS)
-        return False
-    finally:
-        lite.execute(f"PRAGMA busy_timeout={1000 * BUSY_SECONDS}")
+    while time.monotonic() < until:
+        try:
+            lite.execute("BEGIN IMMEDIATE")
+            return True
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                return False
+        time.sleep(_LOOK_SECONDS)
+    return False
 
 
 def reading(engine: Engine) -> Connection:

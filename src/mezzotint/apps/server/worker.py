@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import argparse
 import base64
+import gc
+import io
 import json
 import os
 import shutil
@@ -16,12 +18,11 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any, NamedTuple, TypeVar
 
 from sqlalchemy import Engine, Row
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
@@ -32,7 +33,7 @@ from mezzotint.apps.commands_generate import check_licences
 from mezzotint.apps.errors import one_line
 from mezzotint.apps.making import SOFTWARE, Made, begin, making
 from mezzotint.apps.repeat import Used, followed
-from mezzotint.apps.sealing import MIMES, sealed, signing
+from mezzotint.apps.sealing import MIMES, Signing, sealed, signing
 from mezzotint.apps.server import gallery, looking, queue, tables, uses
 from mezzotint.apps.server.holding import Held, about
 from mezzotint.apps.server.places import Places
@@ -55,7 +56,7 @@ BEAT_SECONDS = 1.0
 LOOK_SECONDS = 1.0
 """How often one that waits looks for jobs that other servers have taken in."""
 PREVIEW_SECONDS, TELL_SECONDS = 0.2, 0.05
-_PREVIEW = 256  # pixels of the longer edge
+_PREVIEW, _PREVIEW_QUALITY = 256, 80  # pixels of the longer edge
 _MOST_WHY = 2000
 
 
@@ -134,7 +135,9 @@ def _small(progress: Progress) -> str:
     """What is believed now as a small WebP, in base64."""
     image = pictures.to_image(progress.preview())
     image.thumbnail((_PREVIEW, _PREVIEW))
-    return base64.b64encode(pictures.encode(image, "WEBP")).decode()
+    file = io.BytesIO()
+    image.save(file, "WEBP", quality=_PREVIEW_QUALITY, method=0)  # without loss it takes ten times
+    return base64.b64encode(file.getvalue()).decode()
 
 
 def _surely(change: Callable[[], T]) -> T:
@@ -150,6 +153,16 @@ def _surely(change: Callable[[], T]) -> T:
             time.sleep(LOOK_SECONDS)
 
 
+class _File(NamedTuple):
+    """A picture in the store; kind: its media type."""
+
+    made: Made
+    name: str
+    kind: str
+    bytes: int
+    document: Document
+
+
 class Worker:
     """The state of a worker: what it holds, and what it is at."""
 
@@ -157,7 +170,7 @@ class Worker:
         self.engine, self.store, self.places, self.name = engine, store, places, name
         self.voice = voice
         self.awake = threading.Event()
-        self._lock, self._aside = threading.Lock(), ThreadPoolExecutor(1)
+        self._lock = threading.Lock()
         self.attempt: Attempt | None = None
         self.device: str | None = None
         self.held, self.meter = Held(), Meter()
@@ -213,7 +226,7 @@ class Worker:
             self.voice.say(job=job.id, attempt=job.attempt, owner=job.owner, state="running")
             try:
                 result = KINDS[job.kind](self, job, attempt)
-                ended = _surely(partial(queue.finish, self.engine, job, result))
+                ended = result is None or _surely(partial(queue.finish, self.engine, job, result))
                 self.voice.say(job=job.id, state="done" if ended else "gone")
             except Gone:
                 self.voice.say(job=job.id, state="gone")
@@ -269,10 +282,11 @@ class Worker:
         args.recipe, args.quiet, args.preview = None, True, False
         return args
 
-    def generate(self, job: Row[Any], attempt: Attempt) -> dict[str, Any]:
-        """Make the pictures of a job, each into the store as soon as it is there.
+    def generate(self, job: Row[Any], attempt: Attempt) -> dict[str, Any] | None:
+        """Make the pictures of a job, each into the store as soon as it is there; with the last
+        one it is done.
 
-        Returns the seconds of drawing and sealing, which are the engine's and not the server's."""
+        Its result are the seconds that `mezzotint generate` takes too: until a file is there."""
         wish = json.loads(job.wish)
         args = self.options(job, wish)
         begin(args)
@@ -291,45 +305,56 @@ class Worker:
             listener, began = attempt.listen(place, job.pictures), time.perf_counter()
             made = next(iter(making(args, model, (args.seed + place,), used, listener, shares)))
             attempt.check()
-            file = sealed(made, kind, _title(job, place, kind), how, wish.get("quality"))
+            file = self._stored(job, place, made, kind, how, wish.get("quality"))
             spent += time.perf_counter() - began
-            self._keep(job, place, made, file, kind, last=place == left[-1])
-        return {"seconds": round(spent - attempt.telling, 4)}
+            result = {"seconds": round(spent - attempt.telling, 4)}
+            self._keep(job, place, file, result if place == left[-1] else None)
+        return None if left else {"seconds": 0.0}
 
-    def _keep(
+    def _stored(
         self,
         job: Row[Any],
         place: int,
         made: Made,
-        file: tuple[bytes, Document],
         kind: str,
-        last: bool = True,
+        how: Signing | None,
+        quality: int | None = None,
+    ) -> _File:
+        """A picture as a file in the store."""
+        title = f"{job.id}-{place}.{kind.lower()}"  # in its credentials
+        data, document = sealed(made, kind, title, how, quality)
+        return _File(made, self.store.put(data), MIMES[kind], len(data), document)
+
+    def _keep(
+        self, job: Row[Any], place: int, file: _File, result: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
-        data, document = file
-        stored = self._aside.submit(self.store.put, data)  # which waits for the disk
-        seen, recipe = looking.sight(made.image), json.dumps(document)
-        name = stored.result()
+        """Enter a stored picture; result: of the last one, with which the job is done.
+
+        Raises:
+            Gone: the job is not this attempt's any more.
+        """
+        made, name, document = file.made, file.name, file.document
         about = queue.Made(
             place=place,
             file=name,
-            kind=MIMES[kind],
-            bytes=len(data),
+            kind=file.kind,
+            bytes=file.bytes,
             width=made.image.width,
             height=made.image.height,
             seed=made.seed if "seed" in document or "options" in document else None,
             model=made.model,
             prompt=str(document.get("prompt", "")),
             licence=made.licence,
-            recipe=recipe,
-            seen=seen,
+            recipe=json.dumps(document),
+            seen=looking.sight(made.image),
         )
-        entered = _surely(partial(queue.keep, self.engine, job, about, last))
+        entered = _surely(partial(queue.keep, self.engine, job, about, result))
         if entered is None:
             if not _surely(partial(uses.is_used, self.engine, name)):
                 self.store.drop(name)
             raise Gone
         self.voice.say(job=job.id, attempt=job.attempt, place=place, output=entered, file=name)
-        return _result(entered, name, MIMES[kind])
+        return _result(entered, name, file.kind)
 
     def verify(self, job: Row[Any], attempt: Attempt) -> dict[str, Any]:
         path = self._seen(job)
@@ -357,7 +382,7 @@ class Worker:
             return there
         made, how = derived.cut(path), derived.signing_cut(path, configured())
         attempt.check()
-        return self._keep(job, 0, made, sealed(made, "PNG", _title(job, 0, "PNG"), how), "PNG")
+        return self._keep(job, 0, self._stored(job, 0, made, "PNG", how))
 
     def composite(self, job: Row[Any], attempt: Attempt) -> dict[str, Any]:
         if (there := self._made_before(job)) is not None:
@@ -368,10 +393,8 @@ class Worker:
         made = derived.composed(folder / wish["file"], wish["name"], layers, wish["lost"])
         how = derived.signing_composed(layers, configured())
         attempt.check()
-        file = sealed(made, kind, _title(job, 0, kind), how)
-        if wish["keep"]:
-            return self._keep(job, 0, made, file, kind)
-        return {"file": self.store.put(file[0]), "type": MIMES[kind]}
+        file = self._stored(job, 0, made, kind, how)
+        return self._keep(job, 0, file) if wish["keep"] else {"file": file.name, "type": file.kind}
 
     def _made_before(self, job: Row[Any]) -> dict[str, Any] | None:
         """What an earlier attempt has made of a job of one picture."""
@@ -394,11 +417,6 @@ class Worker:
         """The picture that a job looks at."""
         (name,) = json.loads(job.wish)["pictures"]
         return self._standing(job, (name,)) / name
-
-
-def _title(job: Row[Any], place: int, kind: str) -> str:
-    """What the credentials of a picture call it."""
-    return f"{job.id}-{place}.{kind.lower()}"
 
 
 def _result(output: str, file: str, kind: str) -> dict[str, Any]:
@@ -443,6 +461,7 @@ def main() -> None:
     worker.meter.watch(device(args.device))
     threading.Thread(target=worker.hear, args=(sys.stdin,), daemon=True).start()
     voice.say(hello=about(places), software=SOFTWARE, memory=resident())
+    gc.freeze()  # what is here stays: looking for it again takes time from a job
     worker.work(args.idle)
     shutil.rmtree(folder, ignore_errors=True)
     os._exit(0)  # the thread that hears cannot be waited for
