@@ -280,3 +280,16 @@ def test_it_stops_though_somebody_listens(tmp_path: Path) -> None:
         own.start()
         again = httpx.get(f"{own.base}/v1/jobs/{job['id']}").json()
         assert again["state"] in ("submitted", "running") and again["attempt"] <= 2
+
+
+def test_the_document_tells_what_is_answered(client: httpx.Client) -> None:
+    """Every refusal with its form, and pictures as pictures."""
+    document = client.get("/v1/openapi.json").json()
+    told = [each["responses"] for path in document["paths"].values() for each in path.values()]
+    assert len(told) > 50 and all({"4XX", "5XX"} <= {*each} for each in told)
+    refused = document["paths"]["/v1/jobs"]["post"]["responses"]["4XX"]["content"]
+    form = refused["application/json"]["schema"]["$ref"].rpartition("/")[2]
+    answer = client.post("/v1/jobs", json={"prompt": "a fox", "steps": -1})
+    assert {*answer.json()} == {*document["components"]["schemas"][form]["properties"]} == {"error"}
+    for path in ("/v1/outputs/{name}/file", "/v1/files/{name}"):
+        assert [*document["paths"][path]["get"]["responses"]["200"]["content"]] == ["image/*"]

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Row
 
 from mezzotint.apps.server import boards, gallery, queue, shown, wish
-from mezzotint.apps.server.asking import Asks, Knows, Serves
+from mezzotint.apps.server.asking import Asks, Knows, Serves, answers
 from mezzotint.apps.server.gallery import Page
 from mezzotint.apps.server.service import MissingError
 
@@ -26,6 +26,7 @@ PictureId = Annotated[str, Path(pattern="^([0-9a-f]{32}|[0-9a-f]{64})$")]
 PING_SECONDS = 15.0
 _FILE = {"schema": {"type": "string", "format": "binary"}}
 BYTES = {"required": True, "content": {"application/octet-stream": _FILE}}
+_EVENTS = answers("text/event-stream")
 _LIVE = {"cache-control": "no-store", "x-accel-buffering": "no"}
 
 
@@ -149,7 +150,7 @@ def _event(told: dict[str, Any] | None) -> str:
     return f"event: {kind}\ndata: {json.dumps(told)}\n\n"
 
 
-@router.get("/jobs/{name}/events", response_class=StreamingResponse)
+@router.get("/jobs/{name}/events", response_class=StreamingResponse, responses=_EVENTS)
 async def follow(name: Id, who: Asks, service: Serves, previews: bool = True) -> StreamingResponse:
     """What happens to a job, as server-sent events, until it ends: `state`, `progress`, `preview`
     (a WebP in base64) and `output`.  Previews take time to make: say `previews=false` if nobody
@@ -168,7 +169,7 @@ async def follow(name: Id, who: Asks, service: Serves, previews: bool = True) ->
     return StreamingResponse(lines(), media_type="text/event-stream", headers=_LIVE)
 
 
-@router.get("/events", response_class=StreamingResponse)
+@router.get("/events", response_class=StreamingResponse, responses=_EVENTS)
 async def follow_all(who: Asks, service: Serves) -> StreamingResponse:
     """What happens to all your jobs (of who may see everybody's: to all), with their previews,
     beginning with those that wait and run."""
@@ -235,7 +236,7 @@ def get_output(name: Id, who: Asks, service: Serves) -> dict[str, Any]:
     return {**shown.output(row, whole=True), "favourite": row.id in loved}
 
 
-@router.get("/outputs/{name}/file")
+@router.get("/outputs/{name}/file", response_class=Response, responses=answers("image/*"))
 def get_file(name: Id, who: Asks, service: Serves) -> Response:
     """The file of a picture, with all that it carries."""
     service.need(who, "read")

@@ -27,7 +27,15 @@ from mezzotint.apps.server import (
     space,
     webui,
 )
-from mezzotint.apps.server.asking import RETRY_SECONDS, STATUS, in_json, said, status
+from mezzotint.apps.server.asking import (
+    RETRY_SECONDS,
+    STATUS,
+    Refused,
+    in_json,
+    refusals,
+    said,
+    status,
+)
 from mezzotint.apps.server.crew import Crew
 from mezzotint.apps.server.guard import App, Guard
 from mezzotint.apps.server.hub import Hub
@@ -141,6 +149,7 @@ def build(engine: Engine, settings: Settings) -> tuple[App, Hub]:
         openapi_url="/v1/openapi.json",
         docs_url=None,  # their pages fetch scripts from elsewhere
         redoc_url=None,
+        responses=refusals(Refused),
     )
     app.state.service, app.state.tokens_needed = service, settings.tokens_needed
     app.state.webui = webui.State()

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from fastapi import Depends, HTTPException, Request, Response
 from fastapi.routing import APIRoute
+from pydantic import BaseModel
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as NoConnectionError
 from starlette.concurrency import run_in_threadpool
@@ -40,6 +41,29 @@ STATUS: dict[type[Exception], int] = {
 }
 """The status of each error that a request can meet."""
 RETRY_SECONDS = 5
+
+
+class Refusal(BaseModel):
+    """Why not, in one line; field: what of the request is meant."""
+
+    message: str
+    status: int | None = None
+    field: str | None = None
+
+
+class Refused(BaseModel):
+    error: Refusal
+
+
+def refusals(form: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
+    """What the document of an interface says of answers that are errors."""
+    said = {"4XX": "what cannot be asked for", "5XX": "what cannot be done: 503, or 507, for now"}
+    return {code: {"model": form, "description": what} for code, what in said.items()}
+
+
+def answers(media: str) -> dict[int | str, dict[str, Any]]:
+    """What it says of an answer that is no JSON."""
+    return {200: {"content": {media: {"schema": {"type": "string"}}}}}
 
 
 def status(error: Exception) -> int:

@@ -11,7 +11,7 @@ from sqlalchemy import Row
 
 from mezzotint.apps.server import boards, gallery, shown
 from mezzotint.apps.server.api import Id, Named, looked
-from mezzotint.apps.server.asking import Asks, Serves
+from mezzotint.apps.server.asking import Asks, Serves, answers
 from mezzotint.apps.server.service import MissingError, Service
 from mezzotint.apps.server.tokens import Who
 
@@ -113,7 +113,7 @@ def family(name: Id, who: Asks, service: Serves) -> dict[str, Any]:
     }
 
 
-@router.get("/files/{name}")
+@router.get("/files/{name}", response_class=Response, responses=answers("image/*"))
 def get_file(name: FileName, who: Asks, service: Serves) -> Response:
     """A picture by the SHA-256 of its bytes, as recipes name it."""
     service.need(who, "read")
@@ -125,7 +125,7 @@ def get_file(name: FileName, who: Asks, service: Serves) -> Response:
     return Response(data, media_type=gallery.kind_of(data), headers=headers)
 
 
-@router.post("/outputs/{name}/export")
+@router.post("/outputs/{name}/export", response_class=Response, responses=answers("image/*"))
 async def export(
     name: Id,
     who: Asks,

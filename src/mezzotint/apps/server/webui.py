@@ -25,7 +25,14 @@ from sqlalchemy import Row
 from starlette.exceptions import HTTPException  # what the guard raises is no fastapi one
 
 from mezzotint.apps.server import asking, gallery, given, webui_asked, webui_text
-from mezzotint.apps.server.asking import RETRY_SECONDS, STATUS, Knows, Serves, status, whose
+from mezzotint.apps.server.asking import (
+    RETRY_SECONDS,
+    STATUS,
+    Knows,
+    Serves,
+    status,
+    whose,
+)
 from mezzotint.apps.server.given import Given, Masking
 from mezzotint.apps.server.service import Service
 from mezzotint.apps.server.tokens import Who
@@ -105,7 +112,12 @@ def _state(request: Request) -> State:
 
 Asks = Annotated[Who, Depends(_who)]
 Remembers = Annotated[State, Depends(_state)]
-router = APIRouter(prefix="/sdapi/v1", tags=["AUTOMATIC1111"], route_class=asking.route_of(_answer))
+router = APIRouter(
+    prefix="/sdapi/v1",
+    tags=["AUTOMATIC1111"],
+    route_class=asking.route_of(_answer),
+    responses=asking.refusals(webui_text.Refused),
+)
 
 # --- what there is ----------------------------------------------------------------------------
 
@@ -476,21 +488,7 @@ def choose(body: Given64, who: Asks, service: Knows, state: Remembers) -> None:
 # --- texts in pictures ------------------------------------------------------------------------
 
 
-def _said(image: object) -> dict[str, Any]:
-    if not isinstance(image, str):
-        raise WishError("image must be a picture in base64", "image")
-    items = webui_text.texts(given.decoded(image, "the picture"))
-    info = items.get("parameters", "")
-    try:
-        recipe = json.loads(info)
-    except (ValueError, RecursionError):
-        recipe = None
-    if isinstance(recipe, dict) and isinstance(recipe.get("options"), dict):
-        info = webui_text.infotext(recipe)
-    return {"info": info, "items": items, "parameters": webui_text.parsed(info) if info else {}}
-
-
 @router.post("/png-info")
 async def png_info(body: Given64, who: Asks) -> dict[str, Any]:
     """How a picture was made: of one that was made here the recipe too, in `items`."""
-    return await asyncio.to_thread(partial(_said, body.get("image")))
+    return await asyncio.to_thread(partial(webui_text.said, body.get("image")))

@@ -9,15 +9,27 @@ from collections.abc import Mapping
 from typing import Any
 
 from PIL import ExifTags, Image
+from pydantic import BaseModel
 
 from mezzotint.apps.server import gallery, given
+from mezzotint.apps.server.asking import Refusal
 from mezzotint.apps.server.gallery import UploadError
+from mezzotint.apps.server.wish import WishError
 from mezzotint.modalities import metadata
 from mezzotint.provenance.called import WEBUI_SAMPLERS, WEBUI_SPACINGS
 
 _FIELD = re.compile(r'([A-Za-z][\w \-/.]{0,60}+):\s*+("(?:\\.|[^\\"])*+"|[^,]*+)(?:,|$)')
 _MOST_FIELDS = 300
 _NEGATIVE = "Negative prompt: "
+
+
+class Refused(BaseModel):
+    """An error in AUTOMATIC1111's form, or one of what every request passes before."""
+
+    error: str | Refusal
+    detail: str = ""
+    body: str = ""
+    errors: str = ""
 
 
 def fields(recipe: Mapping[str, Any]) -> dict[str, Any]:
@@ -114,3 +126,22 @@ def texts(data: bytes) -> dict[str, str]:
         coding = "utf-16-be" if comment[:8] == b"UNICODE\0" else "utf-8"
         found["parameters"] = comment[8:].decode(coding, "replace").rstrip("\0")
     return found
+
+
+def said(image: object) -> dict[str, Any]:
+    """The texts in a picture in base64, as `png-info` tells them.
+
+    Raises:
+        WishError: it is none; UploadError: it cannot be read.
+    """
+    if not isinstance(image, str):
+        raise WishError("image must be a picture in base64", "image")
+    items = texts(given.decoded(image, "the picture"))
+    info = items.get("parameters", "")
+    try:
+        recipe = json.loads(info)
+    except (ValueError, RecursionError):
+        recipe = None
+    if isinstance(recipe, dict) and isinstance(recipe.get("options"), dict):
+        info = infotext(recipe)
+    return {"info": info, "items": items, "parameters": parsed(info) if info else {}}
