@@ -159,7 +159,7 @@ def test_a_composite_says_of_what(
     assert "icons" in capsys.readouterr().out
 
 
-def test_what_no_model_drew(photo: Path, here: Path) -> None:
+def test_what_no_model_drew(photo: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for parts, source in (((), "digitalCreation"), ((photo,), "composite")):
         path = composite(here, *parts)
         assert document(path)["source"] == source
@@ -169,6 +169,9 @@ def test_what_no_model_drew(photo: Path, here: Path) -> None:
         assert source in path.read_bytes().decode("latin-1").partition("IDAT")[0]
         curves, _ = sealing.converted(path, "SVG", "a.svg", identity.configured())
         assert f"digitalsourcetype/{source}<".encode() in curves  # as its other files say
+    (here / "a.svg").write_bytes(curves)
+    assert cli.main(["verify", "a.svg"]) == 1
+    assert "reproducible; it was traced in curves, and has no pixels" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("kind", ["webp", "jpg"])

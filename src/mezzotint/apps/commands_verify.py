@@ -235,12 +235,8 @@ def _of_others(
     """
     said = told(source, document)
     if what == COMPOSITE:
-        pixels = document.get("pixels")
-        now = digest(open_image(source))
-        same = isinstance(pixels, dict) and pixels.get("hash") == now
-        since = "its pixels are as they were then" if same else "its pixels are other than then"
         by_hand = f"it is {said}, put together by hand: not reproducible"
-        return Verdict(str(source), CANNOT, "be made again", (by_hand, since))
+        return Verdict(str(source), CANNOT, "be made again", (by_hand, _since(source, document)))
     files = files_of(source, document)
     if len(files) != 1:
         raise RecipeError(
@@ -258,6 +254,15 @@ def _of_others(
     made = cut(there)
     now = {part: made.document[part] for part in ("versions", "machine")}
     return _compared(source, document, made, _surroundings(document, now))
+
+
+def _since(source: Path, document: Mapping[str, Any]) -> str:
+    """Whether a file that nothing makes again was changed, as far as its pixels tell."""
+    if kind_of(source) is None:
+        return "it was traced in curves, and has no pixels to compare"
+    pixels, now = document.get("pixels"), digest(open_image(source))
+    same = isinstance(pixels, dict) and pixels.get("hash") == now
+    return "its pixels are as they were then" if same else "its pixels are other than then"
 
 
 def verified(source: Path, args: argparse.Namespace, parse: Parse, models: Models) -> Verdict:

@@ -17,6 +17,7 @@ from PIL import Image
 import mezzotint
 from mezzotint.apps.making import SOFTWARE, Made
 from mezzotint.apps.sealing import Signing, ingredient
+from mezzotint.files import once_a_file
 from mezzotint.modalities import image as pictures
 from mezzotint.modalities.cutout import cutout
 from mezzotint.modalities.image import ImageError
@@ -35,6 +36,7 @@ _TRAINED = b"trainedAlgorithmicMedia"
 _WITH_TRAINED = b"compositeWithTrainedAlgorithmicMedia"
 
 
+@once_a_file
 def _document(path: Path) -> Mapping[str, Any]:
     """What a picture says of itself; of others' pictures nothing."""
     try:
