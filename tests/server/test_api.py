@@ -282,6 +282,18 @@ def test_it_stops_though_somebody_listens(tmp_path: Path) -> None:
         assert again["state"] in ("submitted", "running") and again["attempt"] <= 2
 
 
+def test_a_large_file_comes_whole(client: httpx.Client) -> None:
+    """In parts, of which there are several and a rest."""
+    made = io.BytesIO()
+    Image.frombytes("RGB", (700, 500), os.urandom(3 * 700 * 500)).save(made, "PNG")
+    given = client.post("/v1/uploads", content=made.getvalue()).json()["id"]
+    for _ in range(2):
+        answer = client.get(f"/v1/files/{given}")
+        assert answer.content == made.getvalue() and len(answer.content) > 1_000_000
+        assert answer.headers["content-length"] == str(len(answer.content))
+        assert answer.headers["content-type"] == "image/png"
+
+
 def test_the_document_tells_what_is_answered(client: httpx.Client) -> None:
     """Every refusal with its form, and pictures as pictures."""
     document = client.get("/v1/openapi.json").json()

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Row
 
 from mezzotint.apps.server import boards, gallery, queue, shown, wish
-from mezzotint.apps.server.asking import Asks, Knows, Serves, answers
+from mezzotint.apps.server.asking import Asks, Knows, Serves, answers, in_file
 from mezzotint.apps.server.gallery import Page
 from mezzotint.apps.server.service import MissingError
 
@@ -249,7 +249,7 @@ def get_file(name: Id, who: Asks, service: Serves) -> Response:
         "cache-control": "private, max-age=31536000, immutable",
         "content-disposition": f'inline; filename="{row.id}.{end}"',
     }
-    return Response(service.store.get(row.file), media_type=row.kind, headers=headers)
+    return in_file(service.store, row.file, headers, row.kind)
 
 
 @router.delete("/outputs/{name}", status_code=204)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Coroutine, Mapping
-from typing import Annotated, Any
+import os
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import ExitStack
+from typing import Annotated, Any, BinaryIO
 
 from fastapi import Depends, HTTPException, Request, Response
+from fastapi.responses import StreamingResponse
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from sqlalchemy.exc import DBAPIError
@@ -16,10 +19,10 @@ from starlette.requests import ClientDisconnect
 
 from mezzotint.apps.server import tokens
 from mezzotint.apps.server.boards import BoardError
-from mezzotint.apps.server.gallery import UploadError
+from mezzotint.apps.server.gallery import UploadError, kind_of
 from mezzotint.apps.server.queue import FullError, KeyUsedError
 from mezzotint.apps.server.service import ForbiddenError, MissingError, Service
-from mezzotint.apps.server.store import NoRoomError, StoreError
+from mezzotint.apps.server.store import NoRoomError, Store, StoreError
 from mezzotint.apps.server.tables import is_full
 from mezzotint.apps.server.tokens import LOCAL, Who
 from mezzotint.apps.server.wish import WishError
@@ -41,6 +44,8 @@ STATUS: dict[type[Exception], int] = {
 }
 """The status of each error that a request can meet."""
 RETRY_SECONDS = 5
+_PART = 256 << 10
+"""Bytes of a file that are in memory at once, for each who fetches one."""
 
 
 class Refusal(BaseModel):
@@ -126,6 +131,34 @@ Knows = Annotated[Service, Depends(_knowing)]
 def in_json(data: object, code: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """An answer in JSON; in ASCII, for texts may have halves of characters, which UTF-8 has not."""
     return Response(json.dumps(data), code, headers, "application/json")
+
+
+def in_file(
+    store: Store, name: str, headers: Mapping[str, str], media: str | None = None
+) -> Response:
+    """A stored picture as an answer; a large one in parts, so that many who fetch take no memory.
+
+    media: its type; None looks into the file.
+
+    Raises:
+        StoreError: it is not there.
+    """
+    with ExitStack() as opened:
+        file = opened.enter_context(store.open(name))
+        media = media or kind_of(file)
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        headers = {**headers, "content-length": str(size)}
+        if size <= _PART:
+            return Response(file.read(), media_type=media, headers=headers)
+        opened.pop_all()  # it is closed at its end
+        return StreamingResponse(_parts(file), media_type=media, headers=headers)
+
+
+def _parts(file: BinaryIO) -> Iterator[bytes]:
+    with file:
+        while part := file.read(_PART):
+            yield part
 
 
 def route_of(answer: Callable[[Exception], Response]) -> type[APIRoute]:

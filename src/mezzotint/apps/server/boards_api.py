@@ -11,7 +11,7 @@ from sqlalchemy import Row
 
 from mezzotint.apps.server import boards, gallery, shown
 from mezzotint.apps.server.api import Id, Named, looked
-from mezzotint.apps.server.asking import Asks, Serves, answers
+from mezzotint.apps.server.asking import Asks, Serves, answers, in_file
 from mezzotint.apps.server.service import MissingError, Service
 from mezzotint.apps.server.tokens import Who
 
@@ -120,9 +120,8 @@ def get_file(name: FileName, who: Asks, service: Serves) -> Response:
     file = gallery.file_of(service.engine, name, who.sees)
     if file is None:
         raise MissingError(f"no picture {name!r}")
-    data = service.store.get(file)
     headers = {"etag": f'"{file}"', "cache-control": "private, max-age=31536000, immutable"}
-    return Response(data, media_type=gallery.kind_of(data), headers=headers)
+    return in_file(service.store, file, headers)
 
 
 @router.post("/outputs/{name}/export", response_class=Response, responses=answers("image/*"))

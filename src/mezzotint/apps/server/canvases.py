@@ -17,7 +17,7 @@ from sqlalchemy import Engine, Row, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from mezzotint.apps.server import gallery, shown
-from mezzotint.apps.server.asking import Asks, Serves, answers
+from mezzotint.apps.server.asking import Asks, Serves, answers, in_file
 from mezzotint.apps.server.service import MissingError
 from mezzotint.apps.server.tables import canvases, reading
 
@@ -160,8 +160,7 @@ def get_layer(
         "cache-control": "private, max-age=31536000, immutable",
         "content-disposition": "inline",
     }
-    data = service.store.get(file)
-    return Response(data, media_type=gallery.kind_of(data), headers=headers)
+    return in_file(service.store, file, headers)
 
 
 def _found(service: Serves, who: Asks, name: str) -> Row[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import time
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from PIL import Image, UnidentifiedImageError
 from sqlalchemy import Engine, Row, delete, insert, select, update
@@ -189,14 +189,15 @@ def called(engine: Engine, file: str, owner: str | None) -> str:
         return next((name for name in names if name), file[:12])
 
 
-def kind_of(data: bytes) -> str:
+def kind_of(file: bytes | BinaryIO) -> str:
     """The media type of a picture, by its header alone.
 
     Raises:
         UploadError: it is none, or too large.
     """
     try:
-        with Image.open(io.BytesIO(data), formats=tuple(KINDS)) as image:
+        opened = io.BytesIO(file) if isinstance(file, bytes) else file
+        with Image.open(opened, formats=tuple(KINDS)) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise UploadError(
                     f"{image.width}x{image.height} is more than {MOST_PIXELS >> 20} megapixels"

@@ -450,4 +450,4 @@ def file(
     if row is None:
         raise MissingError(f"no picture {name!r}")
     headers = {"cache-control": "private, max-age=3600"}
-    return Response(service.store.get(row.file), media_type=row.kind, headers=headers)
+    return asking.in_file(service.store, row.file, headers, row.kind)

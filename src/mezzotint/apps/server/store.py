@@ -8,6 +8,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from mezzotint.files import WriteError, atomic_write, remove_leftovers
 
@@ -70,6 +71,17 @@ class Store:
         """
         try:
             return self.path(name).read_bytes()
+        except OSError:
+            raise StoreError("no such file") from None
+
+    def open(self, name: str) -> BinaryIO:
+        """The file of a name, to be read; it is there until it is closed, whoever drops it.
+
+        Raises:
+            StoreError: there is none.
+        """
+        try:
+            return self.path(name).open("rb")
         except OSError:
             raise StoreError("no such file") from None
 

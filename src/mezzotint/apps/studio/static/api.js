@@ -172,7 +172,6 @@ export const api = {
   /** @returns {Promise<Record<string, string>>} */
   fields: () => call("GET", "/v1/fields"),
   /** @returns {Promise<{status: string, workers: number}>} */
-  health: () => call("GET", "/v1/health"),
   /** @param {Asked} asked @returns {Promise<Job[]>} */
   jobs: async (asked = {}) => (await call("GET", query("/v1/jobs", asked))).jobs,
   /** @param {string} id @returns {Promise<Job>} */
