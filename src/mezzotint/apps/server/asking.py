@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import ExitStack
+from functools import partial
 from typing import Annotated, Any, BinaryIO
 
 from fastapi import Depends, HTTPException, Request, Response
@@ -16,6 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as NoConnectionError
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
 
 from mezzotint.apps.server import tokens
 from mezzotint.apps.server.boards import BoardError
@@ -151,14 +153,20 @@ def in_file(
         headers = {**headers, "content-length": str(size)}
         if size <= _PART:
             return Response(file.read(), media_type=media, headers=headers)
-        opened.pop_all()  # it is closed at its end
-        return StreamingResponse(_parts(file), media_type=media, headers=headers)
+        opened.pop_all()
+        return _InParts(file, media, headers)
 
 
-def _parts(file: BinaryIO) -> Iterator[bytes]:
-    with file:
-        while part := file.read(_PART):
-            yield part
+class _InParts(StreamingResponse):
+    """A file as an answer; it is closed at its end, and when the client is gone."""
+
+    def __init__(self, file: BinaryIO, media: str, headers: Mapping[str, str]) -> None:
+        super().__init__(iter(partial(file.read, _PART), b""), 200, headers, media)
+        self._file = file
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._file:
+            await super().__call__(scope, receive, send)
 
 
 def route_of(answer: Callable[[Exception], Response]) -> type[APIRoute]:
