@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image
 
 from mezzotint.apps.cli import parse
@@ -75,6 +76,7 @@ def verify(
     return {"verdict": verdict.verdict, "said": line, "causes": verdict.causes, "apart": apart}
 
 
+@torch.inference_mode()
 def sight(image: Image.Image) -> bytes:
     """What is seen of a picture: of a drawing on one colour, without that."""
     whole = pictures.as_rgba(image)

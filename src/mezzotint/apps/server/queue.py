@@ -165,18 +165,27 @@ def _passes() -> Any:
     return update(jobs).where(*wheres).values(passed=jobs.c.passed + bindparam("its_cost"))
 
 
+_ITS = and_(jobs.c.number == bindparam("its_number"), jobs.c.attempt == bindparam("its_attempt"))
+"""The job of an attempt; :func:`_its` says whose."""
+
+
 def _standing() -> Any:
     """The state of an attempt's job, and its picture of ``its_place``, if it has one."""
     place = outputs.c.place == bindparam("its_place")
     there = select(outputs.c.id).where(outputs.c.job == bindparam("its_id"), place)
-    number, attempt = bindparam("its_number"), bindparam("its_attempt")
-    found = select(jobs.c.state, there.scalar_subquery())
-    return found.where(jobs.c.number == number, jobs.c.attempt == attempt).with_for_update()
+    return select(jobs.c.state, there.scalar_subquery()).where(_ITS).with_for_update()
+
+
+def _done() -> Any:
+    """Ends an attempt's job: all is made."""
+    told = {"finished": bindparam("its_end"), "result": bindparam("its_result")}
+    ended = update(jobs).where(_ITS, jobs.c.state == "running")
+    return ended.values(state="done", worker=None, step=jobs.c.steps, **told)
 
 
 _PLACE, _ENTER = _place(), insert(jobs).returning(jobs)
 _CLAIM, _PASS = {some: _claim(some) for some in (False, True)}, _passes()
-_STANDING, _KEEP = _standing(), insert(outputs)
+_STANDING, _KEEP, _DONE = _standing(), insert(outputs), _done()
 
 # --- asking -----------------------------------------------------------------------------------
 
@@ -262,6 +271,11 @@ def claim(engine: Engine, worker: str, loaded: Sequence[str] = ()) -> Row[Any] |
         return job
 
 
+def _its(job: Row[Any]) -> dict[str, Any]:
+    """An attempt, as :data:`_ITS` asks for it."""
+    return {"its_number": job.number, "its_attempt": job.attempt}
+
+
 def _held(job: Row[Any]) -> Any:
     """Whether a job is still this attempt's."""
     return and_(
@@ -294,9 +308,8 @@ def keep(
     result: of its last picture: the job is done with it.
     """
     with engine.begin() as connection:
-        its = {"number": job.number, "attempt": job.attempt, "id": job.id, "place": made.place}
-        given = {f"its_{name}": value for name, value in its.items()}
-        found = connection.execute(_STANDING, given).one_or_none()
+        its = {**_its(job), "its_id": job.id, "its_place": made.place}
+        found = connection.execute(_STANDING, its).one_or_none()
         state, entered = (None, None) if found is None else tuple(found)
         if state == "done" or (state == "running" and entered):  # and the answer was lost
             return entered
@@ -324,34 +337,35 @@ def keep(
         connection.execute(_KEEP, values)
         uses.note(connection, name, json.loads(made.recipe))
         if result is not None:
-            connection.execute(update(jobs).where(_held(job)).values(_done(job, result)))
+            connection.execute(_DONE, {**_its(job), **_ending(job, result)})
         return name
 
 
 def finish(engine: Engine, job: Row[Any], result: object = None) -> bool:
     """All is made."""
-    return _ended(engine, job, _done(job, result))
+    with engine.begin() as connection:
+        changed = connection.execute(_DONE, {**_its(job), **_ending(job, result)})
+        return changed.rowcount == 1
 
 
 def fail(engine: Engine, job: Row[Any], error: str, fault: Literal["request", "program"]) -> bool:
     """It cannot be made; one line that says why, and whose fault it is."""
-    return _ended(engine, job, {**_over(job), "state": "failed", "error": error, "fault": fault})
-
-
-def _over(job: Row[Any]) -> dict[str, Any]:
-    now = max(time.time(), job.started)  # a clock that was set back
-    return {"finished": now, "worker": None}
-
-
-def _done(job: Row[Any], result: object) -> dict[str, Any]:
-    told = None if result is None else json.dumps(result)
-    return {**_over(job), "state": "done", "result": told, "step": jobs.c.steps}
-
-
-def _ended(engine: Engine, job: Row[Any], values: Mapping[str, Any]) -> bool:
+    why = {"state": "failed", "error": error, "fault": fault}
     with engine.begin() as connection:
-        changed = connection.execute(update(jobs).where(_held(job)).values(values))
+        changed = connection.execute(
+            update(jobs).where(_held(job)).values(finished=_end(job), worker=None, **why)
+        )
         return changed.rowcount == 1
+
+
+def _end(job: Row[Any]) -> float:
+    return max(time.time(), job.started)  # a clock that was set back
+
+
+def _ending(job: Row[Any], result: object) -> dict[str, Any]:
+    """How :data:`_DONE` ends a job."""
+    told = None if result is None else json.dumps(result)
+    return {"its_end": _end(job), "its_result": told}
 
 
 def give_back(engine: Engine, held: Sequence[tuple[str, int]], crashed: bool = False) -> list[str]:
