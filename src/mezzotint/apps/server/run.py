@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
 import gc
 import os
 import socket
@@ -81,6 +82,7 @@ def run(args: argparse.Namespace, told: Callable[[str], None] = lambda address: 
     """Serve until it is stopped; told: is called with the address once it is known."""
     import uvicorn
 
+    _keep_little()
     folder = _data(args.data)
     places = Places(folder, tuple(args.models) or (folder / "models",))
     with _alone(folder):
@@ -108,6 +110,18 @@ def run(args: argparse.Namespace, told: Callable[[str], None] = lambda address: 
         app, hub = build(engine, settings)
         _serve(uvicorn, app, hub, (args.host, args.port), told)
     return 0
+
+
+def _keep_little() -> None:
+    """Have glibc give large blocks back when they are free, and share what it keeps among threads:
+    bodies of some megabytes would leave the server as large as all of them together were."""
+    if os.name == "nt":
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mmap_threshold, arena_max = -3, -8  # as malloc.h has them
+        mallopt(mmap_threshold, 128 << 10)
+        mallopt(arena_max, 2)
 
 
 def _serve(

@@ -171,7 +171,6 @@ export const api = {
   samplers: () => call("GET", "/v1/samplers"),
   /** @returns {Promise<Record<string, string>>} */
   fields: () => call("GET", "/v1/fields"),
-  /** @returns {Promise<{status: string, workers: number}>} */
   /** @param {Asked} asked @returns {Promise<Job[]>} */
   jobs: async (asked = {}) => (await call("GET", query("/v1/jobs", asked))).jobs,
   /** @param {string} id @returns {Promise<Job>} */
