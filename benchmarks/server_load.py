@@ -367,9 +367,10 @@ def report(found: Mapping[str, Any]) -> str:
         "",
         f"## Time: {CLIENTS} clients",
         "",
-        f"May be: {_ms(MOST_ADDED)} ms in the median. Clients that think (they ask for half of what "
-        "the server can do): latency, less the engine's time for this job and for others before "
-        "it. Clients that do not: seconds of all jobs over those of one command line, a job.",
+        f"May be: {_ms(MOST_ADDED)} ms in the median. Clients that think (they ask for half of "
+        "what the server can do): latency, less the engine's time for this job and for others "
+        "before it. Clients that do not: seconds of all jobs over those of one command line, a "
+        "job.",
         "",
         "| model | steps | jobs | device busy | latency, median ms | engine's own ms | **added, "
         "median ms** | 9 of 10 below ms | without thinking: added a job, ms |",
