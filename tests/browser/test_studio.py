@@ -113,7 +113,7 @@ def test_errors_are_said_at_their_fields(page: Any, client: httpx.Client) -> Non
     page.get_by_role("alert").get_by_text("'many'").wait_for()
     assert page.get_by_role("textbox", name="Steps").get_attribute("aria-invalid") == "true"
     page.get_by_role("textbox", name="Steps").fill("2")
-    until(page, lambda: page.get_by_role("alert").count() == 0)
+    until(page, lambda: page.get_by_role("alert").get_by_text("'many'").count() == 0)
     page.get_by_role("textbox", name="What to draw").fill("")
     page.get_by_role("button", name="Create", exact=True).click()
     page.get_by_text("Say what to draw.").wait_for()

@@ -9,6 +9,7 @@ import json
 import re
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -207,17 +208,26 @@ def test_what_a_worker_says_of_a_fault(engine: Engine, tmp_path: Path) -> None:
 
     service = asyncio.run(service_of())
     known = things(engine, tmp_path, LOCAL.owner)
-    for error in ("a\0b\r\n\x1b[31m\ud800\u202e", "x" * 10**5, "{folder}/a.png: is damaged"):
+    strange = ("a\0b\r\n\x1b[31m\ud800\u202e", "x" * 10**5)
+    where = ("{folder}/a.png", "no {data}/wildcards/a.txt", "{models}/a.safetensors")
+    for error in (*strange, *(f"{file}: is damaged" for file in where)):
         asked = service.look(LOCAL, "recipe", known.ids["/v1/files"])
         worker, job = worker_of(engine, service), queue.claim(engine, "w")
         assert job is not None
-        told = error.replace("{folder}", str(worker._folder(job)))
+        worker.places = replace(worker.places, models=(tmp_path / "models",))
+        folders = {
+            "folder": worker._folder(job),
+            "data": worker.places.data,
+            "models": tmp_path / "models",
+        }
+        told = error.format(**folders) if error not in strange else error
         worker._failed(job, told, "request")
         found = gallery.job(engine, asked.id, None)
         assert found is not None and found.state == "failed"
         assert found.error.isprintable() and 0 < len(found.error) <= 2000
         assert str(tmp_path) not in found.error
-    assert found.error == "a.png: is damaged"
+        said = error.replace("{folder}/", "").replace("{data}/", "").replace("{models}/", "")
+        assert error in strange or found.error == said
 
 
 def test_a_look_that_is_cancelled(engine: Engine, tmp_path: Path) -> None:

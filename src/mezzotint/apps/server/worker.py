@@ -246,7 +246,8 @@ class Worker:
     def _failed(self, job: Row[Any], why: str, fault: Any) -> None:
         # it may quote a stranger's file, and no database takes everything; nobody's business is
         # where that lies here
-        why = why.replace(f"{self._folder(job)}{os.sep}", "")
+        for folder in (self._folder(job), *self.places.models, self.places.data):
+            why = why.replace(f"{folder}{os.sep}", "")
         why = "".join(c if c.isprintable() else "�" for c in why)[:_MOST_WHY]
         ended = _surely(partial(queue.fail, self.engine, job, why, fault))
         self.voice.say(job=job.id, state="failed" if ended else "gone", error=why)
