@@ -183,8 +183,9 @@ def test_three_are_blended(page: Any, client: httpx.Client) -> None:
     page.locator(".picks button[title='a blendable fox']").click()
     until(page, lambda: sliders.count() == 3)
     page.get_by_role("button", name="Create", exact=True).click()
-    card(page).locator(".tile-open").first.wait_for()
+    until(page, lambda: newest(client)["asked"]["prompt"] == "")  # another's card may be there yet
     job = done(client, newest(client)["id"])
+    card(page).locator(".tile-open").first.wait_for()
     fox, owl, bear = (each["file"] for each in outputs)
     assert job["asked"]["prompt"] == ""
     assert job["asked"]["image-prompt"] == [f"{bear}:0.7", f"{owl}:0.5", f"{fox}:0.5"]
