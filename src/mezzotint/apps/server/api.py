@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Row
 
 from mezzotint.apps.server import boards, gallery, queue, shown, wish
-from mezzotint.apps.server.asking import Asks, Knows, Serves, answers, in_file
+from mezzotint.apps.server.asking import FILE, PICTURE, Asks, Knows, Serves, in_file
 from mezzotint.apps.server.gallery import Page
 from mezzotint.apps.server.service import MissingError
 
@@ -24,9 +24,10 @@ router = APIRouter(prefix="/v1", tags=["mezzotint"])
 Id = Annotated[str, Path(pattern="^[0-9a-f]{32}$")]
 PictureId = Annotated[str, Path(pattern="^([0-9a-f]{32}|[0-9a-f]{64})$")]
 PING_SECONDS = 15.0
-_FILE = {"schema": {"type": "string", "format": "binary"}}
-BYTES = {"required": True, "content": {"application/octet-stream": _FILE}}
-_EVENTS = answers("text/event-stream")
+BYTES = {"required": True, "content": {"application/octet-stream": FILE}}
+_EVENTS: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
+}
 _LIVE = {"cache-control": "no-store", "x-accel-buffering": "no"}
 
 
@@ -236,7 +237,7 @@ def get_output(name: Id, who: Asks, service: Serves) -> dict[str, Any]:
     return {**shown.output(row, whole=True), "favourite": row.id in loved}
 
 
-@router.get("/outputs/{name}/file", response_class=Response, responses=answers("image/*"))
+@router.get("/outputs/{name}/file", response_class=Response, responses=PICTURE)
 def get_file(name: Id, who: Asks, service: Serves) -> Response:
     """The file of a picture, with all that it carries."""
     service.need(who, "read")

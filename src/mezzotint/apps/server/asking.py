@@ -46,6 +46,9 @@ STATUS: dict[type[Exception], int] = {
 }
 """The status of each error that a request can meet."""
 RETRY_SECONDS = 5
+FILE = {"schema": {"type": "string", "format": "binary"}}
+PICTURE: dict[int | str, dict[str, Any]] = {200: {"content": {"image/*": FILE}}}
+"""What the document of an interface says of bytes, and of an answer that is a picture."""
 _PART = 256 << 10
 """Bytes of a file that are in memory at once, for each who fetches one."""
 
@@ -66,11 +69,6 @@ def refusals(form: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
     """What the document of an interface says of answers that are errors."""
     said = {"4XX": "what cannot be asked for", "5XX": "what cannot be done: 503, or 507, for now"}
     return {code: {"model": form, "description": what} for code, what in said.items()}
-
-
-def answers(media: str) -> dict[int | str, dict[str, Any]]:
-    """What it says of an answer that is no JSON."""
-    return {200: {"content": {media: {"schema": {"type": "string"}}}}}
 
 
 def status(error: Exception) -> int:

@@ -11,7 +11,7 @@ from sqlalchemy import Row
 
 from mezzotint.apps.server import boards, gallery, shown
 from mezzotint.apps.server.api import Id, Named, looked
-from mezzotint.apps.server.asking import Asks, Serves, answers, in_file
+from mezzotint.apps.server.asking import PICTURE, Asks, Serves, in_file
 from mezzotint.apps.server.service import MissingError, Service
 from mezzotint.apps.server.tokens import Who
 
@@ -113,7 +113,7 @@ def family(name: Id, who: Asks, service: Serves) -> dict[str, Any]:
     }
 
 
-@router.get("/files/{name}", response_class=Response, responses=answers("image/*"))
+@router.get("/files/{name}", response_class=Response, responses=PICTURE)
 def get_file(name: FileName, who: Asks, service: Serves) -> Response:
     """A picture by the SHA-256 of its bytes, as recipes name it."""
     service.need(who, "read")
@@ -124,7 +124,7 @@ def get_file(name: FileName, who: Asks, service: Serves) -> Response:
     return in_file(service.store, file, headers)
 
 
-@router.post("/outputs/{name}/export", response_class=Response, responses=answers("image/*"))
+@router.post("/outputs/{name}/export", response_class=Response, responses=PICTURE)
 async def export(
     name: Id,
     who: Asks,

@@ -17,7 +17,7 @@ from sqlalchemy import Engine, Row, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from mezzotint.apps.server import gallery, shown
-from mezzotint.apps.server.asking import Asks, Serves, answers, in_file
+from mezzotint.apps.server.asking import PICTURE, Asks, Serves, in_file
 from mezzotint.apps.server.service import MissingError
 from mezzotint.apps.server.tables import canvases, reading
 
@@ -142,7 +142,7 @@ def forget_canvas(name: Id, who: Asks, service: Serves) -> None:
         connection.execute(delete(canvases).where(canvases.c.id == name))
 
 
-@router.get("/canvases/{name}/files/{file}", response_class=Response, responses=answers("image/*"))
+@router.get("/canvases/{name}/files/{file}", response_class=Response, responses=PICTURE)
 def get_layer(
     name: Id,
     file: Annotated[str, Path(pattern="^[0-9a-f]{64}$")],

@@ -11,7 +11,7 @@ from pydantic import StringConstraints
 
 from mezzotint.apps.server import gallery, shown
 from mezzotint.apps.server.api import BYTES, Named, ended
-from mezzotint.apps.server.asking import Asks, Serves, answers
+from mezzotint.apps.server.asking import PICTURE, Asks, Serves
 from mezzotint.apps.server.service import MissingError
 
 router = APIRouter(prefix="/v1", tags=["mezzotint"])
@@ -35,7 +35,7 @@ async def cut_out(body: Named, who: Asks, service: Serves) -> dict[str, Any]:
 @router.post(
     "/composites",
     response_class=Response,
-    responses=answers("image/*"),
+    responses=PICTURE,
     openapi_extra={"requestBody": BYTES},
 )
 async def compose(

@@ -436,7 +436,7 @@ def model(name: str, who: Asks, service: Knows) -> dict[str, Any]:
     return shown.model(name)
 
 
-@router.get("/images/files/{name}", response_class=Response, responses=asking.answers("image/*"))
+@router.get("/images/files/{name}", response_class=Response, responses=asking.PICTURE)
 def file(
     name: Annotated[str, Path(pattern="^[0-9a-f]{32}$")],
     service: Serves,

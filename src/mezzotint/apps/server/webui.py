@@ -25,14 +25,7 @@ from sqlalchemy import Row
 from starlette.exceptions import HTTPException  # what the guard raises is no fastapi one
 
 from mezzotint.apps.server import asking, gallery, given, webui_asked, webui_text
-from mezzotint.apps.server.asking import (
-    RETRY_SECONDS,
-    STATUS,
-    Knows,
-    Serves,
-    status,
-    whose,
-)
+from mezzotint.apps.server.asking import RETRY_SECONDS, STATUS, Knows, Serves, status, whose
 from mezzotint.apps.server.given import Given, Masking
 from mezzotint.apps.server.service import Service
 from mezzotint.apps.server.tokens import Who

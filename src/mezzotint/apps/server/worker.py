@@ -56,7 +56,7 @@ BEAT_SECONDS = 1.0
 LOOK_SECONDS = 1.0
 """How often one that waits looks for jobs that other servers have taken in."""
 PREVIEW_SECONDS, TELL_SECONDS = 0.2, 0.05
-_PREVIEW, _PREVIEW_QUALITY = 256, 80  # pixels of the longer edge
+_PREVIEW, _PREVIEW_QUALITY = 256, 80  # pixels of the longer edge; of a WebP
 _MOST_WHY = 2000
 
 
