@@ -1,6 +1,6 @@
 """Ask the server whatever its own OpenAPI document allows, and much that it does not.
 
-    pip install -e '.[test,fuzz]'    # fuzz in an environment of its own: it brings a pytest plugin
+    pip install -e '.[test]'
     python benchmarks/server_schema.py --seconds 150 --seed 20261128
 
 A real server with a tiny model is started on a temporary folder, and schemathesis sends what it

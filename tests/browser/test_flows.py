@@ -393,6 +393,7 @@ def test_the_list_of_keys_is_whole(page: Any, client: httpx.Client) -> None:
     page.keyboard.press("?")
     keys = page.get_by_role("dialog", name="Keys")
     listed = keys.locator("section", has_text="Tools of the canvas").locator("kbd")
+    listed.first.wait_for()
     said = {text.partition(",")[0] for text in listed.all_inner_texts()}
     assert said == set(shortcuts) and len(said) == 12
 

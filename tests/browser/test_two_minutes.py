@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 from driving import WAIT
 from serving import Serving
 from test_canvas import drag, no_canvas
@@ -32,7 +31,6 @@ class Hand:
 def test_four_vary_mask_svg_verify(
     page: Any, client: httpx.Client, server: Serving, tmp_path: Path
 ) -> None:
-    pytest.importorskip("vtracer", reason="the extra svg")
     hand = Hand()
     page.set_default_timeout(4 * WAIT)  # twelve pictures at the usual steps
     page.goto("/")

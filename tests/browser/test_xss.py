@@ -324,7 +324,6 @@ def test_an_svg_that_was_exported_is_opened(
     browser: Any, client: httpx.Client, outputs: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     """By itself in the browser, where no policy of the server's is."""
-    pytest.importorskip("vtracer", reason="the extra svg")
     page = browser.new_context().new_page()
     watched = Watched(page, "file:")
     for output in outputs[:5]:
