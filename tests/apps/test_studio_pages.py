@@ -32,7 +32,7 @@ OWN = [path for path in pages.STATIC.rglob("*.js") if path.parent.name != "vendo
 
 @pytest.fixture
 def client(tmp_path: Path) -> Iterator[TestClient]:
-    app, places = FastAPI(), Places(tmp_path)
+    app, places = FastAPI(redirect_slashes=False), Places(tmp_path)
     engine = tables.connect(tables.of_file(tmp_path / "a.db"))
     hub, limits = Hub(lambda job, begins: None), Limits()
     app.state.service = Service(engine, Store(places.files), places, hub, limits)  # at rest

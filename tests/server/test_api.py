@@ -164,6 +164,8 @@ def test_what_cannot_be(client: httpx.Client) -> None:
         (lambda: client.get("/v1/outputs/../../etc/passwd"), 404, "Not Found"),
         (lambda: client.get("/v1/outputs/..%2F..%2Fetc%2Fpasswd/file"), 404, "Not Found"),
         (lambda: client.delete("/v1/outputs/" + "0" * 32), 404, "no picture"),
+        (lambda: client.get("/v1/detect"), 405, "Method Not Allowed"),
+        (lambda: client.get("/v1/jobs/"), 404, "Not Found"),
         (lambda: client.post("/v1/verify", json={"picture": "../x"}), 422, "pattern"),
     ):
         answer = send()

@@ -147,6 +147,7 @@ def build(engine: Engine, settings: Settings) -> tuple[App, Hub]:
         summary="Pictures from words, on this machine.",
         lifespan=lifespan,
         openapi_url="/v1/openapi.json",
+        redirect_slashes=False,  # one address a thing
         docs_url=None,  # their pages fetch scripts from elsewhere
         redoc_url=None,
         responses=refusals(Refused),
@@ -162,6 +163,6 @@ def build(engine: Engine, settings: Settings) -> tuple[App, Hub]:
     app.include_router(boards_api.router)
     app.include_router(derived_api.router)
     app.include_router(space.router)
-    app.include_router(pages.router)  # the last: it takes every address
+    app.include_router(pages.router)
     hosts: Iterable[str] = (*LOOPBACK, *settings.hosts)
     return Guard(app, hosts, settings.origins), service.hub

@@ -6,11 +6,10 @@ No path of a request is ever joined to a folder's: what is not in the table is n
 from __future__ import annotations
 
 import hashlib
-from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from fastapi import APIRouter, HTTPException, Request, Response
+from fastapi import APIRouter, Request, Response
 
 STATIC = Path(__file__).parent / "static"
 TYPES = {
@@ -31,37 +30,31 @@ class Page(NamedTuple):
     tag: str
 
 
-@lru_cache
-def pages() -> dict[str, Page]:
-    """All files by their addresses, ``""`` the page itself."""
+def _pages() -> dict[str, Page]:
+    """All files by their addresses, ``/`` the page itself."""
     found: dict[str, Page] = {}
     for path in sorted(STATIC.rglob("*")):
         if path.suffix in TYPES and path.is_file():
             data = path.read_bytes()
             tag = f'"{hashlib.sha256(data).hexdigest()[:32]}"'
             name = path.relative_to(STATIC).as_posix()
-            found[name] = Page(data, TYPES[path.suffix], tag)
-    found[""] = found.pop("index.html")
+            found[f"/{name}"] = Page(data, TYPES[path.suffix], tag)
+    found["/"] = found.pop("/index.html")
     return found
 
 
-def _answer(request: Request, name: str) -> Response:
-    page = pages().get(name)
-    if page is None:
-        raise HTTPException(404)
-    headers = {"etag": page.tag, "cache-control": "no-cache"}  # asked again, and rarely sent again
-    if page.tag in request.headers.get("if-none-match", ""):
-        return Response(status_code=304, headers=headers)
-    return Response(page.data, media_type=page.kind, headers=headers)
+def _serve(address: str, page: Page) -> None:
+    async def answer(request: Request) -> Response:
+        crew = request.app.state.service.crew
+        if address == "/" and crew is not None:
+            crew.rouse()  # who opens the page wants pictures soon
+        headers = {"etag": page.tag, "cache-control": "no-cache"}  # asked again, rarely sent again
+        if page.tag in request.headers.get("if-none-match", ""):
+            return Response(status_code=304, headers=headers)
+        return Response(page.data, media_type=page.kind, headers=headers)
+
+    router.add_route(address, answer)
 
 
-@router.get("/")
-async def index(request: Request) -> Response:
-    if (crew := request.app.state.service.crew) is not None:
-        crew.rouse()  # who opens the page wants pictures soon
-    return _answer(request, "")
-
-
-@router.get("/{name:path}")
-def file(request: Request, name: str) -> Response:
-    return _answer(request, name)
+for address, page in _pages().items():
+    _serve(address, page)
