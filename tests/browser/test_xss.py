@@ -47,7 +47,7 @@ BUILT = """() => [...document.querySelectorAll(
     + "[onerror], [onload], [onclick], [onbegin], [href^='javascript' i], [src^='javascript' i]")]
     .map((each) => each.outerHTML.slice(0, 200))"""
 SHOWN = """(text) => {
-    const here = (said) => said?.includes(text);
+    const here = (said) => String(said ?? "").includes(text);
     if (here(document.body.textContent)) return true;
     return [...document.querySelectorAll("*")].some((each) => here(each.value)
         || [...each.attributes].some((at) => here(at.value)));
