@@ -46,7 +46,7 @@ export function DrawPanel({ session: { editor, making } }) {
     <details><summary>More</summary><div class="cv-more">
       <label class="field"><span>Model</span><select value=${wanted.model} onChange=${(/** @type {Event} */ event) => change({ model: at(event).value })}>
         ${[...new Set([wanted.model, ...modelNames.value])].map((name) => html`<option key=${name} value=${name}>${name}</option>`)}</select></label>
-      <label class="field"><span>Keep away from</span><input type="text" value=${wanted.negative} onInput=${text("negative")} /></label>
+      <label class="field"><span>Negative prompt</span><input type="text" value=${wanted.negative} onInput=${text("negative")} /></label>
       <div class="cv-two">
         <label class="field"><span>Steps</span><input type="number" min="1" max="1000" placeholder="usual" value=${wanted.steps} onInput=${text("steps")} /></label>
         <label class="field"><span>Seed</span><input type="number" min="0" placeholder="by chance" value=${wanted.seed} onInput=${text("seed")} /></label>

@@ -96,7 +96,7 @@ function History() {
   const { isOpen, setOpen, at } = usePopup();
   if (!history.value.length) return null;
   return html`<div class="popup" ref=${at} onKeyDown=${(/** @type {KeyboardEvent} */ event) => event.key === "Escape" && setOpen(false)}>
-    <button type="button" class="button small" aria-expanded=${isOpen} onClick=${() => setOpen(!isOpen)}>Before</button>
+    <button type="button" class="button small" aria-expanded=${isOpen} onClick=${() => setOpen(!isOpen)}>History</button>
     ${isOpen && html`<div class="popup-list left past">
       ${history.value.slice(0, 40).map((past) => html`<button key=${past} type="button"
         onClick=${() => { change({ prompt: past }); setOpen(false); }}><span>${past}</span></button>`)}
@@ -171,14 +171,14 @@ function Options() {
     return value ? `${value} (the model's)` : "the model's";
   };
   return html`<div class="options">
-    <${More} name="negative" label="Keep away from" place="nothing" />
+    <${More} name="negative" label="Negative prompt" place="nothing" />
     <${More} name="guidance" label="Guidance" place=${usual("guidance")} mode="decimal" />
     <${More} name="steps" label="Steps" place=${usual("steps")} mode="numeric" />
     <${More} name="sampler" label="Sampler" place=${usual("sampler")} list=${samplers.value.samplers} />
     <${More} name="spacing" label="Spacing" place=${usual("spacing")} list=${samplers.value.spacings} />
-    <${More} name="interval" label="Guide at noise times" place=${usual("interval")} />
-    <${More} name="rescale" label="Against glare" place="0" mode="decimal" />
-    <${More} name="tile" label="Ends fit together" place="no" list=${["both", "x", "y"]} />
+    <${More} name="interval" label="Guidance interval" place=${usual("interval")} />
+    <${More} name="rescale" label="Guidance rescale" place="0" mode="decimal" />
+    <${More} name="tile" label="Seamless" place="no" list=${["both", "x", "y"]} />
     <${Check} name="apg" label="Adaptive projected guidance" />
     ${"commercial" in fields.value && html`<${Check} name="commercial" label="Only if all licences allow commercial use" />`}
     <${Rest} />
