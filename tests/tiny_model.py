@@ -11,7 +11,7 @@ from mezzotint.families.native import NativeConfig, build, save_model
 from mezzotint.networks.dit import DiTConfig
 
 
-def write(path: Path) -> None:
+def write(path: Path, seed: int = 0) -> None:
     """A class-conditional RGBA model as a file."""
     config = NativeConfig(
         name="tiny",
@@ -24,7 +24,7 @@ def write(path: Path) -> None:
         classes=("fox", "red fox"),
     )
     with torch.random.fork_rng():
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         parts = torch.nn.ModuleDict(build(config).parts)
         for weight in parts.parameters():  # a fresh network's last layer is zero
             torch.nn.init.normal_(weight, std=0.2)

@@ -73,3 +73,35 @@ def test_workers_rest_and_batches_change_no_bit(server: Serving) -> None:
     assert httpx.get(f"{server.base}/v1/models").json()["models"]  # it knows without a worker
     again = ended(server, ask(server, model=MODELS[0], seed=0))
     assert pixels(server, again) == pixels(server, made[0])
+
+
+def names(server: Serving) -> set[str]:
+    found = httpx.get(f"{server.base}/v1/models").json()["models"]
+    assert all(each["bytes"] > 0 for each in found)
+    return {each["name"] for each in found}
+
+
+def verdict(server: Serving, job: dict[str, Any]) -> dict[str, Any]:
+    picture = {"picture": job["outputs"][0]["id"]}
+    return httpx.post(f"{server.base}/v1/verify", json=picture, timeout=60).json()
+
+
+def test_models_that_come_and_go_and_change(server: Serving) -> None:
+    models = server.folder.parent / "models"
+    here = {"icons", *MODELS}
+    before = ended(server, ask(server, model=MODELS[0], seed=0))
+    assert names(server) == here
+    shutil.copyfile(models / MODELS[1], models / "three.safetensors")
+    server.until(lambda: names(server) == here | {"three.safetensors"})
+    assert pixels(server, ended(server, ask(server, model="three.safetensors", seed=0)))
+
+    tiny_model.write(models / "new", seed=1)  # as a training writes its result
+    (models / "new").replace(models / MODELS[0])
+    after = ended(server, ask(server, model=MODELS[0], seed=0))
+    assert pixels(server, after) != pixels(server, before)
+    assert verdict(server, after)["verdict"] == "bit-equal"
+    assert verdict(server, before)["verdict"] != "bit-equal"  # it is not that model's any more
+
+    server.until(lambda: httpx.get(f"{server.base}/v1/health").json()["workers"] == 0)
+    (models / "three.safetensors").unlink()
+    server.until(lambda: names(server) == here)  # seen though no worker was there

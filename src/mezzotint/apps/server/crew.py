@@ -73,6 +73,7 @@ class Crew:
         self._known = asyncio.Event()
         self.clean = True  # no worker has died at a job
         self._seen: dict[tuple[str, int], tuple[int, float]] = {}
+        self._models = places.standing()
 
     @property
     def about(self) -> dict[str, Any]:
@@ -155,6 +156,19 @@ class Crew:
             if worker.job is not None and worker.job[0] == job:
                 self._tell(worker, f"{word} {job}\n")
 
+    async def _show_models(self) -> None:
+        """Have workers say anew what there is to choose from, where that is another than it was."""
+        now = self._models
+        with suppress(OSError):  # a folder that goes in this moment
+            now = await asyncio.to_thread(self._places.standing)
+        if now == self._models:
+            return
+        self._models = now
+        for worker in self._workers:
+            self._tell(worker, "greet\n")
+        if not self.alive:
+            self.rouse()
+
     # -- keeping ------------------------------------------------------------------------------
 
     async def _keep(self, worker: _Worker) -> None:
@@ -227,8 +241,10 @@ class Crew:
 
     async def _look(self) -> None:
         """Find jobs whose worker is silent, by the time that passes here: no clock can lie; and
-        those that wait while workers rest, which other servers or other runs have taken in."""
+        those that wait while workers rest, which other servers or other runs have taken in; and
+        models that came or went."""
         while True:
+            await self._show_models()
             try:
                 if not self.alive and await asyncio.to_thread(queue.waits, self._engine):
                     self.rouse()

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mezzotint.apps.errors import one_line
 from mezzotint.apps.making import loaded, loading_key
-from mezzotint.apps.server.places import WEIGHTS, Places
+from mezzotint.apps.server.places import WEIGHTS, Places, Stamps, inside, stamps
 from mezzotint.apps.server.wish import batch_of
 from mezzotint.checkpoints.files import CheckpointError
 from mezzotint.checkpoints.inspect import inspect
@@ -31,7 +32,7 @@ class Held:
         self._most = most
         self._models: OrderedDict[tuple[Any, ...], Model] = OrderedDict()
         self._batches: dict[tuple[Any, ...], str] = {}
-        self._known: dict[Path, str] = {}
+        self._known: dict[Path, tuple[Stamps, str]] = {}
 
     def of(self, how: argparse.Namespace) -> Model:
         """The model of a command line.
@@ -39,11 +40,14 @@ class Held:
         Raises:
             CheckpointError: there is none, or it is damaged.
         """
-        key = loading_key(how)
+        where = catalogue.locate(how.model)
+        key = (*loading_key(how), stamps(inside(where)))
         if key in self._models:
             self._models.move_to_end(key)
             return self._models[key]
-        self._make_room(how)
+        for stale in [held for held in self._models if held[:-1] == key[:-1]]:
+            del self._models[stale]
+        self._make_room(where)
         self._models[key] = loaded(how)
         self._batches[key] = batch_of(Path(how.model).name, how.precision)
         return self._models[key]
@@ -53,21 +57,20 @@ class Held:
         """What the wishes have in common that are made with what is here."""
         return [self._batches[key] for key in self._models]
 
-    def _make_room(self, args: argparse.Namespace) -> None:
+    def _make_room(self, where: Path) -> None:
         """Drop what was used longest ago until the new one fits."""
-        where = catalogue.locate(args.model)
-        files = where.rglob("*") if where.is_dir() else [where]
-        size = sum(file.stat().st_size for file in files if file.is_file())
+        size = _size(where)
         while self._models and (self._most is None or resident() + size > self._most):
             self._models.popitem(last=False)
             release()
 
     def known(self, args: argparse.Namespace) -> Mapping[Path, str]:
-        """The fingerprint of the model's file, which is taken once."""
+        """The fingerprint of the model's file, which is taken once as long as it stays as it is."""
         where = catalogue.locate(args.model)
-        if where not in self._known:
-            self._known[where] = fingerprint(where)
-        return {where: self._known[where]}
+        now = stamps(inside(where))
+        if where not in self._known or self._known[where][0] != now:
+            self._known[where] = now, fingerprint(where)
+        return {where: self._known[where][1]}
 
     def drop(self) -> None:
         """Forget them all."""
@@ -75,17 +78,22 @@ class Held:
         release()
 
 
+def _size(path: Path) -> int:
+    """The bytes of a file, or of all in a folder."""
+    return sum(file.stat().st_size for file in inside(path) if file.is_file())
+
+
 def _about(name: str, path: Path) -> dict[str, Any]:
     """What a file of weights is, by its header; image_prompts: it takes these by itself."""
     try:
         report = inspect(path)
-    except CheckpointError as error:
-        return {"name": name, "error": str(error)}
+    except (CheckpointError, OSError) as error:
+        return {"name": name, "error": one_line(error)}
     details, sizes = dict(report.details), _sizes(path)
     usual = _usual(path) or _own_usual(details)
     sees = sight_for(details.get(f"config.notes.{EMBEDDINGS}")) is not None
     said = {"details": details, "usual": usual, "sizes": sizes, "image_prompts": sees}
-    return {"name": name, "kind": report.kind, **said}
+    return {"name": name, "kind": report.kind, "bytes": _size(path), **said}
 
 
 def _usual(path: Path) -> dict[str, Any]:

@@ -2,16 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from mezzotint.files import stamp
+
+Stamps = frozenset[tuple[Path, tuple[int, ...]]]
 WEIGHTS = (".safetensors", ".gguf", ".ckpt", ".pt", ".bin")
+KINDS = ("loras", "embeddings", "controls", "wildcards")
+
+
+def stamps(paths: Iterator[Path]) -> Stamps:
+    """Files and folders as they are now; those that are gone meanwhile are left out."""
+    found = set()
+    for path in paths:
+        with suppress(OSError):
+            found.add((path, stamp(path)))
+    return frozenset(found)
+
+
+def _listed(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def inside(path: Path) -> Iterator[Path]:
+    """A file, or a folder with all that is in it."""
+    yield path
+    yield from path.rglob("*")
 
 
 @dataclass(frozen=True)
 class Places:
     """data: the database, files and the workers' own folders; models: whole models, and below them
-    ``loras``, ``embeddings`` and ``wildcards``."""
+    folders of all ``KINDS`` else."""
 
     data: Path
     models: tuple[Path, ...] = ()
@@ -51,10 +76,14 @@ class Places:
         kinds = ("loras", "embeddings", "controls")
         return [*self.models, *(folder for kind in kinds for folder in self.all_of(kind))]
 
+    def standing(self) -> Stamps:
+        """What differs once there is something else to choose from."""
+        kinds = [folder for kind in KINDS for folder in self.all_of(kind)]
+        listed = (path for folder in (*self.models, *kinds) for path in _listed(folder))
+        models = (path for model in self.weights() for path in inside(model))
+        return stamps(listed) | stamps(models)
+
     def weights(self) -> list[Path]:
         """Files and folders of `diffusers` that may be models."""
-        found: list[Path] = []
-        for folder in self.models:
-            there = sorted(folder.iterdir()) if folder.is_dir() else []
-            found += [p for p in there if p.suffix in WEIGHTS or (p / "model_index.json").is_file()]
-        return found
+        listed = [path for folder in self.models for path in _listed(folder)]
+        return [p for p in listed if p.suffix in WEIGHTS or (p / "model_index.json").is_file()]

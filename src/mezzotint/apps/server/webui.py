@@ -441,7 +441,7 @@ def scripts(who: Asks) -> dict[str, list[Any]]:
 
 @router.post("/refresh-checkpoints")
 def refresh(who: Asks) -> None:
-    """Nothing: the models are those that were there when the server was started."""
+    """Nothing: models that come and go are seen by themselves, within seconds."""
 
 
 @router.get("/memory")

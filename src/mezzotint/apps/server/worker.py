@@ -175,6 +175,10 @@ class Worker:
         self.device: str | None = None
         self.held, self.meter = Held(), Meter()
 
+    def greet(self) -> None:
+        """Say what there is to choose from."""
+        self.voice.say(hello=about(self.places), software=SOFTWARE, memory=resident())
+
     # -- being told ---------------------------------------------------------------------------
 
     def hear(self, stream: IO[str]) -> None:
@@ -183,6 +187,9 @@ class Worker:
             word, _, name = line.strip().partition(" ")
             if word == "wake":
                 self.awake.set()
+            if word == "greet":
+                with suppress(OSError):  # what is gone meanwhile will be told of once more
+                    self.greet()
             with self._lock:
                 if self.attempt is None or self.attempt.job.id != name:
                     continue
@@ -461,7 +468,7 @@ def main() -> None:
     worker.device, worker.held = args.device, Held(args.memory)
     worker.meter.watch(device(args.device))
     threading.Thread(target=worker.hear, args=(sys.stdin,), daemon=True).start()
-    voice.say(hello=about(places), software=SOFTWARE, memory=resident())
+    worker.greet()
     gc.freeze()  # what is here stays: looking for it again takes time from a job
     worker.work(args.idle)
     shutil.rmtree(folder, ignore_errors=True)

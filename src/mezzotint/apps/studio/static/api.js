@@ -55,6 +55,7 @@
  * @property {string} name
  * @property {string} [kind]
  * @property {string} [error]
+ * @property {number} [bytes] of its files
  * @property {Record<string, string>} [details]
  * @property {string[]} [sizes] that it was trained on
  * @property {{size?: string, steps?: number, transparent?: boolean, edits?: boolean}} [usual]

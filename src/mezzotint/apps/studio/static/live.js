@@ -1,5 +1,6 @@
 // Jobs as they are now: read once, then kept up to date by events; what is lost is read again.
 import { api, ApiError, follow } from "./api.js";
+import { pause } from "./store.js";
 import { batch, computed, signal } from "./ui.js";
 
 /** @typedef {import("./api.js").Job} Job */
@@ -98,9 +99,6 @@ function hear(told) {
     }
   });
 }
-
-/** @param {number} ms */
-const pause = (ms) => new Promise((done) => setTimeout(done, ms));
 
 async function readAll() {
   const found = await api.jobs({ limit: 60 });

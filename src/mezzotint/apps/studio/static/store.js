@@ -63,6 +63,9 @@ let tell = () => {};
 /** When it is known what a job may ask for. @type {Promise<void>} */
 export const learnt = new Promise((done) => { tell = done; });
 
+/** @param {number} ms */
+export const pause = (ms) => new Promise((done) => setTimeout(done, ms));
+
 /** Ask what there is, until the worker has said it. */
 export async function learn() {
   for (;;) {
@@ -75,7 +78,7 @@ export async function learn() {
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
     }
-    await new Promise((done) => setTimeout(done, 1000));
+    await pause(1000);
   }
 }
 

@@ -3,7 +3,7 @@
 
 import { api, ApiError, request } from "../api.js";
 import { enter, isOpen } from "../live.js";
-import { kept, say } from "../store.js";
+import { kept, pause, say } from "../store.js";
 import { batch, signal } from "../ui.js";
 import { byModel, cells } from "./axes.js";
 import { sheet } from "./sheet.js";
@@ -15,8 +15,6 @@ import { sheet } from "./sheet.js";
 export const grid = kept("grid", /** @type {Grid | null} */ (null));
 /** The jobs of the cells, as far as they are known. @type {import("../ui.js").Signal<Record<number, Live>>} */
 export const lives = signal({});
-
-const pause = (/** @type {number} */ ms) => new Promise((done) => setTimeout(done, ms));
 
 /** Begin one. @param {import("../api.js").Wish} base @param {Axis[]} axes @throws {import("./axes.js").AxisError} */
 export function begin(base, axes) {
