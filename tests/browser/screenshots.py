@@ -22,9 +22,9 @@ from serving import Serving, serving
 
 FOLDER = ROOT / "docs" / "studio"
 MADE = (
-    ("a hot air balloon, emoji, fluent gradient style", 5),
+    ("grinning face, emoji, glossy 3D style", 5),
     ("an umbrella, emoji, glossy 3D style", 11),
-    ("a slice of pizza, emoji, openmoji style", 4),
+    ("red apple, emoji, noto style", 4),
     ("a red fox, emoji, noto style", 7),
 )
 
