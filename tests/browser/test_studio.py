@@ -230,7 +230,7 @@ def test_a_file_is_dragged_in(page: Any, client: httpx.Client) -> None:
     page.get_by_text("The recipe of bird.png").wait_for()
     assert page.get_by_role("textbox", name="What to draw").input_value() == "a yellow bird"
     assert page.get_by_label("Seed", exact=True).input_value() == "99"
-    assert page.get_by_role("textbox", name="Guidance").input_value() == "2"
+    assert page.get_by_role("textbox", name="Guidance", exact=True).input_value() == "2"
     plain = io.BytesIO()
     Image.new("RGB", (64, 64), "red").save(plain, "PNG")
     drop(page, plain.getvalue(), "<b>x</b>.png")

@@ -52,6 +52,12 @@ def pixels(client: httpx.Client, output: dict[str, Any]) -> bytes:
     return Image.open(io.BytesIO(answer.content)).tobytes()
 
 
+def test_an_address_says_what_it_takes(client: httpx.Client) -> None:
+    answer = client.delete("/v1/jobs")
+    assert answer.status_code == 405 and answer.headers["allow"] == "GET, POST"
+    assert client.post("/app.js").headers["allow"] == "GET, HEAD"
+
+
 def test_pictures_with_all_that_they_carry(
     client: httpx.Client, tmp_path: Path, server: Serving
 ) -> None:

@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from sqlalchemy import Engine, select
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match
 
 import mezzotint
 from mezzotint.apps.server import (
@@ -79,6 +80,16 @@ def _error(message: str, code: int, field: str | None = None) -> dict[str, Any]:
     return {"error": told if field is None else {**told, "field": field}}
 
 
+def _methods(app: FastAPI, request: Request) -> str:
+    """What an address takes, as `Allow` says it: each method of it has a route of its own."""
+
+    def takes(method: str) -> bool:
+        scope = {**request.scope, "method": method}
+        return any(route.matches(scope)[0] is Match.FULL for route in app.routes)
+
+    return ", ".join(filter(takes, ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")))
+
+
 def _answers(app: FastAPI) -> None:
     """Every error as one line of JSON."""
 
@@ -88,11 +99,12 @@ def _answers(app: FastAPI) -> None:
         told = _error(said(error), code, getattr(error, "field", None))
         return in_json(told, code, headers)
 
-    async def http(_: Request, error: Exception) -> Response:
+    async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        return in_json(
-            _error(str(error.detail), error.status_code), error.status_code, error.headers
-        )
+        headers, code = error.headers, error.status_code
+        if code == 405:
+            headers = {"allow": _methods(app, request)}
+        return in_json(_error(str(error.detail), code), code, headers)
 
     async def invalid(_: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
