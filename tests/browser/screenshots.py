@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "server"))
 
 from driving import CHROMIUM, ROOT, WAIT
 from serving import Serving, serving
+from test_studio import make
 
 FOLDER = ROOT / "docs" / "studio"
 MADE = (
@@ -27,13 +28,6 @@ MADE = (
     ("red apple, emoji, noto style", 4),
     ("a red fox, emoji, noto style", 7),
 )
-
-
-def make(client: httpx.Client, **wish: Any) -> list[dict[str, Any]]:
-    job = client.post("/v1/jobs", json={"count": 4, **wish}).raise_for_status().json()["id"]
-    with client.stream("GET", f"/v1/jobs/{job}/events?previews=false") as events:
-        events.read()
-    return client.get(f"/v1/jobs/{job}").json()["outputs"]
 
 
 def opened(browser: Browser, server: Serving, view: str, **how: Any) -> Page:
@@ -60,8 +54,9 @@ def main() -> None:
         sync_playwright() as play,
     ):
         browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        foxes = [make(client, prompt=words, seed=seed) for words, seed in MADE][-1]
-        make(client, prompt=MADE[-1][0], seed=70, vary=f"{foxes[0]['seed']}:subtle")
+        four = {"count": 4, "steps": 20}
+        foxes = [make(client, prompt=words, seed=seed, **four) for words, seed in MADE][-1]
+        make(client, prompt=MADE[-1][0], seed=70, vary=f"{foxes[0]['seed']}:subtle", **four)
         page = opened(browser, server, "gallery", color_scheme="dark")
         page.locator(".wall img").nth(15).wait_for()
         shoot(page, "gallery")

@@ -17,6 +17,7 @@ from sqlalchemy import Row
 from mezzotint.apps.server import boards, gallery, queue, shown, wish
 from mezzotint.apps.server.asking import FILE, PICTURE, Asks, Knows, Serves, in_file
 from mezzotint.apps.server.gallery import Page
+from mezzotint.apps.server.places import KINDS
 from mezzotint.apps.server.service import MissingError
 
 router = APIRouter(prefix="/v1", tags=["mezzotint"])
@@ -328,8 +329,7 @@ async def recipe(body: Named, who: Asks, service: Serves) -> dict[str, Any]:
 def models(who: Asks, service: Knows) -> dict[str, Any]:
     """What there is to make pictures with: in our form, and as `data` in OpenAI's."""
     about = _about(service)
-    kinds = ("models", "loras", "embeddings", "controls", "wildcards")
-    there = {kind: about.get(kind, []) for kind in kinds}
+    there = {kind: about.get(kind, []) for kind in ("models", *KINDS)}
     names = [*(each["name"] for each in there["models"]), *service.aliases]
     return {"object": "list", "data": [shown.model(name) for name in names], **there}
 

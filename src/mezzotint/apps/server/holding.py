@@ -6,14 +6,15 @@ import argparse
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mezzotint.apps.errors import one_line
 from mezzotint.apps.making import loaded, loading_key
-from mezzotint.apps.server.places import WEIGHTS, Places, Stamps, inside, stamps
+from mezzotint.apps.server.places import KINDS, WEIGHTS, Places, Stamps, listed, stamps
 from mezzotint.apps.server.wish import batch_of
 from mezzotint.checkpoints.files import CheckpointError
 from mezzotint.checkpoints.inspect import inspect
+from mezzotint.checkpoints.source import members
 from mezzotint.diffusion import samplers, spacings
 from mezzotint.families import catalogue
 from mezzotint.families.memory import release, resident
@@ -24,14 +25,21 @@ from mezzotint.families.sizes import written
 from mezzotint.provenance.recipe import fingerprint
 
 
+class _Loaded(NamedTuple):
+    """A model, its files as they were when it was loaded, and what its wishes have in common."""
+
+    model: Model
+    files: Stamps
+    batch: str
+
+
 class Held:
     """Loaded models, the one that was used last at the end; together within a number of bytes."""
 
     def __init__(self, most: int | None = None) -> None:
         """most: bytes that the process may have when it begins to load; None: one model."""
         self._most = most
-        self._models: OrderedDict[tuple[Any, ...], Model] = OrderedDict()
-        self._batches: dict[tuple[Any, ...], str] = {}
+        self._models: OrderedDict[tuple[Any, ...], _Loaded] = OrderedDict()
         self._known: dict[Path, tuple[Stamps, str]] = {}
 
     def of(self, how: argparse.Namespace) -> Model:
@@ -40,22 +48,22 @@ class Held:
         Raises:
             CheckpointError: there is none, or it is damaged.
         """
-        where = catalogue.locate(how.model)
-        key = (*loading_key(how), stamps(inside(where)))
-        if key in self._models:
-            self._models.move_to_end(key)
-            return self._models[key]
-        for stale in [held for held in self._models if held[:-1] == key[:-1]]:
-            del self._models[stale]
-        self._make_room(where)
-        self._models[key] = loaded(how)
-        self._batches[key] = batch_of(Path(how.model).name, how.precision)
-        return self._models[key]
+        where, key = catalogue.locate(how.model), loading_key(how)
+        files = stamps(members(where))
+        if key in self._models and self._models[key].files != files:  # they were written anew
+            del self._models[key]
+            release()
+        if key not in self._models:
+            self._make_room(where)
+            batch = batch_of(Path(how.model).name, how.precision)
+            self._models[key] = _Loaded(loaded(how), files, batch)
+        self._models.move_to_end(key)
+        return self._models[key].model
 
     @property
     def batches(self) -> list[str]:
         """What the wishes have in common that are made with what is here."""
-        return [self._batches[key] for key in self._models]
+        return [held.batch for held in self._models.values()]
 
     def _make_room(self, where: Path) -> None:
         """Drop what was used longest ago until the new one fits."""
@@ -67,7 +75,7 @@ class Held:
     def known(self, args: argparse.Namespace) -> Mapping[Path, str]:
         """The fingerprint of the model's file, which is taken once as long as it stays as it is."""
         where = catalogue.locate(args.model)
-        now = stamps(inside(where))
+        now = stamps(members(where))
         if where not in self._known or self._known[where][0] != now:
             self._known[where] = now, fingerprint(where)
         return {where: self._known[where][1]}
@@ -80,7 +88,8 @@ class Held:
 
 def _size(path: Path) -> int:
     """The bytes of a file, or of all in a folder."""
-    return sum(file.stat().st_size for file in inside(path) if file.is_file())
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def _about(name: str, path: Path) -> dict[str, Any]:
@@ -127,9 +136,10 @@ def _sizes(path: Path) -> list[str]:
         return []
 
 
-def _names(places: Places, kind: str, ends: tuple[str, ...]) -> list[str]:
+def _names(places: Places, kind: str) -> list[str]:
     """What prompts and options may name of the files below the folders of models."""
-    found = [path for folder in places.all_of(kind) for path in sorted(folder.iterdir())]
+    ends = (".txt",) if kind == "wildcards" else WEIGHTS
+    found = [path for folder in places.all_of(kind) for path in listed(folder)]
     return list(dict.fromkeys(path.stem for path in found if path.suffix in ends))
 
 
@@ -140,8 +150,5 @@ def about(places: Places) -> dict[str, Any]:
         "models": [*own, *(_about(path.name, path) for path in places.weights())],
         "samplers": list(samplers.SAMPLERS),
         "spacings": list(spacings.SPACINGS),
-        "loras": _names(places, "loras", WEIGHTS),
-        "embeddings": _names(places, "embeddings", WEIGHTS),
-        "controls": _names(places, "controls", WEIGHTS),
-        "wildcards": _names(places, "wildcards", (".txt",)),
+        **{kind: _names(places, kind) for kind in KINDS},
     }

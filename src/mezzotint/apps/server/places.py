@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +11,11 @@ from mezzotint.files import stamp
 
 Stamps = frozenset[tuple[Path, tuple[int, ...]]]
 WEIGHTS = (".safetensors", ".gguf", ".ckpt", ".pt", ".bin")
-KINDS = ("loras", "embeddings", "controls", "wildcards")
+_WEIGHED = ("loras", "embeddings", "controls")
+KINDS = (*_WEIGHED, "wildcards")
 
 
-def stamps(paths: Iterator[Path]) -> Stamps:
+def stamps(paths: Iterable[Path]) -> Stamps:
     """Files and folders as they are now; those that are gone meanwhile are left out."""
     found = set()
     for path in paths:
@@ -23,14 +24,9 @@ def stamps(paths: Iterator[Path]) -> Stamps:
     return frozenset(found)
 
 
-def _listed(folder: Path) -> list[Path]:
+def listed(folder: Path) -> list[Path]:
+    """What lies in a folder, if there is one."""
     return sorted(folder.iterdir()) if folder.is_dir() else []
-
-
-def inside(path: Path) -> Iterator[Path]:
-    """A file, or a folder with all that is in it."""
-    yield path
-    yield from path.rglob("*")
 
 
 @dataclass(frozen=True)
@@ -73,17 +69,15 @@ class Places:
 
     def sought(self) -> list[Path]:
         """The folders in which files that a recipe names are looked for."""
-        kinds = ("loras", "embeddings", "controls")
-        return [*self.models, *(folder for kind in kinds for folder in self.all_of(kind))]
+        return [*self.models, *(folder for kind in _WEIGHED for folder in self.all_of(kind))]
 
     def standing(self) -> Stamps:
         """What differs once there is something else to choose from."""
         kinds = [folder for kind in KINDS for folder in self.all_of(kind)]
-        listed = (path for folder in (*self.models, *kinds) for path in _listed(folder))
-        models = (path for model in self.weights() for path in inside(model))
-        return stamps(listed) | stamps(models)
+        found = [path for folder in (*self.models, *kinds) for path in listed(folder)]
+        return stamps([*found, *(file for model in self.weights() for file in model.rglob("*"))])
 
     def weights(self) -> list[Path]:
         """Files and folders of `diffusers` that may be models."""
-        listed = [path for folder in self.models for path in _listed(folder)]
-        return [p for p in listed if p.suffix in WEIGHTS or (p / "model_index.json").is_file()]
+        found = [path for folder in self.models for path in listed(folder)]
+        return [p for p in found if p.suffix in WEIGHTS or (p / "model_index.json").is_file()]

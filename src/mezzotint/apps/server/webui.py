@@ -27,6 +27,7 @@ from starlette.exceptions import HTTPException  # what the guard raises is no fa
 from mezzotint.apps.server import asking, gallery, given, webui_asked, webui_text
 from mezzotint.apps.server.asking import RETRY_SECONDS, STATUS, Knows, Serves, status, whose
 from mezzotint.apps.server.given import Given, Masking
+from mezzotint.apps.server.places import listed
 from mezzotint.apps.server.service import Service
 from mezzotint.apps.server.tokens import Who
 from mezzotint.apps.server.webui_asked import Body, Here
@@ -141,9 +142,7 @@ def _model(service: Service, said: str) -> str:
 
 def _weights(service: Service, kind: str) -> list[Path]:
     """Files of adapters or embeddings, from where prompts find them."""
-    folder = service.places.one_of(kind)
-    there = sorted(folder.iterdir()) if folder.is_dir() else []
-    return [path for path in there if path.suffix in _WEIGHTS]
+    return [path for path in listed(service.places.one_of(kind)) if path.suffix in _WEIGHTS]
 
 
 def _here(service: Service, who: Who, model: str, body: Mapping[str, Any]) -> Here:

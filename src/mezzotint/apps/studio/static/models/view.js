@@ -22,12 +22,12 @@ const LOOK = 2000; // ms between looks for files that have come
 /** @param {{model: Model}} props */
 function Card({ model }) {
   const details = model.details ?? {};
-  const known = NOTES.filter(([name]) => details[name]).map(([name, label]) => /** @type {[string, string]} */ ([label, details[name] ?? ""]));
+  const known = [["Weights", model.bytes && size(model.bytes)], ...NOTES.map(([name, label]) => [label, details[name]]), ["Sizes", model.sizes?.join(", ")]]
+    .filter(([, value]) => value);
   return html`<article class="model"><header class="row"><h2>${model.name}</h2>
       ${!model.error && html`<button type="button" class="button small end" onClick=${() => { change({ model: model.name }); go("create"); }}><${Icon} name="spark" /><span>Create with it</span></button>`}</header>
     ${model.error ? html`<p class="bad">${model.error}</p>` : html`<p class="soft">${TOLD[model.name] ?? model.kind}</p>`}
-    <dl class="about">${model.bytes && html`<div><dt>Weights</dt><dd>${size(model.bytes)}</dd></div>`}${known.map(([label, value]) => html`<div key=${label + value}><dt>${label}</dt><dd>${value}</dd></div>`)}
-      ${model.sizes && model.sizes.length > 0 && html`<div><dt>Sizes</dt><dd>${model.sizes.join(", ")}</dd></div>`}</dl>
+    <dl class="about">${known.map(([label, value]) => html`<div key=${`${label}${value}`}><dt>${label}</dt><dd>${value}</dd></div>`)}</dl>
     ${Object.keys(details).length > 0 && html`<details class="said"><summary>All that its file says</summary><dl class="about">
       ${Object.entries(details).map(([name, value]) => html`<div key=${name}><dt>${name}</dt><dd>${value}</dd></div>`)}</dl></details>`}
   </article>`;
